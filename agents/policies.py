@@ -1,0 +1,71 @@
+"""Policies that do not learn: the fixed-random one, which is R-Mix, and the constant one. They stay in torch."""
+
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rlmix.envs.process import Decision
+from rlmix.mixing import sample_top_k
+from rlmix.seeding import stream
+
+
+class Policy(Protocol):
+    """Chooses a top-k value for each image of a batch."""
+
+    entropy: float
+    """Of the choice for one image, in nats."""
+
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class FixedRandomPolicy:
+    """R-Mix: any of the top-k values, all equally likely.
+
+    Args:
+        num_top_k: How many there are.
+        seed: Of its own generator.
+    """
+
+    def __init__(self, num_top_k: int, seed: int) -> None:
+        self.num_top_k = num_top_k
+        self.generator = stream(seed, "policy")
+        self.entropy = float(torch.tensor(float(num_top_k)).log())
+
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+        return sample_top_k(len(decision.patches), self.num_top_k, self.generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+
+
+class ConstantPolicy:
+    """The same top-k value for every image.
+
+    Args:
+        top_k: In [0, 1); 0 is plain Input Mix-up.
+    """
+
+    entropy = 0.0
+
+    def __init__(self, top_k: float) -> None:
+        if not 0 <= top_k < 1:
+            raise ValueError(f"top_k must be in [0, 1), got {top_k}")
+        self.top_k = top_k
+
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+        return torch.full((len(decision.patches),), self.top_k)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""

@@ -1,0 +1,202 @@
+"""Stable-Baselines3's PPO on either form of the environment, a rollout an epoch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from torch import nn
+
+from rlmix.agents.features import BatchFeatures
+from rlmix.agents.joint import JointPolicy
+from rlmix.agents.vec_env import SlotVecEnv
+from rlmix.envs.process import MixingProcess
+from rlmix.envs.rlmix_env import RLMixEnv
+from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.seeding import derive
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO's hyperparameters, after Andrychowicz et al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?"."""
+
+    learning_rate: float = 3e-4
+    """Adam's, constant: "0.0003 is a safe default"; decay was of secondary importance."""
+    passes: int = 10
+    """Passes over a rollout: going over the data several times is what makes PPO sample-efficient."""
+    minibatch_size: int = 2000
+    """Transitions a gradient step; with so small a network many small minibatches cost ten times the time."""
+    gamma: float = 0.99
+    """Discount; the study's starting point, to be tuned per environment."""
+    gae_lambda: float = 0.9
+    """Of the advantage estimate: GAE with 0.9 did best."""
+    clip_range: float = 0.25
+    """PPO's policy loss clips here by default in the study; its value loss clipping hurts and is off."""
+    entropy_coefficient: float = 0.0
+    """No regulariser helped in the study."""
+    policy_layers: tuple[int, ...] = (64, 64)
+    """Hidden tanh layers of the actor, apart from the critic's: separate networks did better. Its last layer starts 100 times smaller."""
+    value_layers: tuple[int, ...] = (256, 256)
+    """Hidden tanh layers of the critic: "use wide value networks"."""
+    rollout_steps: int = 1000
+    """A rollout is an epoch; a longer epoch is cut into rollouts of at most so many steps, which bounds the memory."""
+
+    def check(self) -> None:
+        """Raise ValueError where a value is out of range."""
+        for name in ("learning_rate", "passes", "minibatch_size", "clip_range", "rollout_steps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"agent.{name} must be above 0, got {getattr(self, name)}")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"agent.{name} must be in [0, 1], got {getattr(self, name)}")
+        if not self.entropy_coefficient >= 0:
+            raise ValueError(f"agent.entropy_coefficient must be at least 0, got {self.entropy_coefficient}")
+        for name in ("policy_layers", "value_layers"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"agent.{name} must be one or more numbers of at least 1, got {getattr(self, name)}")
+
+
+def split_epoch(steps_per_epoch: int, rollout_steps: int) -> list[int]:
+    """Lengths of an epoch's rollouts: as few as the bound allows, all but equal, and ending with the epoch."""
+    num_rollouts = -(-steps_per_epoch // rollout_steps)
+    return [len(part) for part in np.array_split(np.arange(steps_per_epoch), num_rollouts)]
+
+
+class PPOAgent:
+    """PPO over one classifier's training, epoch by epoch.
+
+    Args:
+        env: The vector form (a decision an image), or the single form (the batch's joint decision).
+        config: Hyperparameters.
+        seed: Of the policy's weights, its draws and the order of its minibatches. Stable-Baselines3 draws from the global random
+            states of torch and NumPy, which this seeds; nothing else of rlmix uses them.
+    """
+
+    def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
+        config.check()
+        self.process: MixingProcess = env.process
+        self.process.reset()
+        steps_per_epoch = self.process.require_training().steps_per_epoch
+        self.rollouts = split_epoch(steps_per_epoch, config.rollout_steps)
+        vec_env: VecEnv
+        if isinstance(env, RLMixVectorEnv):
+            vec_env, policy = SlotVecEnv(env), "MlpPolicy"
+        else:
+            batch_size = self.process.config.batch_size
+            vec_env, policy = DummyVecEnv([lambda: BatchFeatures(env, batch_size)]), JointPolicy  # type: ignore[assignment]
+        self.num_envs = vec_env.num_envs
+        self.ppo = PPO(
+            policy,
+            vec_env,
+            learning_rate=config.learning_rate,
+            n_steps=self.rollouts[0],
+            batch_size=self._minibatch(config),
+            n_epochs=config.passes,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            clip_range=config.clip_range,
+            ent_coef=config.entropy_coefficient,
+            policy_kwargs={
+                "net_arch": {"pi": list(config.policy_layers), "vf": list(config.value_layers)},
+                "activation_fn": nn.Tanh,
+            },
+            seed=derive(seed, "policy") % 2**32,
+            device="cpu",  # a few thousand parameters: a copy to the GPU costs more than the pass
+        )
+        self.ppo.set_logger(Logger(folder=None, output_formats=[]))
+
+    def _minibatch(self, config: PPOConfig) -> int:
+        """Near the configured size, and dividing the first rollout, so that no small rest is left over."""
+        total = self.rollouts[0] * self.num_envs
+        wanted = max(1, round(total / config.minibatch_size))
+        counts = [count for count in range(1, total + 1) if total % count == 0 and total // count > 1]
+        return total // min(counts, key=lambda count: abs(count - wanted))
+
+    @property
+    def policy(self) -> nn.Module:
+        return self.ppo.policy
+
+    def learn(self, on_step: Callable[[], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
+        """Train until the classifier's budget is used up.
+
+        Args:
+            on_step: Called after each step of the classifier.
+            on_epoch: Called after an epoch and the policy's update on it, with the update's figures.
+        """
+        training = self.process.require_training()
+        remaining = training.num_steps - training.global_step
+        callback = _EpochCallback(self, on_step, on_epoch)
+        self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+
+    def update_metrics(self) -> dict[str, float]:
+        """Figures of the last policy update."""
+        names = {
+            "train/entropy_loss": "policy_entropy",
+            "train/approx_kl": "approx_kl",
+            "train/explained_variance": "explained_variance",
+            "train/clip_fraction": "clip_fraction",
+            "train/value_loss": "value_loss",
+            "train/policy_gradient_loss": "policy_loss",
+        }
+        values = self.ppo.logger.name_to_value
+        found = {name: float(values[key]) for key, name in names.items() if key in values}
+        if "policy_entropy" in found:
+            found["policy_entropy"] = -found["policy_entropy"]
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Policy, optimizer, progress and random states, as tensors and plain values (no pickle is needed to read them)."""
+        name, keys, position, has_gauss, cached = np.random.get_state()
+        return {
+            "parameters": self.ppo.get_parameters(),
+            "num_timesteps": self.ppo.num_timesteps,
+            "num_updates": self.ppo._n_updates,
+            "torch_random": torch.get_rng_state(),
+            "numpy_random": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
+        self.ppo.set_parameters(state["parameters"])
+        self.ppo.num_timesteps = state["num_timesteps"]
+        self.ppo._n_updates = state["num_updates"]
+        torch.set_rng_state(state["torch_random"].cpu())
+        name, keys, *rest = state["numpy_random"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+
+
+class _EpochCallback(BaseCallback):
+    """Tells of steps and epochs, and sets the length of each rollout."""
+
+    def __init__(self, agent: PPOAgent, on_step: Callable[[], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
+        super().__init__()
+        self.agent, self.on_step_done, self.on_epoch_done = agent, on_step, on_epoch
+        self.collected = 0
+
+    def _on_step(self) -> bool:
+        self.on_step_done()
+        return True
+
+    def _on_rollout_start(self) -> None:
+        """The first moment after an update. Buffers are laid out anew where this rollout's length is not the last one's."""
+        self._tell_epoch()
+        buffer = self.agent.ppo.rollout_buffer
+        if buffer.buffer_size != self.agent.ppo.n_steps:
+            buffer.buffer_size = self.agent.ppo.n_steps
+            buffer.reset()
+
+    def _on_rollout_end(self) -> None:
+        self.collected += 1
+        self.agent.ppo.n_steps = self.agent.rollouts[self.collected % len(self.agent.rollouts)]
+
+    def _on_training_end(self) -> None:
+        self._tell_epoch()
+
+    def _tell_epoch(self) -> None:
+        if self.collected and self.collected % len(self.agent.rollouts) == 0:
+            self.on_epoch_done(self.agent.update_metrics())

@@ -1,0 +1,89 @@
+"""From the process on its device to NumPy on the host, for both forms of the environment."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from rlmix.envs.process import Decision, MixingProcess
+from rlmix.envs.rewards import AGENT_PATCHES
+from rlmix.pictures import mixing_picture
+
+Observation = dict[str, NDArray[np.float32]]
+
+LOGIT_LIMIT = float(np.finfo(np.float32).max)
+"""Bound of the logits: every finite float32. Gymnasium's checker warns about infinite bounds."""
+
+
+def observation_space(shape: tuple[int, ...], num_classes: int) -> spaces.Dict:
+    """8x8 saliency and logits, with ``shape`` in front of both."""
+    return spaces.Dict(
+        saliency=spaces.Box(0, 1, (*shape, AGENT_PATCHES, AGENT_PATCHES), np.float32),
+        logits=spaces.Box(-LOGIT_LIMIT, LOGIT_LIMIT, (*shape, num_classes), np.float32),
+    )
+
+
+def to_host(decision: Decision, rewards: Tensor | None = None) -> tuple[Observation, NDArray[np.float32]]:
+    """Observation and rewards in one transfer, which is the step's one synchronisation; fresh arrays."""
+    logits = decision.saliency.logits
+    columns = [decision.patches.flatten(1), logits]
+    if rewards is not None:
+        columns.append(rewards[:, None])
+    table = torch.cat(columns, 1).cpu().numpy()
+    saliency, logits, rest = np.split(table, [AGENT_PATCHES**2, AGENT_PATCHES**2 + logits.shape[1]], axis=1)
+    observation = {
+        "saliency": np.ascontiguousarray(saliency).reshape(-1, AGENT_PATCHES, AGENT_PATCHES),
+        "logits": np.ascontiguousarray(logits),
+    }
+    return observation, rest.flatten()
+
+
+def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observation, NDArray[np.float32]]:
+    """What follows an action: the next batch; where the training is over and none follows, the last one."""
+    training, outcome = process.training, process.outcome
+    assert training is not None
+    assert outcome is not None
+    return to_host(outcome.decision if training.finished else process.observe(), rewards)
+
+
+def to_top_k(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
+    """The top-k value of every image from a validated action (B,).
+
+    Raises:
+        ValueError: If the action has another shape, kind or range than the action space.
+    """
+    action, batch_size = np.asarray(action), process.config.batch_size
+    if action.shape != (batch_size,):
+        raise ValueError(f"action must have shape ({batch_size},), got {action.shape}")
+    if continuous:
+        if not ((action >= 0) & (action <= np.float32(0.99))).all():
+            raise ValueError(f"action must be in [0, 0.99], got {action.min()} to {action.max()}")
+        return torch.from_numpy(action.astype(np.float32))
+    if action.dtype.kind not in "iu":
+        raise ValueError(f"action must hold integers, got {action.dtype}")
+    if action.min() < 0 or action.max() >= len(process.values):
+        raise ValueError(f"action must be in {{0, ..., {len(process.values) - 1}}}, got {action.min()} to {action.max()}")
+    return process.values[torch.from_numpy(action.astype(np.int64))]
+
+
+def step_info(process: MixingProcess) -> dict[str, Any]:
+    """Where the training stands."""
+    training = process.training
+    assert training is not None
+    return {"epoch": training.epoch, "step": training.global_step, "learning_rate": training.learning_rate}
+
+
+def render_process(process: MixingProcess, num_images: int = 8) -> NDArray[np.uint8]:
+    """The last mixed batch as a picture; before any, the batch that waits."""
+    training = process.training
+    if training is None:
+        raise RuntimeError("reset() must be called before render()")
+    outcome = process.outcome
+    decision = outcome.decision if outcome is not None else process.observe()
+    clean, map = decision.batch.images[:num_images], decision.saliency.map[:num_images]
+    mask = outcome.mask[:num_images] if outcome is not None else torch.ones_like(decision.patches[:num_images]).bool()
+    mixed = outcome.mixed.images[:num_images] if outcome is not None else clean
+    return mixing_picture(training.to_pixels(clean), map, mask, training.to_pixels(mixed))

@@ -1,0 +1,154 @@
+"""The decision process that both environment forms show: a classifier trains, and someone chooses how each batch is mixed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rlmix.config import TrainingConfig
+from rlmix.datasets import ImageData, load_data
+from rlmix.envs.rewards import AGENT_PATCHES, reward_function, share_credit
+from rlmix.mixing import Mixed, Pairing, check_mixing, mix, sample_pairing, top_k_values
+from rlmix.saliency import Saliency, gradient_map, patch_saliency, salient_mask
+from rlmix.seeding import derive
+from rlmix.training import Batch, Training
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A batch that waits to be mixed: what is seen, and what chance has settled already."""
+
+    batch: Batch
+    saliency: Saliency
+    patches: Float[Tensor, "batch 8 8"]
+    """The pooled saliency map that the agent sees."""
+    pairing: Pairing
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a decision led to; for pictures."""
+
+    decision: Decision
+    mask: Bool[Tensor, "batch patch patch"]
+    top_k: Float[Tensor, " batch"]
+    mixed: Mixed
+
+
+class MixingProcess:
+    """One classifier's training seen as a sequence of decisions, in torch and on its device.
+
+    ``reset``, then ``observe`` and ``act`` in turn. Everything random is drawn before the decision (batch, partners, lam,
+    num_patches), so that no action moves a later draw: policies can be compared on common random numbers.
+
+    Args:
+        config: The classifier's training.
+        num_patches: Patches per side of the masks, where the configuration says nothing.
+
+    Attributes:
+        on_epoch_end: Called with the training after an epoch's last step, before anything else is drawn.
+        outcome: The last decision and what it led to.
+    """
+
+    def __init__(self, config: TrainingConfig, num_patches: tuple[int, ...] = (AGENT_PATCHES,)) -> None:
+        config = config.resolved()
+        self.num_patches = config.num_patches or num_patches
+        check_mixing(config.num_top_k, self.num_patches, config.alpha, config.rule)
+        self.config = config
+        self.data: ImageData = load_data(config)
+        height, width = self.data.image_size
+        for patches in (*self.num_patches, AGENT_PATCHES):
+            if height % patches or width % patches:
+                raise ValueError(f"num_patches must divide the image size {height}x{width}, got {patches}")
+        self.values = top_k_values(config.num_top_k)
+        self._reward = reward_function(config.reward)
+        self.training: Training | None = None
+        self.outcome: Outcome | None = None
+        self.on_epoch_end: Callable[[Training], None] = lambda training: None
+        self._decision: Decision | None = None
+
+    def reset(self, seed: int | None = None) -> Training:
+        """Go to the start of an epoch.
+
+        With a seed, or first of all, or when the training budget is used up: the first epoch of a new classifier. Otherwise the
+        training goes on with its next epoch; what is left of an epoch in progress is given up, and the schedule moves past it.
+        """
+        if self.training is not None and seed is None and not self.training.finished:
+            if self._decision is not None and self.training.batch > 1:
+                self.training.skip_epoch()
+                self._decision = None
+            if not self.training.finished:
+                return self.training
+        if seed is not None:
+            self.config = replace(self.config, seed=seed)
+        elif self.training is not None:
+            self.config = replace(self.config, seed=derive(self.config.seed, "next classifier") % 2**31)
+        self.training = Training(self.config, self.data)
+        self.data = self.training.data  # on the device from now on
+        self._decision = self.outcome = None
+        return self.training
+
+    def observe(self) -> Decision:
+        """The batch to decide about next. The saliency pass happens here, once a batch."""
+        if self._decision is None:
+            training = self.require_training()
+            batch = training.next_batch()
+            saliency = training.saliency(batch)
+            pairing = sample_pairing(
+                self.config.batch_size, self.num_patches, self.config.alpha, training.mixing_generator
+            )
+            pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
+            self._decision = Decision(batch, saliency, patch_saliency(saliency.map, AGENT_PATCHES), pairing)
+        return self._decision
+
+    def act(self, top_k: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Mix the batch by each image's top-k value in [0, 1), train on it, and give each image its reward.
+
+        The reward compares the gradient of the observation's pass with that of the training step's own backward pass.
+        """
+        training, decision = self.require_training(), self.observe()
+        (images, labels), saliency, patches, pairing = decision.batch, decision.saliency, decision.patches, decision.pairing
+        top_k = top_k.to(training.device, non_blocking=True)
+        if pairing.num_patches != AGENT_PATCHES:
+            patches = patch_saliency(saliency.map, pairing.num_patches)
+        mask = salient_mask(patches, top_k)
+        mixed = mix(
+            images, labels, mask, pairing.partner, pairing.lam, self.config.rule, num_classes=self.data.num_classes
+        )
+        gradient = training.step(mixed, input_gradient=True)
+        assert gradient is not None
+        self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
+        rewards = self._reward(saliency.map, gradient_map(gradient))
+        rewards = share_credit(rewards, rewards[pairing.partner.argsort()], self.config.credit)
+        if training.at_epoch_end:
+            self.on_epoch_end(training)
+        return rewards
+
+    def run_epoch(
+        self, policy: Callable[[Decision], Tensor], on_step: Callable[[Tensor, Tensor], None] = lambda top_k, rewards: None
+    ) -> None:
+        """One epoch under a policy that maps a decision to top-k values (B,), without a round trip through NumPy."""
+        training = self.require_training()
+        for _ in range(training.steps_per_epoch):
+            top_k = policy(self.observe())
+            on_step(top_k, self.act(top_k))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state between two decisions; ValueError where one has been observed and not acted upon."""
+        if self._decision is not None:
+            raise ValueError("state_dict must be taken before the next batch is observed, got a batch that waits for its action")
+        return self.require_training().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
+        self.require_training().load_state_dict(state)
+        self._decision = self.outcome = None
+
+    def require_training(self) -> Training:
+        """The training in progress; RuntimeError before the first reset."""
+        if self.training is None:
+            raise RuntimeError("reset() must be called before anything else")
+        return self.training

@@ -1,0 +1,88 @@
+"""The environment in which one agent mixes the whole batch."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rlmix.config import TrainingConfig
+from rlmix.envs.host import Observation, next_observation, observation_space, render_process, step_info, to_host, to_top_k
+from rlmix.envs.process import MixingProcess
+
+
+class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
+    """
+    ## Description
+    A classifier trains. Before each of its steps the agent sees the batch, and decides for every image how much of it counts as
+    salient; the images are mixed in pairs accordingly (R-Mix), and the classifier takes its step on the result. B images, N classes.
+
+    ## Action Space
+    ``MultiDiscrete([K] * B)``: for each image one of the top-k values ``linspace(0, 0.99, K)``: the quantile of its patch saliency
+    from which on a patch is salient. With ``continuous=True``, ``Box(0, 0.99, (B,))``: the quantiles themselves.
+
+    ## Observation Space
+    A ``Dict`` of
+
+    | key | space | meaning |
+    |---|---|---|
+    | saliency | ``Box(0, 1, (B, 8, 8))`` | each image's saliency map pooled to 8x8 patches; sums to 1 |
+    | logits | ``Box(-max, max, (B, N))`` with float32's largest number | what the classifier says of each clean image |
+
+    ## Rewards
+    The mean over the batch of ``config.reward``; by default the cosine similarity, in [0, 1], of the pooled 8x8 input-gradient maps
+    of the clean and of the mixed image. The clean one comes from the observation's pass, the mixed one from the training step's.
+
+    ## Starting State
+    ``reset(seed=s)`` starts a new classifier, the same one for the same seed. ``reset()`` goes on with the next epoch of the present
+    one; what is left of an epoch in progress is given up. When the training budget is used up it starts a new classifier.
+
+    ## Episode End
+    An episode is an epoch. Its end is truncated, for training goes on; the end of the last epoch is terminated.
+
+    ## Arguments
+    - ``config``: an ``rlmix.TrainingConfig``: data, model, schedule, mixing and reward.
+    - ``continuous``: choose quantiles instead of indices.
+    - ``render_mode``: ``"rgb_array"`` for a picture of clean images, saliency, masks and mixed images.
+
+    ```python
+    env = gymnasium.make("rlmix.envs:rlmix/RLMix-v0", config=rlmix.TrainingConfig(data="digits", epochs=5))
+    ```
+
+    ## Version History
+    - v0: initial version
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  (gymnasium's own form)
+
+    def __init__(
+        self, config: TrainingConfig | None = None, *, continuous: bool = False, render_mode: str | None = None
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        self.process = MixingProcess(config or TrainingConfig())
+        self.continuous, self.render_mode = continuous, render_mode
+        batch_size, num_top_k = self.process.config.batch_size, len(self.process.values)
+        self.observation_space = observation_space((batch_size,), self.process.data.num_classes)
+        self.action_space: spaces.Space[NDArray[Any]] = (
+            spaces.Box(0, 0.99, (batch_size,), np.float32) if continuous else spaces.MultiDiscrete([num_top_k] * batch_size)
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.process.reset(seed)
+        observation, _ = to_host(self.process.observe())
+        return observation, step_info(self.process)
+
+    def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        top_k = to_top_k(action, self.process, self.continuous)
+        training = self.process.require_training()
+        rewards = self.process.act(top_k)
+        over, finished = training.at_epoch_end, training.finished
+        info = step_info(self.process)
+        observation, rewards_host = next_observation(self.process, rewards)
+        return observation, float(rewards_host.mean()), finished, over and not finished, info
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        return render_process(self.process) if self.render_mode == "rgb_array" else None

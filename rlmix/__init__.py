@@ -1,0 +1,25 @@
+"""rlmix: a reinforcement-learning environment and agent toolkit for learned mix-up."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlmix.config import TrainingConfig
+    from rlmix.mixing import Mixed, RMix, mix
+    from rlmix.saliency import Saliency, patch_saliency, salient_mask, saliency
+
+__version__ = "0.1.0"
+__all__ = ["Mixed", "RMix", "Saliency", "TrainingConfig", "mix", "patch_saliency", "salient_mask", "saliency"]
+
+_HOME = {"TrainingConfig": "rlmix.config"}
+_HOME |= dict.fromkeys(("Mixed", "RMix", "mix"), "rlmix.mixing")
+_HOME |= dict.fromkeys(("Saliency", "patch_saliency", "salient_mask", "saliency"), "rlmix.saliency")
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch with the first use of the core, so that ``rlmix --help`` need not wait for it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'rlmix' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

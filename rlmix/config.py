@@ -1,0 +1,148 @@
+"""What is trained, on what, and how: one frozen dataclass, and the recipe of each data set. Imports no torch."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
+
+from rlmix.names import check_name
+
+DATA = ("digits", "cifar10", "cifar100", "fashion_mnist", "npz:PATH")
+SCHEDULES = ("onecycle", "multistep")
+RULES = ("cut_top", "cut_top_least", "mix_top", "mix_least")
+REWARDS = ("cosine", "cosine_full", "cosine_batch")
+CREDITS = ("own", "pair", "batch")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A classifier's training, and how its images are mixed. Fields left at None take the data set's recipe."""
+
+    data: str = "digits"
+    """digits (embedded), cifar10, cifar100, fashion_mnist (see --data-root), or npz:PATH with x_train, y_train, x_test, y_test."""
+    data_root: str = "data"
+    """Folder of torchvision's data sets."""
+    download: bool = False
+    """Let torchvision download a missing data set."""
+    train_images: int | None = None
+    """Use only the first so many training images."""
+
+    model: str | None = None
+    """preactresnet18, or preactresnet18_w16 (a quarter of its width)."""
+    epochs: int | None = None
+    """Passes over the training images."""
+    batch_size: int | None = None
+    """Images a step; a last incomplete batch of an epoch is left out."""
+    seed: int = 0
+    """Seed of everything: initial weights, data order, augmentation, mixing, policy; each has a generator of its own."""
+    mixing_seed: int | None = None
+    """Seed of partners, lam and num_patches alone; --seed where not given."""
+
+    schedule: Literal["onecycle", "multistep"] | None = None
+    """onecycle (a warm-up, then cosine annealing), or multistep (a tenth at each milestone)."""
+    learning_rate: float | None = None
+    """Highest learning rate."""
+    div_factor: float = 100.0
+    """onecycle starts at learning_rate / div_factor."""
+    pct_start: float = 0.3
+    """Part of the training that onecycle warms up for."""
+    final_learning_rate: float = 3e-5
+    """onecycle ends here."""
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """Parts of the training after which multistep divides the learning rate by ten."""
+    momentum: float = 0.9
+    """Nesterov momentum, constant."""
+    weight_decay: float | None = None
+    """L2 penalty."""
+    flip: bool | None = None
+    """Mirror half of the training images."""
+    crop_padding: int | None = None
+    """Pad by so many black pixels a side and crop at random; 0 for none."""
+
+    num_top_k: int = 10
+    """How many top-k values there are to choose from: linspace(0, 0.99, num_top_k)."""
+    num_patches: tuple[int, ...] | None = None
+    """Patches per side of the masks, one drawn a batch. 8 under an agent; 2 4 for rmix."""
+    alpha: float = 1.0
+    """lam ~ Beta(alpha, alpha)."""
+    rule: Literal["cut_top", "cut_top_least", "mix_top", "mix_least"] = "mix_top"
+    """How patches are mixed: mix_top is R-Mix."""
+    reward: str = "cosine"
+    """cosine (pooled 8x8 maps, image by image), cosine_full (every pixel), cosine_batch (one cosine for the flattened batch)."""
+    credit: Literal["own", "pair", "batch"] = "own"
+    """Who earns an image's reward: own (the image), pair (half its own, half that of the image it is the partner of), batch (the mean)."""
+
+    device: str = "auto"
+    """auto (cuda where there is one), cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Autocast precision; auto is bfloat16 on CUDA and float32 elsewhere."""
+    channels_last: bool = True
+    """Memory format of images and weights; channels last is the faster one for convolutions."""
+
+    def resolved(self) -> Self:
+        """With the data set's recipe in place of every None.
+
+        Raises:
+            ValueError: If a value is out of range, naming the value and what is allowed.
+        """
+        recipe = {name: value for name, value in data_recipe(self.data).items() if getattr(self, name) is None}
+        config = replace(self, **recipe)
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        check_name("schedule", str(self.schedule), SCHEDULES)
+        check_name("rule", self.rule, RULES)
+        check_name("reward", self.reward, REWARDS)
+        check_name("credit", self.credit, CREDITS)
+        check_name("precision", self.precision, PRECISIONS)
+        at_least: dict[str, float] = {"epochs": 1, "batch_size": 1, "num_top_k": 1, "seed": 0, "crop_padding": 0, "weight_decay": 0}
+        at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1}
+        for name, low in at_least.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value < float("inf"):
+                raise ValueError(f"{name} must be at least {low}, got {value}")
+        for name in ("learning_rate", "final_learning_rate", "alpha"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("momentum", "pct_start"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not all(0 < part < 1 for part in self.milestones):
+            raise ValueError(f"milestones must be between 0 and 1, got {self.milestones}")
+        if self.num_patches is not None and (not self.num_patches or min(self.num_patches) < 1):
+            raise ValueError(f"num_patches must be one or more numbers of at least 1, got {self.num_patches}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for YAML and checkpoints."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+# The paper's CIFAR recipe. It gives the final rate both as 3e-5 and as final_div_factor 10000, which torch would apply to the
+# initial rate (3e-7); final_learning_rate takes the 3e-5.
+CIFAR_RECIPE: dict[str, Any] = {
+    "model": "preactresnet18",
+    "epochs": 300,
+    "batch_size": 100,
+    "schedule": "onecycle",
+    "learning_rate": 0.3,
+    "weight_decay": 1e-4,
+    "flip": True,
+    "crop_padding": 2,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "digits": CIFAR_RECIPE | {"model": "preactresnet18_w16", "epochs": 15, "batch_size": 32, "learning_rate": 0.05, "flip": False},
+    "cifar10": CIFAR_RECIPE,
+    "cifar100": CIFAR_RECIPE,
+    "fashion_mnist": CIFAR_RECIPE | {"model": "preactresnet18_w16", "epochs": 30},
+    "npz": CIFAR_RECIPE,
+}
+
+
+def data_recipe(data: str) -> dict[str, Any]:
+    """The recipe of a data set; ValueError for an unknown one."""
+    kind, _, path = data.partition(":")
+    if kind not in RECIPES or (kind == "npz") != bool(path):
+        check_name("data", data, DATA)
+        raise ValueError(f"data must be one of {', '.join(DATA)} with a path for PATH, got {data!r}")
+    return RECIPES[kind]

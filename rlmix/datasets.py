@@ -1,0 +1,167 @@
+"""Image data sets, whole and on the device, as bytes."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from rlmix.config import TrainingConfig, data_recipe
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Training and test images in memory. Grey images are repeated to three channels, so that every model takes every set."""
+
+    train_images: UInt8[Tensor, "train height width channel"]
+    train_labels: Int[Tensor, " train"]
+    test_images: UInt8[Tensor, "test height width channel"]
+    test_labels: Int[Tensor, " test"]
+    num_classes: int
+    mean: Float[Tensor, " channel"]
+    """Of the training images in [0, 1], a channel."""
+    std: Float[Tensor, " channel"]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.train_images.shape[1], self.train_images.shape[2]
+
+    @property
+    def num_channels(self) -> int:
+        return self.train_images.shape[3]
+
+    def to(self, device: torch.device) -> Self:
+        """The same data on another device."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return type(self)(**(vars(self) | tensors))
+
+
+def load_data(config: TrainingConfig) -> ImageData:
+    """The data set a configuration names, in the host's memory.
+
+    Raises:
+        ValueError: If it is malformed, or smaller than one batch.
+        OSError: If it is not there.
+    """
+    data_recipe(config.data)
+    kind, _, path = config.data.partition(":")
+    if kind == "npz":
+        arrays = _load_npz(Path(path))
+    elif kind == "digits":
+        arrays = _load_digits()
+    else:
+        arrays = _load_torchvision(kind, config)
+    return image_data(*arrays, num_train=config.train_images, source=config.data)
+
+
+def image_data(
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+    *,
+    num_train: int | None = None,
+    source: str = "the data",
+) -> ImageData:
+    """Build the data set from uint8 images (n, H, W) or (n, H, W, C) and integer labels from 0; a ValueError says what is wrong."""
+    for split, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise ValueError(
+                f"x_{split} of {source} must be uint8 of shape (n, H, W) or (n, H, W, C), got {images.dtype} of shape {images.shape}"
+            )
+        if images.size == 0:
+            raise ValueError(f"x_{split} of {source} must hold at least one image, got shape {images.shape}")
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"y_{split} of {source} must be integers of shape ({len(images)},), got {labels.dtype} of shape {labels.shape}"
+            )
+        if labels.min() < 0:
+            raise ValueError(f"y_{split} of {source} must be class indices from 0, got {labels.min()}")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise ValueError(f"x_test of {source} must have images of {train_images.shape[1:]}, got {test_images.shape[1:]}")
+    num_classes = int(train_labels.max()) + 1
+    if num_classes < 2:
+        raise ValueError(f"y_train of {source} must have at least 2 classes, got {num_classes}")
+    if test_labels.max() >= num_classes:
+        raise ValueError(f"y_test of {source} must be below the {num_classes} classes of y_train, got {test_labels.max()}")
+    if num_train is not None and num_train > len(train_images):
+        raise ValueError(f"train_images must be at most the {len(train_images)} of {source}, got {num_train}")
+    images = _with_channels(train_images[:num_train])
+    mean, std = _channel_statistics(images)
+    return ImageData(
+        train_images=images,
+        train_labels=torch.from_numpy(train_labels[:num_train].astype(np.int64)),
+        test_images=_with_channels(test_images),
+        test_labels=torch.from_numpy(test_labels.astype(np.int64)),
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+    )
+
+
+def _with_channels(images: np.ndarray) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    tensor = tensor[..., None] if tensor.ndim == 3 else tensor
+    return tensor.repeat(1, 1, 1, 3) if tensor.shape[3] == 1 else tensor
+
+
+def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(images[..., channel].flatten(), minlength=256) for channel in range(images.shape[3])])
+    shares = counts.double() / counts.sum(1, keepdim=True)
+    mean = (shares * levels).sum(1)
+    variance = (shares * levels**2).sum(1) - mean**2
+    return mean.float(), variance.clamp(min=1e-6).sqrt().float()  # a constant channel stays at zero
+
+
+def _load_npz(path: Path) -> list[np.ndarray]:
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    if not path.is_file():
+        raise FileNotFoundError(f"data npz:{path} must name a file, and there is none")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [key for key in keys if key not in archive.files]
+            if missing:
+                raise ValueError(f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)} (it has {', '.join(archive.files)})")
+            return [archive[key] for key in keys]
+    except (zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:  # AttributeError: a bare .npy gives an array
+        raise ValueError(f"{path} must be an .npz archive of arrays: {error}") from error
+
+
+def _load_digits() -> list[np.ndarray]:
+    """The 1,797 scanned digits that scikit-learn ships, 8x8 pixels enlarged to 32x32; every fifth of a class is for the test."""
+    from sklearn.datasets import load_digits
+
+    scans, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(scans.reshape(-1, 1, 8, 8)) / 16
+    images = F.interpolate(images, size=(32, 32), mode="bilinear", align_corners=False)
+    pixels = (images[:, 0] * 255).round().to(torch.uint8).numpy()
+    is_test = np.zeros(len(labels), bool)
+    for digit in range(10):
+        is_test[np.flatnonzero(labels == digit)[4::5]] = True
+    return [pixels[~is_test], labels[~is_test], pixels[is_test], labels[is_test]]
+
+
+def _load_torchvision(name: str, config: TrainingConfig) -> list[np.ndarray]:
+    from torchvision import datasets
+
+    kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "fashion_mnist": datasets.FashionMNIST}[name]
+    try:
+        splits = [kind(config.data_root, train=train, download=config.download) for train in (True, False)]
+    except (RuntimeError, OSError) as error:  # not there, or no network
+        raise FileNotFoundError(
+            f"data {name} must lie in --data-root {config.data_root} as torchvision keeps it, or be fetched with --download: {error}"
+        ) from error
+    arrays: list[np.ndarray] = []
+    for split in splits:
+        images = np.asarray(split.data)
+        if images.shape[1] == 28:  # 8x8 patches do not divide 28
+            images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+        arrays += [images, np.asarray(split.targets)]
+    return arrays

@@ -1,0 +1,19 @@
+"""No mixing: the baseline of every comparison."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from rlmix.mixing import Mixed, soft_targets
+
+
+def vanilla(
+    model: nn.Module,
+    images: Float[Tensor, "batch channel height width"],
+    labels: Int[Tensor, " batch"],
+    *,
+    num_classes: int,
+    generator: torch.Generator | None = None,
+) -> Mixed:
+    """The batch as it is, with one-hot targets."""
+    return Mixed(images, soft_targets(labels, num_classes))

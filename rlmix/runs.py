@@ -1,0 +1,207 @@
+"""A run's folder: configuration, a line of metrics an epoch, TensorBoard events, checkpoints, the result."""
+
+import json
+import resource
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+import yaml
+
+from rlmix.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, write_atomically
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+LAYOUT = {
+    "RL-Mix beside R-Mix": {
+        "test top-1": ["Multiline", ["test/top1"]],
+        "reward": ["Multiline", ["mixing/reward_mean"]],
+        "mean top-k": ["Multiline", ["mixing/top_k_mean"]],
+        "policy entropy": ["Multiline", ["agent/policy_entropy"]],
+    },
+    "classifier": {
+        "loss": ["Multiline", ["train/loss", "test/loss"]],
+        "top-1": ["Multiline", ["train/top1", "test/top1"]],
+        "top-5": ["Multiline", ["train/top5", "test/top5"]],
+    },
+}
+"""Custom-scalars layout. Every method logs under the same names: TensorBoard on the parent folder draws the runs in one chart."""
+
+
+class Run:
+    """One run's folder. Make it with :meth:`create` or :meth:`reopen`.
+
+    Attributes:
+        folder: The folder.
+        epochs: The lines of metrics.jsonl.
+    """
+
+    def __init__(self, folder: Path, epochs: list[dict[str, Any]]) -> None:
+        self.folder, self.epochs = folder, epochs
+        self._writer: SummaryWriter | None = None
+
+    @classmethod
+    def create(cls, folder: Path, config: dict[str, Any], overwrite: bool = False) -> Self:
+        """Start a run in ``folder``.
+
+        Raises:
+            FileExistsError: If it holds a run already, without ``overwrite``.
+            OSError: If it cannot be written.
+        """
+        check_free(folder, overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (*_run_files(folder), *list_checkpoints(folder / "checkpoints")):
+            old.unlink()
+        text = yaml.safe_dump(config, sort_keys=False)
+        write_atomically(folder / "config.yaml", lambda handle: handle.write(text.encode()))
+        return cls(folder, [])
+
+    @classmethod
+    def reopen(cls, folder: Path) -> tuple[Self, dict[str, Any] | None]:
+        """Go on with a run: the run, its metrics cut back to its newest checkpoint, and that checkpoint (None where there is none).
+
+        A damaged newest checkpoint falls back to the one before, with a warning.
+
+        Raises:
+            FileNotFoundError: If ``folder`` holds no run.
+            ValueError: If no checkpoint is readable, or the metrics do not reach the newest.
+        """
+        read_config(folder)
+        state, damage = None, []
+        for path in reversed(list_checkpoints(folder / "checkpoints")):
+            try:
+                state = load_checkpoint(path)
+                break
+            except ValueError as error:
+                damage.append(str(error))
+        if damage and state is None:
+            raise ValueError(f"{folder} has no readable checkpoint: {damage[0]}")
+        for message in damage:
+            warnings.warn(f"{message}; the one before it is used", stacklevel=2)
+        done = 0 if state is None else int(state["epoch"])
+        epochs = read_metrics(folder)[:done]
+        if len(epochs) < done:
+            raise ValueError(f"{folder / 'metrics.jsonl'} must have a line for each of the checkpoint's {done} epochs, got {len(epochs)}")
+        run = cls(folder, epochs)
+        run._rewrite_metrics()
+        return run, state
+
+    @property
+    def writer(self) -> "SummaryWriter":
+        """TensorBoard's writer; what an interrupted epoch left is purged."""
+        if self._writer is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder), purge_step=len(self.epochs) + 1, flush_secs=30)
+            if not self.epochs:
+                self._writer.add_custom_scalars(LAYOUT)
+        return self._writer
+
+    def log_epoch(self, record: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl, and its numbers to TensorBoard."""
+        self.epochs.append(record)
+        with open(self.folder / "metrics.jsonl", "ab") as handle:
+            size = handle.tell()
+            try:
+                handle.write(json.dumps(record).encode() + b"\n")
+                handle.flush()
+            except OSError:
+                handle.truncate(size)  # no half line
+                raise
+        for name, value in record.items():
+            if name not in ("epoch", "step"):
+                self.writer.add_scalar(_tag(name), value, record["epoch"])
+        self.writer.flush()
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep ``state``, whose ``epoch`` is the number of epochs done."""
+        save_checkpoint(self.folder / "checkpoints", state["epoch"], state)
+
+    def finish(self, result: dict[str, Any], hparams: dict[str, Any]) -> None:
+        """Write result.json and TensorBoard's hparams, which end the run."""
+        text = json.dumps(result, indent=2) + "\n"
+        write_atomically(self.folder / "result.json", lambda handle: handle.write(text.encode()))
+        plain = {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in hparams.items()}
+        figures = {f"result/{name}": value for name, value in result.items() if isinstance(value, float)}
+        self.writer.add_hparams(plain, figures, run_name=".")
+        self.close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _rewrite_metrics(self) -> None:
+        text = "".join(json.dumps(record) + "\n" for record in self.epochs)
+        write_atomically(self.folder / "metrics.jsonl", lambda handle: handle.write(text.encode()))
+
+
+def check_free(folder: Path, overwrite: bool = False) -> None:
+    """Raise FileExistsError where ``folder`` holds a run, and OSError where it could not be made."""
+    if (folder / "config.yaml").exists() and not overwrite:
+        raise FileExistsError(f"out must not hold a run already (or give --overwrite, or --resume {folder}), got {folder}")
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"out must be a folder, got the file {folder}")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the run in ``folder``.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is not a mapping.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} must be a run's folder, and holds no config.yaml")
+    return read_yaml(path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file; ValueError where it is something else."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a mapping of options, got {type(config).__name__}")
+    return config
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a broken last line, which a crash can leave, is left out."""
+    path = folder / "metrics.jsonl"
+    records: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory used so far: of the GPU where there is one, else resident memory of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _run_files(folder: Path) -> list[Path]:
+    names = ("config.yaml", "metrics.jsonl", "result.json")
+    return [folder / name for name in names if (folder / name).exists()] + list(folder.glob("events.out.tfevents.*"))
+
+
+def _tag(name: str) -> str:
+    for prefix in ("train_", "test_"):
+        if name.startswith(prefix):
+            return name.replace("_", "/", 1)
+    if name.startswith(("reward", "top_k")):
+        return f"mixing/{name}"
+    if name in ("learning_rate", "epoch_seconds"):
+        return f"train/{name}"
+    return f"agent/{name}"

@@ -1,0 +1,303 @@
+"""A classifier in training: weights, optimizer, schedule, data order and every random state it uses, one step at a time."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+
+from rlmix import metrics
+from rlmix.augmentation import crop_flip, denormalize, normalize, sample_crop_flip
+from rlmix.config import TrainingConfig
+from rlmix.datasets import ImageData, load_data
+from rlmix.mixing import Mixed
+from rlmix.models import build_model
+from rlmix.saliency import Saliency, saliency
+from rlmix.seeding import stream
+
+
+class Method(Protocol):
+    """A mix-up method: a clean batch in, what the training step trains on out."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Int[Tensor, " batch"],
+        *,
+        num_classes: int,
+        generator: torch.Generator,
+    ) -> Mixed: ...
+
+
+class Batch(NamedTuple):
+    """Augmented, normalised images and their labels, on the device."""
+
+    images: Float[Tensor, "batch channel height width"]
+    labels: Int[Tensor, " batch"]
+
+
+@dataclass
+class Tally:
+    """Sums over an epoch's steps, kept on the device and read once."""
+
+    losses: Float[Tensor, " step"]
+    top1: Int[Tensor, ""]
+    top5: Int[Tensor, ""]
+
+
+class Training:
+    """One classifier's training, from its first step to its last.
+
+    An epoch is ``steps_per_epoch`` times :meth:`next_batch` and :meth:`step`; :meth:`fit_epoch` runs one under a method. Initial
+    weights, data order, augmentation and mixing each have their own generator, so that none moves another.
+
+    Args:
+        config: What to train and how; unset fields take the data set's recipe.
+        data: The data set, where it is loaded already.
+
+    Raises:
+        ValueError: If the batch is larger than the data set, or the device is not there.
+    """
+
+    def __init__(self, config: TrainingConfig, data: ImageData | None = None) -> None:
+        self.config = config = config.resolved()
+        device, self.fabric = _open_device(config)
+        data = load_data(config) if data is None else data
+        num_images = len(data.train_labels)
+        if config.batch_size > num_images:
+            raise ValueError(f"batch_size must be at most the {num_images} training images, got {config.batch_size}")
+        self.data = data.to(device)
+        self.steps_per_epoch = num_images // config.batch_size
+        self.num_steps = self.steps_per_epoch * config.epochs
+
+        model = build_model(config.model, data.num_classes, data.num_channels, config.seed)
+        if config.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(
+            model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay, nesterov=True, fused=True
+        )
+        self.scheduler = make_schedule(optimizer, config, self.num_steps)
+        self._network, self._optimizer = self.fabric.setup(model, optimizer)
+        self.model = model  # the inner module: input gradients do not pass through a wrapper
+
+        self._order_generator = stream(config.seed, "order")
+        self._augmentation_generator = stream(config.seed, "augmentation")
+        self.mixing_generator = stream(config.seed if config.mixing_seed is None else config.mixing_seed, "mixing")
+        self.epoch = 0
+        """Epochs begun."""
+        self.batch = self.steps_per_epoch
+        """Batches drawn in this epoch."""
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._tally = self._new_tally()
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.train_labels.device
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def global_step(self) -> int:
+        """Batches drawn since the beginning."""
+        return max(self.epoch - 1, 0) * self.steps_per_epoch + (self.batch if self.epoch else 0)
+
+    @property
+    def at_epoch_end(self) -> bool:
+        return self.batch == self.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training budget is used up."""
+        return self.at_epoch_end and self.epoch == self.config.epochs
+
+    def next_batch(self) -> Batch:
+        """Draw the next batch; begins the next epoch where the last one is over."""
+        config = self.config
+        if self.at_epoch_end:
+            self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
+            self.epoch, self.batch, self._tally = self.epoch + 1, 0, self._new_tally()
+        index = self._order[self.batch * config.batch_size : (self.batch + 1) * config.batch_size]
+        index = index.to(self.device, non_blocking=True)
+        self.batch += 1
+        images = self.data.train_images[index]
+        draw = sample_crop_flip(config.batch_size, config.crop_padding, config.flip, self._augmentation_generator)
+        images = normalize(crop_flip(images, draw, config.crop_padding), self.data.mean, self.data.std)
+        if not config.channels_last:
+            images = images.contiguous()
+        return Batch(images, self.data.train_labels[index])
+
+    def saliency(self, batch: Batch) -> Saliency:
+        """The saliency pass at the training's own precision."""
+        with self.fabric.autocast():
+            return saliency(self.model, batch.images, batch.labels)
+
+    def step(self, mixed: Mixed, input_gradient: bool = False) -> Tensor | None:
+        """One optimizer step on the softmax cross-entropy with soft targets.
+
+        Args:
+            mixed: What to train on.
+            input_gradient: Keep the loss's gradient with respect to the images: it comes with the same backward pass.
+
+        Returns:
+            That gradient (B, C, H, W), or None.
+
+        Raises:
+            FloatingPointError: If the loss is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a synchronisation).
+        """
+        images = mixed.images.detach().requires_grad_(input_gradient)
+        logits = self._network(images).float()
+        loss = F.cross_entropy(logits, mixed.targets)
+        self._record(loss.detach(), logits.detach(), mixed.targets)
+        self._optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self._optimizer.step()
+        if not self.finished:
+            self.scheduler.step()
+        return images.grad
+
+    def fit_epoch(self, method: Method) -> dict[str, float]:
+        """Train one epoch under ``method``; gives :meth:`epoch_metrics`."""
+        for _ in range(self.steps_per_epoch):
+            self.fit_step(method)
+        return self.epoch_metrics()
+
+    def fit_step(self, method: Method) -> None:
+        """Draw a batch, mix it, train on it."""
+        images, labels = self.next_batch()
+        with self.fabric.autocast():
+            mixed = method(
+                self.model, images, labels, num_classes=self.data.num_classes, generator=self.mixing_generator
+            )
+        self.step(mixed)
+
+    def skip_epoch(self) -> None:
+        """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""
+        while not self.at_epoch_end:
+            self.batch += 1
+            if not self.finished:
+                self.scheduler.step()
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """Means over this epoch's steps so far: ``train_loss``, and ``train_top1`` and ``train_top5`` in percent.
+
+        The accuracies are those of the training step itself, on what it trained on, against each target's largest share.
+        """
+        images = max(self.batch, 1) * self.config.batch_size
+        return {
+            "train_loss": float(self._tally.losses[: max(self.batch, 1)].mean()),
+            "train_top1": 100 * float(self._tally.top1) / images,
+            "train_top5": 100 * float(self._tally.top5) / images,
+        }
+
+    def evaluate(self) -> dict[str, float]:
+        """``test_loss``, ``test_top1``, ``test_top5`` on the test split."""
+        return metrics.accuracy(self.predict(), self.data.test_labels)
+
+    def predict(self) -> Float[Tensor, "test classes"]:
+        """Logits of the test images."""
+        with self.fabric.autocast():
+            return metrics.predict(self.model, self.data)
+
+    def to_pixels(self, images: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch height width channel"]:
+        """Normalised images as bytes again."""
+        return denormalize(images, self.data.mean, self.data.std)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes, as tensors and plain values; what :meth:`next_batch` drew last is to be trained on already."""
+        generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generators": [generator.get_state() for generator in generators],
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "order": self._order,
+            "tally": vars(self._tally),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
+        for generator, generator_state in zip(generators, state["generators"], strict=True):
+            generator.set_state(generator_state.cpu())
+        self.epoch, self.batch, self._order = state["epoch"], state["batch"], state["order"].cpu()
+        self._tally = Tally(**{name: tensor.to(self.device) for name, tensor in state["tally"].items()})
+
+    def _record(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        self._tally.losses[self.batch - 1] = loss
+        dominant = targets.argmax(1)
+        self._tally.top1 += metrics.topk_correct(logits, dominant, 1)
+        self._tally.top5 += metrics.topk_correct(logits, dominant, 5)
+        if self.device.type == "cpu":
+            first = self.batch - 1
+        elif self.batch % 100 == 0 or self.at_epoch_end:
+            first = (self.batch - 1) // 100 * 100
+        else:
+            return
+        for offset, value in enumerate(self._tally.losses[first : self.batch].tolist(), start=first):
+            if not math.isfinite(value):
+                step = self.global_step - self.batch + offset + 1
+                raise FloatingPointError(
+                    f"the loss is {value} in epoch {self.epoch}, step {step}, at learning rate {self.learning_rate:g}"
+                )
+
+    def _new_tally(self) -> Tally:
+        zero = torch.zeros((), dtype=torch.int64, device=self.device)
+        return Tally(torch.zeros(self.steps_per_epoch, device=self.device), zero, zero.clone())
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, num_steps: int) -> LRScheduler:
+    """The learning rate of each step: OneCycleLR with constant momentum, or MultiStepLR."""
+    if config.schedule == "multistep":
+        return MultiStepLR(optimizer, [round(part * num_steps) for part in config.milestones])
+    initial = config.learning_rate / config.div_factor
+    pct_start = config.pct_start
+    if pct_start * num_steps == 1:  # OneCycleLR divides by the length of a warm-up that ends with its first step
+        pct_start += 1e-6
+    return OneCycleLR(
+        optimizer,
+        max_lr=config.learning_rate,
+        total_steps=num_steps,
+        pct_start=pct_start,
+        div_factor=config.div_factor,
+        final_div_factor=initial / config.final_learning_rate,
+        cycle_momentum=False,
+    )
+
+
+def _open_device(config: TrainingConfig) -> tuple[torch.device, Fabric]:
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device must be one that is there ({torch.cuda.device_count()} CUDA devices), got {config.device!r}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device must be one that is there (no mps), got {config.device!r}")
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=1 if device.type == "cpu" else [device.index or 0],
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+    )
+    return fabric.device, fabric
