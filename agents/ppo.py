@@ -9,6 +9,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import nn
 
@@ -90,6 +91,7 @@ class PPOAgent:
             batch_size = self.process.config.batch_size
             vec_env, policy = DummyVecEnv([lambda: BatchFeatures(env, batch_size)]), JointPolicy  # type: ignore[assignment]
         self.num_envs = vec_env.num_envs
+        set_random_seed(derive(seed, "policy") % 2**32)  # PPO(seed=...) would also reseed the environment: a new classifier
         self.ppo = PPO(
             policy,
             vec_env,
@@ -105,7 +107,6 @@ class PPOAgent:
                 "net_arch": {"pi": list(config.policy_layers), "vf": list(config.value_layers)},
                 "activation_fn": nn.Tanh,
             },
-            seed=derive(seed, "policy") % 2**32,
             device="cpu",  # a few thousand parameters: a copy to the GPU costs more than the pass
         )
         self.ppo.set_logger(Logger(folder=None, output_formats=[]))

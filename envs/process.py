@@ -69,6 +69,8 @@ class MixingProcess:
         self.outcome: Outcome | None = None
         self.on_epoch_end: Callable[[Training], None] = lambda training: None
         self._decision: Decision | None = None
+        self._rewards: list[Tensor] = []
+        self._top_k: list[Tensor] = []
 
     def reset(self, seed: int | None = None) -> Training:
         """Go to the start of an epoch.
@@ -122,6 +124,10 @@ class MixingProcess:
         assert gradient is not None
         self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
         rewards = self._reward(saliency.map, gradient_map(gradient))
+        if training.batch == 1:
+            self._rewards, self._top_k = [], []
+        self._rewards.append(rewards)
+        self._top_k.append(top_k)
         rewards = share_credit(rewards, rewards[pairing.partner.argsort()], self.config.credit)
         if training.at_epoch_end:
             self.on_epoch_end(training)
@@ -135,6 +141,19 @@ class MixingProcess:
         for _ in range(training.steps_per_epoch):
             top_k = policy(self.observe())
             on_step(top_k, self.act(top_k))
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """Over this epoch's images so far: mean and standard deviation of the reward before credit is shared, and the mean top-k."""
+        rewards = torch.cat(self._rewards)
+        return {
+            "reward_mean": float(rewards.mean()),
+            "reward_std": float(rewards.std(correction=0)),
+            "top_k_mean": float(self.epoch_top_k().mean()),
+        }
+
+    def epoch_top_k(self) -> Float[Tensor, " images"]:
+        """Every top-k value chosen in this epoch so far."""
+        return torch.cat(self._top_k).cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two decisions; ValueError where one has been observed and not acted upon."""

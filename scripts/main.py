@@ -1,0 +1,64 @@
+"""The console command ``rlmix``. A command's module, and with it torch, is imported when that command is called."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix",
+    "compare": "the same training under several methods and seeds, in one table",
+    "benchmark": "seconds a step of each method relative to vanilla, all interleaved",
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())  # noqa: T201
+        sys.exit(0 if args else 2)
+    if args[0] == "--version":
+        from rlmix import __version__
+
+        print(__version__)  # noqa: T201
+        return
+    run_command(lambda: dispatch(args))
+
+
+def usage() -> str:
+    """The help text."""
+    commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    return f"usage: rlmix COMMAND [OPTIONS]\n\n{commands}\n\nrlmix COMMAND --help lists a command's options."
+
+
+def dispatch(args: Sequence[str]) -> None:
+    """Run the command that ``args`` names."""
+    from rlmix.names import check_name
+
+    check_name("command", args[0], COMMANDS)
+    import_module(f"rlmix.scripts.{args[0]}").main(args[1:])
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Run; where users' input or the machine is at fault, one line and exit code 2. RLMIX_TRACEBACK=1 shows the traceback."""
+    try:
+        command()
+    except KeyboardInterrupt as interrupt:
+        _say("interrupted", interrupt)
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("RLMIX_TRACEBACK"):
+            raise
+        _say("error", error)
+        sys.exit(2)
+
+
+def _say(kind: str, error: BaseException) -> None:
+    text = " ".join(str(error).split())
+    notes = "; ".join(getattr(error, "__notes__", []))
+    print(f"rlmix: {kind}: " + "; ".join(filter(None, (text, notes))), file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

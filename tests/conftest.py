@@ -1,0 +1,19 @@
+"""Fixtures; and while the tests run, shapes and types of the core are checked at every call."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two spinning threads on two busy cores wait for each other
+
+import pytest
+from jaxtyping import install_import_hook
+
+CHECKED = ("augmentation", "envs.rewards", "methods", "metrics", "mixing", "models", "pictures", "saliency")
+install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
+
+import rlmix  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> rlmix.TrainingConfig:
+    """Two epochs of four steps on 64 digits: a second or two."""
+    return rlmix.TrainingConfig(data="digits", train_images=64, batch_size=16, epochs=2)
