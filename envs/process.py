@@ -46,19 +46,19 @@ class MixingProcess:
 
     Args:
         config: The classifier's training.
-        num_patches: Patches per side of the masks, where the configuration says nothing.
+        data: The data set, where it is loaded already; what ``config.data`` names otherwise.
 
     Attributes:
         on_epoch_end: Called with the training after an epoch's last step, before anything else is drawn.
         outcome: The last decision and what it led to.
     """
 
-    def __init__(self, config: TrainingConfig, num_patches: tuple[int, ...] = (AGENT_PATCHES,)) -> None:
+    def __init__(self, config: TrainingConfig, data: ImageData | None = None) -> None:
         config = config.resolved()
-        self.num_patches = config.num_patches or num_patches
+        self.num_patches = config.num_patches or (AGENT_PATCHES,)
         check_mixing(config.num_top_k, self.num_patches, config.alpha, config.rule)
         self.config = config
-        self.data: ImageData = load_data(config)
+        self.data = load_data(config) if data is None else data
         height, width = self.data.image_size
         for patches in (*self.num_patches, AGENT_PATCHES):
             if height % patches or width % patches:
@@ -152,8 +152,13 @@ class MixingProcess:
         }
 
     def epoch_top_k(self) -> Float[Tensor, " images"]:
-        """Every top-k value chosen in this epoch so far."""
+        """Every top-k value chosen in this epoch so far, on the host."""
         return torch.cat(self._top_k).cpu()
+
+    def epoch_top_k_counts(self) -> list[int]:
+        """How often each of the K values was chosen in this epoch so far; a value between two counts for the nearer."""
+        nearest = (self.epoch_top_k()[:, None] - self.values).abs().argmin(1)
+        return torch.bincount(nearest, minlength=len(self.values)).tolist()
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two decisions; ValueError where one has been observed and not acted upon."""

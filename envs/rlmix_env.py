@@ -8,6 +8,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
+from rlmix.datasets import ImageData
 from rlmix.envs.host import Observation, next_observation, observation_space, render_process, step_info, to_host, to_top_k
 from rlmix.envs.process import MixingProcess
 
@@ -45,6 +46,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     - ``config``: an ``rlmix.TrainingConfig``: data, model, schedule, mixing and reward.
     - ``continuous``: choose quantiles instead of indices.
     - ``render_mode``: ``"rgb_array"`` for a picture of clean images, saliency, masks and mixed images.
+    - ``data``: an ``rlmix.datasets.ImageData`` in place of what ``config.data`` names.
 
     ```python
     env = gymnasium.make("rlmix.envs:rlmix/RLMix-v0", config=rlmix.TrainingConfig(data="digits", epochs=5))
@@ -57,11 +59,16 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  (gymnasium's own form)
 
     def __init__(
-        self, config: TrainingConfig | None = None, *, continuous: bool = False, render_mode: str | None = None
+        self,
+        config: TrainingConfig | None = None,
+        *,
+        continuous: bool = False,
+        render_mode: str | None = None,
+        data: ImageData | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.process = MixingProcess(config or TrainingConfig())
+        self.process = MixingProcess(config or TrainingConfig(), data)
         self.continuous, self.render_mode = continuous, render_mode
         batch_size, num_top_k = self.process.config.batch_size, len(self.process.values)
         self.observation_space = observation_space((batch_size,), self.process.data.num_classes)

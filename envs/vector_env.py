@@ -9,6 +9,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
+from rlmix.datasets import ImageData
 from rlmix.envs.host import Observation, next_observation, observation_space, render_process, to_host, to_top_k
 from rlmix.envs.process import MixingProcess
 
@@ -37,7 +38,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
 
     ## Arguments
     - ``num_envs``: slots, which is the batch size; where the configuration names another one, a ``ValueError``.
-    - ``config``, ``continuous``, ``render_mode``: as for the single form.
+    - ``config``, ``continuous``, ``render_mode``, ``data``: as for the single form.
 
     ## Version History
     - v0: initial version
@@ -52,10 +53,11 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         *,
         continuous: bool = False,
         render_mode: str | None = None,
+        data: ImageData | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.process = MixingProcess(config or TrainingConfig())
+        self.process = MixingProcess(config or TrainingConfig(), data)
         if num_envs is not None and num_envs != self.process.config.batch_size:
             raise ValueError(f"num_envs must be the batch size {self.process.config.batch_size}, got {num_envs}")
         self.num_envs = self.process.config.batch_size

@@ -112,7 +112,7 @@ class Run:
                 handle.truncate(size)  # no half line
                 raise
         for name, value in record.items():
-            if name not in ("epoch", "step"):
+            if name not in ("epoch", "step") and not isinstance(value, list):
                 self.writer.add_scalar(_tag(name), value, record["epoch"])
         self.writer.flush()
 

@@ -227,7 +227,7 @@ class Session:
             **training.epoch_metrics(),
             **training.evaluate(),
             "learning_rate": training.learning_rate,
-            **({} if process is None else process.epoch_metrics()),
+            **({} if process is None else process.epoch_metrics() | {"top_k_counts": process.epoch_top_k_counts()}),
         }
         self._state = training.state_dict()
         if process is not None:
