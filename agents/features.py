@@ -45,7 +45,7 @@ class BatchFeatures(gymnasium.ObservationWrapper[NDArray[np.float32], NDArray[An
 
     def __init__(self, env: gymnasium.Env[Observation, NDArray[Any]], batch_size: int) -> None:
         super().__init__(env)
-        self.observation_space = feature_space(batch_size)
+        self.observation_space: spaces.Space[Any] = feature_space(batch_size)
 
     def observation(self, observation: Observation) -> NDArray[np.float32]:
         return policy_features(observation).flatten()

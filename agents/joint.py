@@ -61,7 +61,7 @@ class JointPolicy(ActorCriticPolicy):
         hidden = self.net_arch["pi"][-1]  # type: ignore[call-overload]
         self.action_net = PerImageHead(hidden, int(self.action_space.nvec[0])).to(self.device)
         self.action_net.apply(lambda module: self.init_weights(module, gain=0.01))
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
 
 def _layers(sizes: list[int], activation: type[nn.Module]) -> nn.Sequential:

@@ -88,7 +88,7 @@ class PPOAgent:
         if isinstance(env, RLMixVectorEnv):
             vec_env, policy = SlotVecEnv(env), "MlpPolicy"
         else:
-            batch_size = self.process.config.batch_size
+            batch_size = self.process.config.recipe.batch_size
             vec_env, policy = DummyVecEnv([lambda: BatchFeatures(env, batch_size)]), JointPolicy  # type: ignore[assignment]
         self.num_envs = vec_env.num_envs
         set_random_seed(derive(seed, "policy") % 2**32)  # PPO(seed=...) would also reseed the environment: a new classifier
@@ -152,13 +152,14 @@ class PPOAgent:
 
     def state_dict(self) -> dict[str, Any]:
         """Policy, optimizer, progress and random states, as tensors and plain values (no pickle is needed to read them)."""
-        name, keys, position, has_gauss, cached = np.random.get_state()
+        random: Any = np.random.get_state()  # noqa: NPY002  (what Stable-Baselines3 draws from)
+        name, keys, *rest = random
         return {
             "parameters": self.ppo.get_parameters(),
             "num_timesteps": self.ppo.num_timesteps,
             "num_updates": self.ppo._n_updates,
             "torch_random": torch.get_rng_state(),
-            "numpy_random": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+            "numpy_random": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -168,7 +169,7 @@ class PPOAgent:
         self.ppo._n_updates = state["num_updates"]
         torch.set_rng_state(state["torch_random"].cpu())
         name, keys, *rest = state["numpy_random"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
 
 
 class _EpochCallback(BaseCallback):

@@ -33,10 +33,10 @@ def to_host(decision: Decision, rewards: Tensor | None = None) -> tuple[Observat
     if rewards is not None:
         columns.append(rewards[:, None])
     table = torch.cat(columns, 1).cpu().numpy()
-    saliency, logits, rest = np.split(table, [AGENT_PATCHES**2, AGENT_PATCHES**2 + logits.shape[1]], axis=1)
+    saliency, logits_host, rest = np.split(table, [AGENT_PATCHES**2, AGENT_PATCHES**2 + logits.shape[1]], axis=1)
     observation = {
         "saliency": np.ascontiguousarray(saliency).reshape(-1, AGENT_PATCHES, AGENT_PATCHES),
-        "logits": np.ascontiguousarray(logits),
+        "logits": np.ascontiguousarray(logits_host),
     }
     return observation, rest.flatten()
 
@@ -55,7 +55,7 @@ def to_top_k(action: ArrayLike, process: MixingProcess, continuous: bool) -> Ten
     Raises:
         ValueError: If the action has another shape, kind or range than the action space.
     """
-    action, batch_size = np.asarray(action), process.config.batch_size
+    action, batch_size = np.asarray(action), process.config.recipe.batch_size
     if action.shape != (batch_size,):
         raise ValueError(f"action must have shape ({batch_size},), got {action.shape}")
     if continuous:

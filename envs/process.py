@@ -100,7 +100,7 @@ class MixingProcess:
             batch = training.next_batch()
             saliency = training.saliency(batch)
             pairing = sample_pairing(
-                self.config.batch_size, self.num_patches, self.config.alpha, training.mixing_generator
+                self.config.recipe.batch_size, self.num_patches, self.config.alpha, training.mixing_generator
             )
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
             self._decision = Decision(batch, saliency, patch_saliency(saliency.map, AGENT_PATCHES), pairing)
@@ -117,9 +117,7 @@ class MixingProcess:
         if pairing.num_patches != AGENT_PATCHES:
             patches = patch_saliency(saliency.map, pairing.num_patches)
         mask = salient_mask(patches, top_k)
-        mixed = mix(
-            images, labels, mask, pairing.partner, pairing.lam, self.config.rule, num_classes=self.data.num_classes
-        )
+        mixed = mix(images, labels, mask, pairing.partner, pairing.lam, self.config.rule, num_classes=self.data.num_classes)
         gradient = training.step(mixed, input_gradient=True)
         assert gradient is not None
         self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None

@@ -15,13 +15,9 @@ AGENT_PATCHES = 8
 """Patches per side of the map that an agent sees and is rewarded on (the paper's)."""
 
 
-def cosine(
-    clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]
-) -> Float[Tensor, " batch"]:
+def cosine(clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]) -> Float[Tensor, " batch"]:
     """Cosine similarity of the pooled 8x8 maps, image by image, in [0, 1]: the paper's reward with the credit where it belongs."""
-    return F.cosine_similarity(
-        patch_saliency(clean, AGENT_PATCHES).flatten(1), patch_saliency(mixed, AGENT_PATCHES).flatten(1)
-    )
+    return F.cosine_similarity(patch_saliency(clean, AGENT_PATCHES).flatten(1), patch_saliency(mixed, AGENT_PATCHES).flatten(1))
 
 
 def cosine_full(
@@ -48,9 +44,7 @@ def reward_function(name: str) -> Reward:
     return REWARDS[name]
 
 
-def share_credit(
-    rewards: Float[Tensor, " batch"], partner_of: Float[Tensor, " batch"], credit: str
-) -> Float[Tensor, " batch"]:
+def share_credit(rewards: Float[Tensor, " batch"], partner_of: Float[Tensor, " batch"], credit: str) -> Float[Tensor, " batch"]:
     """Who earns a reward. An image's choice mixes two images: its own, and the one it is the partner of.
 
     Args:

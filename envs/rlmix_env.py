@@ -70,8 +70,8 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.process = MixingProcess(config or TrainingConfig(), data)
         self.continuous, self.render_mode = continuous, render_mode
-        batch_size, num_top_k = self.process.config.batch_size, len(self.process.values)
-        self.observation_space = observation_space((batch_size,), self.process.data.num_classes)
+        batch_size, num_top_k = self.process.config.recipe.batch_size, len(self.process.values)
+        self.observation_space: spaces.Space[Any] = observation_space((batch_size,), self.process.data.num_classes)
         self.action_space: spaces.Space[NDArray[Any]] = (
             spaces.Box(0, 0.99, (batch_size,), np.float32) if continuous else spaces.MultiDiscrete([num_top_k] * batch_size)
         )
@@ -91,5 +91,5 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         observation, rewards_host = next_observation(self.process, rewards)
         return observation, float(rewards_host.mean()), finished, over and not finished, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         return render_process(self.process) if self.render_mode == "rgb_array" else None

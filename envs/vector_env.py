@@ -58,9 +58,9 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.process = MixingProcess(config or TrainingConfig(), data)
-        if num_envs is not None and num_envs != self.process.config.batch_size:
-            raise ValueError(f"num_envs must be the batch size {self.process.config.batch_size}, got {num_envs}")
-        self.num_envs = self.process.config.batch_size
+        if num_envs is not None and num_envs != self.process.config.recipe.batch_size:
+            raise ValueError(f"num_envs must be the batch size {self.process.config.recipe.batch_size}, got {num_envs}")
+        self.num_envs = self.process.config.recipe.batch_size
         self.continuous, self.render_mode = continuous, render_mode
         self.single_observation_space = observation_space((), self.process.data.num_classes)
         self.single_action_space = (
@@ -69,9 +69,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
-    def reset(  # type: ignore[override]
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.process.reset(seed)
         return to_host(self.process.observe())[0], {}

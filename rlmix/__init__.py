@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlmix.config import TrainingConfig
     from rlmix.mixing import Mixed, RMix, mix
-    from rlmix.saliency import Saliency, patch_saliency, salient_mask, saliency
+    from rlmix.saliency import Saliency, patch_saliency, saliency, salient_mask
 
 __version__ = "0.1.0"
-__all__ = ["Mixed", "RMix", "Saliency", "TrainingConfig", "mix", "patch_saliency", "salient_mask", "saliency"]
+__all__ = ["Mixed", "RMix", "Saliency", "TrainingConfig", "mix", "patch_saliency", "saliency", "salient_mask"]
 
 _HOME = {"TrainingConfig": "rlmix.config"}
 _HOME |= dict.fromkeys(("Mixed", "RMix", "mix"), "rlmix.mixing")

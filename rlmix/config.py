@@ -78,14 +78,20 @@ class TrainingConfig:
     channels_last: bool = True
     """Memory format of images and weights; channels last is the faster one for convolutions."""
 
+    @property
+    def recipe(self) -> "Recipe":
+        """The data set's recipe, with what is set here in its place."""
+        recipe = data_recipe(self.data)
+        own = {entry.name: getattr(self, entry.name) for entry in fields(Recipe)}
+        return replace(recipe, **{name: value for name, value in own.items() if value is not None})
+
     def resolved(self) -> Self:
         """With the data set's recipe in place of every None.
 
         Raises:
             ValueError: If a value is out of range, naming the value and what is allowed.
         """
-        recipe = {name: value for name, value in data_recipe(self.data).items() if getattr(self, name) is None}
-        config = replace(self, **recipe)
+        config = replace(self, **vars(self.recipe))
         config._check()
         return config
 
@@ -95,7 +101,14 @@ class TrainingConfig:
         check_name("reward", self.reward, REWARDS)
         check_name("credit", self.credit, CREDITS)
         check_name("precision", self.precision, PRECISIONS)
-        at_least: dict[str, float] = {"epochs": 1, "batch_size": 1, "num_top_k": 1, "seed": 0, "crop_padding": 0, "weight_decay": 0}
+        at_least: dict[str, float] = {
+            "epochs": 1,
+            "batch_size": 1,
+            "num_top_k": 1,
+            "seed": 0,
+            "crop_padding": 0,
+            "weight_decay": 0,
+        }
         at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1}
         for name, low in at_least.items():
             value = getattr(self, name)
@@ -118,28 +131,32 @@ class TrainingConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-# The paper's CIFAR recipe. It gives the final rate both as 3e-5 and as final_div_factor 10000, which torch would apply to the
-# initial rate (3e-7); final_learning_rate takes the 3e-5.
-CIFAR_RECIPE: dict[str, Any] = {
-    "model": "preactresnet18",
-    "epochs": 300,
-    "batch_size": 100,
-    "schedule": "onecycle",
-    "learning_rate": 0.3,
-    "weight_decay": 1e-4,
-    "flip": True,
-    "crop_padding": 2,
-}
-RECIPES: dict[str, dict[str, Any]] = {
-    "digits": CIFAR_RECIPE | {"model": "preactresnet18_w16", "epochs": 15, "batch_size": 32, "learning_rate": 0.05, "flip": False},
-    "cifar10": CIFAR_RECIPE,
-    "cifar100": CIFAR_RECIPE,
-    "fashion_mnist": CIFAR_RECIPE | {"model": "preactresnet18_w16", "epochs": 30},
-    "npz": CIFAR_RECIPE,
+@dataclass(frozen=True)
+class Recipe:
+    """What a data set settles unless told otherwise; the fields are those of :class:`TrainingConfig`."""
+
+    model: str = "preactresnet18"
+    epochs: int = 300
+    batch_size: int = 100
+    schedule: Literal["onecycle", "multistep"] = "onecycle"
+    learning_rate: float = 0.3
+    weight_decay: float = 1e-4
+    flip: bool = True
+    crop_padding: int = 2
+
+
+# The defaults are the paper's CIFAR recipe. It gives the final rate both as 3e-5 and as final_div_factor 10000, which torch would
+# apply to the initial rate (3e-7); TrainingConfig.final_learning_rate takes the 3e-5.
+RECIPES = {
+    "digits": Recipe(model="preactresnet18_w16", epochs=15, batch_size=32, learning_rate=0.05, flip=False),
+    "cifar10": Recipe(),
+    "cifar100": Recipe(),
+    "fashion_mnist": Recipe(model="preactresnet18_w16", epochs=30),
+    "npz": Recipe(),
 }
 
 
-def data_recipe(data: str) -> dict[str, Any]:
+def data_recipe(data: str) -> Recipe:
     """The recipe of a data set; ValueError for an unknown one."""
     kind, _, path = data.partition(":")
     if kind not in RECIPES or (kind == "npz") != bool(path):

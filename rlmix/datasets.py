@@ -92,10 +92,10 @@ def image_data(
         raise ValueError(f"y_test of {source} must be below the {num_classes} classes of y_train, got {test_labels.max()}")
     if num_train is not None and num_train > len(train_images):
         raise ValueError(f"train_images must be at most the {len(train_images)} of {source}, got {num_train}")
-    images = _with_channels(train_images[:num_train])
-    mean, std = _channel_statistics(images)
+    pixels = _with_channels(train_images[:num_train])
+    mean, std = _channel_statistics(pixels)
     return ImageData(
-        train_images=images,
+        train_images=pixels,
         train_labels=torch.from_numpy(train_labels[:num_train].astype(np.int64)),
         test_images=_with_channels(test_images),
         test_labels=torch.from_numpy(test_labels.astype(np.int64)),
@@ -128,7 +128,9 @@ def _load_npz(path: Path) -> list[np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive.files]
             if missing:
-                raise ValueError(f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)} (it has {', '.join(archive.files)})")
+                raise ValueError(
+                    f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)} (it has {', '.join(archive.files)})"
+                )
             return [archive[key] for key in keys]
     except (zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:  # AttributeError: a bare .npy gives an array
         raise ValueError(f"{path} must be an .npz archive of arrays: {error}") from error

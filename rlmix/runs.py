@@ -84,7 +84,9 @@ class Run:
         done = 0 if state is None else int(state["epoch"])
         epochs = read_metrics(folder)[:done]
         if len(epochs) < done:
-            raise ValueError(f"{folder / 'metrics.jsonl'} must have a line for each of the checkpoint's {done} epochs, got {len(epochs)}")
+            raise ValueError(
+                f"{folder / 'metrics.jsonl'} must have a line for each of the checkpoint's {done} epochs, got {len(epochs)}"
+            )
         run = cls(folder, epochs)
         run._rewrite_metrics()
         return run, state

@@ -67,20 +67,21 @@ class Training:
 
     def __init__(self, config: TrainingConfig, data: ImageData | None = None) -> None:
         self.config = config = config.resolved()
+        self.recipe = recipe = config.recipe
         device, self.fabric = _open_device(config)
         data = load_data(config) if data is None else data
         num_images = len(data.train_labels)
-        if config.batch_size > num_images:
-            raise ValueError(f"batch_size must be at most the {num_images} training images, got {config.batch_size}")
+        if recipe.batch_size > num_images:
+            raise ValueError(f"batch_size must be at most the {num_images} training images, got {recipe.batch_size}")
         self.data = data.to(device)
-        self.steps_per_epoch = num_images // config.batch_size
-        self.num_steps = self.steps_per_epoch * config.epochs
+        self.steps_per_epoch = num_images // recipe.batch_size
+        self.num_steps = self.steps_per_epoch * recipe.epochs
 
-        model = build_model(config.model, data.num_classes, data.num_channels, config.seed)
+        model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
         optimizer = torch.optim.SGD(
-            model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay, nesterov=True, fused=True
+            model.parameters(), recipe.learning_rate, config.momentum, weight_decay=recipe.weight_decay, nesterov=True, fused=True
         )
         self.scheduler = make_schedule(optimizer, config, self.num_steps)
         self._network, self._optimizer = self.fabric.setup(model, optimizer)
@@ -117,21 +118,21 @@ class Training:
     @property
     def finished(self) -> bool:
         """Whether the training budget is used up."""
-        return self.at_epoch_end and self.epoch == self.config.epochs
+        return self.at_epoch_end and self.epoch == self.recipe.epochs
 
     def next_batch(self) -> Batch:
         """Draw the next batch; begins the next epoch where the last one is over."""
-        config = self.config
+        recipe = self.recipe
         if self.at_epoch_end:
             self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
             self.epoch, self.batch, self._tally = self.epoch + 1, 0, self._new_tally()
-        index = self._order[self.batch * config.batch_size : (self.batch + 1) * config.batch_size]
+        index = self._order[self.batch * recipe.batch_size : (self.batch + 1) * recipe.batch_size]
         index = index.to(self.device, non_blocking=True)
         self.batch += 1
         images = self.data.train_images[index]
-        draw = sample_crop_flip(config.batch_size, config.crop_padding, config.flip, self._augmentation_generator)
-        images = normalize(crop_flip(images, draw, config.crop_padding), self.data.mean, self.data.std)
-        if not config.channels_last:
+        draw = sample_crop_flip(recipe.batch_size, recipe.crop_padding, recipe.flip, self._augmentation_generator)
+        images = normalize(crop_flip(images, draw, recipe.crop_padding), self.data.mean, self.data.std)
+        if not self.config.channels_last:
             images = images.contiguous()
         return Batch(images, self.data.train_labels[index])
 
@@ -174,9 +175,7 @@ class Training:
         """Draw a batch, mix it, train on it."""
         images, labels = self.next_batch()
         with self.fabric.autocast():
-            mixed = method(
-                self.model, images, labels, num_classes=self.data.num_classes, generator=self.mixing_generator
-            )
+            mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.mixing_generator)
         self.step(mixed)
 
     def skip_epoch(self) -> None:
@@ -191,7 +190,7 @@ class Training:
 
         The accuracies are those of the training step itself, on what it trained on, against each target's largest share.
         """
-        images = max(self.batch, 1) * self.config.batch_size
+        images = max(self.batch, 1) * self.recipe.batch_size
         return {
             "train_loss": float(self._tally.losses[: max(self.batch, 1)].mean()),
             "train_top1": 100 * float(self._tally.top1) / images,
@@ -261,15 +260,16 @@ class Training:
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, num_steps: int) -> LRScheduler:
     """The learning rate of each step: OneCycleLR with constant momentum, or MultiStepLR."""
-    if config.schedule == "multistep":
+    recipe = config.recipe
+    if recipe.schedule == "multistep":
         return MultiStepLR(optimizer, [round(part * num_steps) for part in config.milestones])
-    initial = config.learning_rate / config.div_factor
+    initial = recipe.learning_rate / config.div_factor
     pct_start = config.pct_start
     if pct_start * num_steps == 1:  # OneCycleLR divides by the length of a warm-up that ends with its first step
         pct_start += 1e-6
     return OneCycleLR(
         optimizer,
-        max_lr=config.learning_rate,
+        max_lr=recipe.learning_rate,
         total_steps=num_steps,
         pct_start=pct_start,
         div_factor=config.div_factor,

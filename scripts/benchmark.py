@@ -1,6 +1,6 @@
 """Time a training step of each method relative to vanilla, all methods interleaved step by step in one process.
 
-    rlmix benchmark --model preactresnet18_w16 --batch-size 100 --json FILE
+rlmix benchmark --model preactresnet18_w16 --batch-size 100 --json FILE
 """
 
 import json
@@ -174,19 +174,19 @@ def prepare(name: str, config: TrainingConfig, data: ImageData | None) -> Timed:
 def _prepare_agent(env: RLMixVectorEnv, rollout_steps: int = 20) -> Timed:
     """Stable-Baselines3's collecting step, spelled out; its update on a rollout of such steps, divided by them."""
     agent = PPOAgent(env, PPOConfig(rollout_steps=rollout_steps), seed=0)
-    ppo, vec_env = agent.ppo, agent.ppo.env
-    assert vec_env is not None
+    ppo: Any = agent.ppo
+    vec_env = ppo.env
     ppo._last_obs = vec_env.reset()
     buffer, starts = ppo.rollout_buffer, np.zeros(env.num_envs, bool)
 
     def step() -> None:
         with torch.no_grad():
-            actions, values, log_probabilities = ppo.policy(obs_as_tensor(ppo._last_obs, ppo.device))  # type: ignore[arg-type]
+            actions, values, log_probabilities = ppo.policy(obs_as_tensor(ppo._last_obs, ppo.device))
         chosen = actions.numpy()
         observation, rewards, _, _ = vec_env.step(chosen)
         if buffer.full:
             buffer.reset()
-        buffer.add(ppo._last_obs, chosen[:, None], rewards, starts, values, log_probabilities)  # type: ignore[arg-type]
+        buffer.add(ppo._last_obs, chosen[:, None], rewards, starts, values, log_probabilities)
         ppo._last_obs = observation
 
     def parts() -> dict[str, float]:

@@ -179,7 +179,16 @@ def write_report(options: Compare, report: dict[str, Any]) -> None:
 def rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the table, the same for terminal and Markdown."""
     baseline = report["baseline"]
-    header = ["method", "top-1 %", f"top-1 - {baseline}", "median of last 10", "ECE %", "FGSM error %", "reward", "step / vanilla"]
+    header = [
+        "method",
+        "top-1 %",
+        f"top-1 - {baseline}",
+        "median of last 10",
+        "ECE %",
+        "FGSM error %",
+        "reward",
+        "step / vanilla",
+    ]
     cells = []
     for method, row in report["methods"].items():
         ratio = row.get("step_ratio")
@@ -214,10 +223,17 @@ def as_markdown(report: dict[str, Any], pictures: Sequence[Path]) -> str:
     header, cells = rows(report)
     lines = ["# Comparison", "", _caption(report), "", _line(header), _line(["---", *["---:"] * (len(header) - 1)])]
     lines += [_line(line) for line in cells]
-    lines += ["", "Mean ± sample standard deviation over the seeds; differences are paired by seed, with Student's 95 % interval."]
-    lines += ["The reward is the last epoch's mean, before credit is shared; steps are medians, timed interleaved in one process."]
+    lines += [
+        "",
+        "Mean ± sample standard deviation over the seeds; differences are paired by seed, with Student's 95 % interval.",
+    ]
+    lines += [
+        "The reward is the last epoch's mean, before credit is shared; steps are medians, timed interleaved in one process."
+    ]
     if "rmix" in report["methods"] and "rmix-p8" in report["methods"]:
-        lines += ["rmix cuts masks at 2 or 4 patches a side as in the paper; rmix-p8 at the agent's 8: beside rlmix only who decides differs."]
+        lines += [
+            "rmix cuts masks at 2 or 4 patches a side as in the paper; rmix-p8 at the agent's 8: beside rlmix only who decides differs."
+        ]
     for picture in pictures:
         lines += ["", f"![{picture.stem.replace('_', ' ')}]({picture.as_posix()})"]
     settings = [f"- {name}: {value}" for name, value in report["config"].items()]

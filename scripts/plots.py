@@ -75,5 +75,3 @@ def top_k_histograms(curves: Curves, num_top_k: int) -> Figure | None:
     if image is not None:
         figure.colorbar(image, ax=list(panels), label="share of the images")
     return figure
-
-

@@ -57,7 +57,12 @@ class TrainingProgress:
     def epoch(self, record: dict[str, Any]) -> None:
         """Print a line about an epoch."""
         self._test = f"top-1 {record['test_top1']:.2f}"
-        parts = [f"epoch {record['epoch']}/{self.epochs}", f"step {record['step']}", f"loss {record['train_loss']:.3f}", self._test]
+        parts = [
+            f"epoch {record['epoch']}/{self.epochs}",
+            f"step {record['step']}",
+            f"loss {record['train_loss']:.3f}",
+            self._test,
+        ]
         if "reward_mean" in record:
             parts.append(f"reward {record['reward_mean']:.4f}  top-k {record['top_k_mean']:.3f}")
         parts.append(f"{record['epoch_seconds']:.1f} s")

@@ -1,7 +1,7 @@
 """Train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix meanwhile.
 
-    rlmix train --method rlmix --data digits --epochs 5 --seed 0 --out DIR
-    rlmix train --resume DIR
+rlmix train --method rlmix --data digits --epochs 5 --seed 0 --out DIR
+rlmix train --resume DIR
 """
 
 import statistics
@@ -203,8 +203,10 @@ class Session:
     def __init__(self, run: Run, options: Train, task: Task, quiet: bool) -> None:
         self.run, self.options, self.task = run, options, task
         training = task.training
-        self.progress = TrainingProgress(training.num_steps, training.global_step, training.config.epochs, quiet=quiet)
-        self.progress.say(f"{options.method} on {options.data} with {options.model}, {training.steps_per_epoch} steps an epoch: {run.folder}")
+        self.progress = TrainingProgress(training.num_steps, training.global_step, training.config.recipe.epochs, quiet=quiet)
+        self.progress.say(
+            f"{options.method} on {options.data} with {options.model}, {training.steps_per_epoch} steps an epoch: {run.folder}"
+        )
         self._resumed_at = time.perf_counter()
         self._training_seconds = 0.0
         self._record: dict[str, Any] = {}
@@ -264,7 +266,9 @@ class Session:
             "reward_mean": epochs[-1].get("reward_mean"),
         }
         self.run.finish(result, self.options.as_dict())
-        self.progress.say(f"test top-1 {result['top1']:.2f} %, calibration error {result['ece']:.2f} %, {seconds:.0f} s: {self.run.folder}")
+        self.progress.say(
+            f"test top-1 {result['top1']:.2f} %, calibration error {result['ece']:.2f} %, {seconds:.0f} s: {self.run.folder}"
+        )
         return result
 
     def _log_mixing(self, process: MixingProcess) -> None:

@@ -41,15 +41,19 @@ class PreActResNet(nn.Module):
     def __init__(self, num_blocks: tuple[int, int, int, int], num_classes: int, width: int = 64, in_channels: int = 3) -> None:
         super().__init__()
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
-        channels = [width, width, 2 * width, 4 * width, 8 * width]
-        for stage, blocks in enumerate(num_blocks, start=1):
-            layers = [PreActBlock(channels[stage - 1], channels[stage], stride=1 if stage == 1 else 2)]
-            layers += [PreActBlock(channels[stage], channels[stage], stride=1) for _ in range(blocks - 1)]
-            self.add_module(f"stage{stage}", nn.Sequential(*layers))
-        self.classifier = nn.Linear(channels[-1], num_classes)
+        self.stage1 = _stage(num_blocks[0], width, width, stride=1)
+        self.stage2 = _stage(num_blocks[1], width, 2 * width, stride=2)
+        self.stage3 = _stage(num_blocks[2], 2 * width, 4 * width, stride=2)
+        self.stage4 = _stage(num_blocks[3], 4 * width, 8 * width, stride=2)
+        self.classifier = nn.Linear(8 * width, num_classes)
 
     def forward(self, images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch classes"]:
         features = self.stem(images)
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             features = stage(features)
         return self.classifier(features.mean((2, 3)))
+
+
+def _stage(num_blocks: int, in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    first = PreActBlock(in_channels, channels, stride)
+    return nn.Sequential(first, *(PreActBlock(channels, channels, stride=1) for _ in range(num_blocks - 1)))
