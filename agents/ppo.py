@@ -43,7 +43,7 @@ class PPOConfig:
     policy_layers: tuple[int, ...] = (64, 64)
     """Hidden tanh layers of the actor, apart from the critic's: separate networks did better. Its last layer starts 100 times smaller."""
     value_layers: tuple[int, ...] = (256, 256)
-    """Hidden tanh layers of the critic: "use wide value networks"."""
+    """Hidden tanh layers of the critic: "use a wide value MLP"."""
     rollout_steps: int = 1000
     """A rollout is an epoch; a longer epoch is cut into rollouts of at most so many steps, which bounds the memory."""
 

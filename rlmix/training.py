@@ -180,10 +180,9 @@ class Training:
 
     def skip_epoch(self) -> None:
         """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""
-        while not self.at_epoch_end:
-            self.batch += 1
-            if not self.finished:
-                self.scheduler.step()
+        self.batch = self.steps_per_epoch
+        while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
+            self.scheduler.step()
 
     def epoch_metrics(self) -> dict[str, float]:
         """Means over this epoch's steps so far: ``train_loss``, and ``train_top1`` and ``train_top5`` in percent.
