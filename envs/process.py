@@ -79,7 +79,7 @@ class MixingProcess:
         training goes on with its next epoch; what is left of an epoch in progress is given up, and the schedule moves past it.
         """
         if self.training is not None and seed is None and not self.training.finished:
-            if self._decision is not None and self.training.batch > 1:
+            if self.training.trained > 0 and not self.training.at_epoch_end:
                 self.training.skip_epoch()
                 self._decision = None
             if not self.training.finished:
@@ -122,7 +122,7 @@ class MixingProcess:
         assert gradient is not None
         self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
         rewards = self._reward(saliency.map, gradient_map(gradient))
-        if training.batch == 1:
+        if training.trained == 1:
             self._rewards, self._top_k = [], []
         self._rewards.append(rewards)
         self._top_k.append(top_k)

@@ -94,6 +94,8 @@ class Training:
         """Epochs begun."""
         self.batch = self.steps_per_epoch
         """Batches drawn in this epoch."""
+        self.trained = self.steps_per_epoch
+        """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
         self._order = torch.empty(0, dtype=torch.int64)
         self._tally = self._new_tally()
 
@@ -108,12 +110,13 @@ class Training:
 
     @property
     def global_step(self) -> int:
-        """Batches drawn since the beginning."""
-        return max(self.epoch - 1, 0) * self.steps_per_epoch + (self.batch if self.epoch else 0)
+        """Steps taken since the beginning."""
+        return (self.epoch - 1) * self.steps_per_epoch + self.trained
 
     @property
     def at_epoch_end(self) -> bool:
-        return self.batch == self.steps_per_epoch
+        """Whether the epoch's last step has been taken."""
+        return self.trained == self.steps_per_epoch
 
     @property
     def finished(self) -> bool:
@@ -123,9 +126,9 @@ class Training:
     def next_batch(self) -> Batch:
         """Draw the next batch; begins the next epoch where the last one is over."""
         recipe = self.recipe
-        if self.at_epoch_end:
+        if self.batch == self.steps_per_epoch:
             self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
-            self.epoch, self.batch, self._tally = self.epoch + 1, 0, self._new_tally()
+            self.epoch, self.batch, self.trained, self._tally = self.epoch + 1, 0, 0, self._new_tally()
         index = self._order[self.batch * recipe.batch_size : (self.batch + 1) * recipe.batch_size]
         index = index.to(self.device, non_blocking=True)
         self.batch += 1
@@ -155,6 +158,7 @@ class Training:
             FloatingPointError: If the loss is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a synchronisation).
         """
         images = mixed.images.detach().requires_grad_(input_gradient)
+        self.trained += 1
         logits = self._network(images).float()
         loss = F.cross_entropy(logits, mixed.targets)
         self._record(loss.detach(), logits.detach(), mixed.targets)
@@ -180,7 +184,7 @@ class Training:
 
     def skip_epoch(self) -> None:
         """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""
-        self.batch = self.steps_per_epoch
+        self.batch = self.trained = self.steps_per_epoch
         while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
             self.scheduler.step()
 
@@ -189,9 +193,10 @@ class Training:
 
         The accuracies are those of the training step itself, on what it trained on, against each target's largest share.
         """
-        images = max(self.batch, 1) * self.recipe.batch_size
+        steps = max(self.trained, 1)
+        images = steps * self.recipe.batch_size
         return {
-            "train_loss": float(self._tally.losses[: max(self.batch, 1)].mean()),
+            "train_loss": float(self._tally.losses[:steps].mean()),
             "train_top1": 100 * float(self._tally.top1) / images,
             "train_top5": 100 * float(self._tally.top5) / images,
         }
@@ -210,7 +215,7 @@ class Training:
         return denormalize(images, self.data.mean, self.data.std)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes, as tensors and plain values; what :meth:`next_batch` drew last is to be trained on already."""
+        """Everything that changes, as tensors and plain values; to be taken when no batch waits for its step."""
         generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
         return {
             "model": self.model.state_dict(),
@@ -218,7 +223,7 @@ class Training:
             "scheduler": self.scheduler.state_dict(),
             "generators": [generator.get_state() for generator in generators],
             "epoch": self.epoch,
-            "batch": self.batch,
+            "trained": self.trained,
             "order": self._order,
             "tally": vars(self._tally),
         }
@@ -231,23 +236,24 @@ class Training:
         generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
         for generator, generator_state in zip(generators, state["generators"], strict=True):
             generator.set_state(generator_state.cpu())
-        self.epoch, self.batch, self._order = state["epoch"], state["batch"], state["order"].cpu()
+        self.epoch, self._order = state["epoch"], state["order"].cpu()
+        self.batch = self.trained = state["trained"]
         self._tally = Tally(**{name: tensor.to(self.device) for name, tensor in state["tally"].items()})
 
     def _record(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        self._tally.losses[self.batch - 1] = loss
+        self._tally.losses[self.trained - 1] = loss
         dominant = targets.argmax(1)
         self._tally.top1 += metrics.topk_correct(logits, dominant, 1)
         self._tally.top5 += metrics.topk_correct(logits, dominant, 5)
         if self.device.type == "cpu":
-            first = self.batch - 1
-        elif self.batch % 100 == 0 or self.at_epoch_end:
-            first = (self.batch - 1) // 100 * 100
+            first = self.trained - 1
+        elif self.trained % 100 == 0 or self.at_epoch_end:
+            first = (self.trained - 1) // 100 * 100
         else:
             return
-        for offset, value in enumerate(self._tally.losses[first : self.batch].tolist(), start=first):
+        for offset, value in enumerate(self._tally.losses[first : self.trained].tolist(), start=first):
             if not math.isfinite(value):
-                step = self.global_step - self.batch + offset + 1
+                step = self.global_step - self.trained + offset + 1
                 raise FloatingPointError(
                     f"the loss is {value} in epoch {self.epoch}, step {step}, at learning rate {self.learning_rate:g}"
                 )
