@@ -11,8 +11,8 @@ from torch import Tensor
 from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, load_data
 from rlmix.envs.rewards import AGENT_PATCHES, reward_function, share_credit
+from rlmix.maps import Saliency, gradient_map, patch_saliency, salient_mask
 from rlmix.mixing import Mixed, Pairing, check_mixing, mix, sample_pairing, top_k_values
-from rlmix.saliency import Saliency, gradient_map, patch_saliency, salient_mask
 from rlmix.seeding import derive
 from rlmix.training import Batch, Training
 

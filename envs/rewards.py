@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from rlmix.maps import patch_saliency
 from rlmix.names import check_name
-from rlmix.saliency import patch_saliency
 
 Reward = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from rlmix.saliency import patch_saliency, saliency, salient_mask
+from rlmix.maps import patch_saliency, saliency, salient_mask
 
 Rule = Literal["cut_top", "cut_top_least", "mix_top", "mix_least"]
 

@@ -15,9 +15,9 @@ from rlmix import metrics
 from rlmix.augmentation import crop_flip, denormalize, normalize, sample_crop_flip
 from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, load_data
+from rlmix.maps import Saliency, saliency
 from rlmix.mixing import Mixed
 from rlmix.models import build_model
-from rlmix.saliency import Saliency, saliency
 from rlmix.seeding import stream
 
 
