@@ -56,7 +56,8 @@ class MixingProcess:
     def __init__(self, config: TrainingConfig, data: ImageData | None = None) -> None:
         config = config.resolved()
         self.num_patches = config.num_patches or (AGENT_PATCHES,)
-        check_mixing(config.num_top_k, self.num_patches, config.alpha, config.rule)
+        self.alpha = 1.0 if config.alpha is None else config.alpha
+        check_mixing(config.num_top_k, self.num_patches, self.alpha, config.rule)
         self.config = config
         self.data = load_data(config) if data is None else data
         height, width = self.data.image_size
@@ -100,7 +101,7 @@ class MixingProcess:
             batch = training.next_batch()
             saliency = training.saliency(batch)
             pairing = sample_pairing(
-                self.config.recipe.batch_size, self.num_patches, self.config.alpha, training.mixing_generator
+                self.config.recipe.batch_size, self.num_patches, self.alpha, training.mixing_generator
             )
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
             self._decision = Decision(batch, saliency, patch_saliency(saliency.map, AGENT_PATCHES), pairing)

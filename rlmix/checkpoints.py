@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,7 +46,7 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Oldest first."""
-    return sorted(folder.glob("epoch-*.pt"))
+    return sorted(folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.removeprefix("epoch-")))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -55,9 +56,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: If the file is damaged or holds anything else.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+            damaged = archive.testzip()
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} is not a readable checkpoint: it holds more than tensors and plain values") from error
+    except Exception as error:  # whatever a damaged file makes the readers stumble over
+        raise ValueError(f"{path} is not a readable checkpoint: {type(error).__name__} {error}") from error
     if not isinstance(state, dict):
-        raise ValueError(f"{path} is not a readable checkpoint: it holds a {type(state).__name__}")
+        raise ValueError(f"{path} is not a readable checkpoint: {damaged or type(state).__name__} is not what was written")
     return state

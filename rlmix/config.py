@@ -62,8 +62,8 @@ class TrainingConfig:
     """How many top-k values there are to choose from: linspace(0, 0.99, num_top_k)."""
     num_patches: tuple[int, ...] | None = None
     """Patches per side of the masks, one drawn a batch. 8 under an agent; 2 4 for rmix."""
-    alpha: float = 1.0
-    """lam ~ Beta(alpha, alpha)."""
+    alpha: float | None = None
+    """lam ~ Beta(alpha, alpha); the method's own default where not given (1 for rmix and rlmix)."""
     rule: Literal["cut_top", "cut_top_least", "mix_top", "mix_least"] = "mix_top"
     """How patches are mixed: mix_top is R-Mix."""
     reward: str = "cosine"
@@ -115,7 +115,7 @@ class TrainingConfig:
             if value is not None and not low <= value < float("inf"):
                 raise ValueError(f"{name} must be at least {low}, got {value}")
         for name in ("learning_rate", "final_learning_rate", "alpha"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("momentum", "pct_start"):
             if not 0 < getattr(self, name) < 1:

@@ -1,6 +1,5 @@
 """Image data sets, whole and on the device, as bytes."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -127,13 +126,17 @@ def _load_npz(path: Path) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive.files]
-            if missing:
-                raise ValueError(
-                    f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)} (it has {', '.join(archive.files)})"
-                )
-            return [archive[key] for key in keys]
-    except (zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:  # AttributeError: a bare .npy gives an array
-        raise ValueError(f"{path} must be an .npz archive of arrays: {error}") from error
+            arrays = [archive[key] for key in keys if key not in missing]
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged archive, or a file of another kind, makes the readers stumble over
+        reason = f"it is damaged, or of another kind ({type(error).__name__})"
+        raise ValueError(f"{path} must be an .npz archive of plain arrays: {reason}") from error
+    if missing:
+        raise ValueError(f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)}")
+    if not all(isinstance(array, np.ndarray) for array in arrays):
+        raise ValueError(f"{path} must be an .npz archive of plain arrays, got other members")
+    return arrays
 
 
 def _load_digits() -> list[np.ndarray]:

@@ -71,12 +71,13 @@ class PixelModel(nn.Module):
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside, the former mode after."""
-    training = model.training
+    training = [module for module in model.modules() if module.training]  # one by one: a frozen batch norm stays in eval mode
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 def predict(model: nn.Module, data: ImageData, batch_size: int = 500) -> Float[Tensor, "test classes"]:

@@ -95,7 +95,7 @@ def mix(
     Raises:
         ValueError: If a shape, ``lam`` or ``rule`` is not as stated.
     """
-    _validate(images, mask, partner, lam, rule)
+    _validate(images, targets, mask, partner, lam, rule)
     targets = soft_targets(targets, num_classes)
     theirs = mask[partner]
     blend = torch.as_tensor(lam, dtype=torch.float32, device=images.device).reshape(-1, 1, 1)
@@ -207,11 +207,15 @@ def check_mixing(num_top_k: int, num_patches: tuple[int, ...], alpha: float, rul
         raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
 
 
-def _validate(images: Tensor, mask: Tensor, partner: Tensor, lam: float | Tensor, rule: str) -> None:
+def _validate(images: Tensor, targets: Tensor, mask: Tensor, partner: Tensor, lam: float | Tensor, rule: str) -> None:
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape (batch, channel, height, width), got {tuple(images.shape)}")
+    if targets.ndim not in (1, 2) or len(targets) != len(images):
+        raise ValueError(f"targets must have shape ({len(images)},) or ({len(images)}, classes), got {tuple(targets.shape)}")
     batch, height, width = len(images), *images.shape[2:]
     if rule not in get_args(Rule):
         raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
-    if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != batch or mask.shape[1] != mask.shape[2]:
+    if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != batch or not mask.shape[1] == mask.shape[2] > 0:
         raise ValueError(f"mask must be bool of shape ({batch}, p, p), got {mask.dtype} of {tuple(mask.shape)}")
     if height % mask.shape[1] or width % mask.shape[1]:
         raise ValueError(f"mask must have patches that divide the image size {height}x{width}, got {mask.shape[1]} a side")

@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -16,23 +15,12 @@ from rlmix.augmentation import crop_flip, denormalize, normalize, sample_crop_fl
 from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, load_data
 from rlmix.maps import Saliency, saliency
+from rlmix.methods import METHODS, Setting
 from rlmix.mixing import Mixed
 from rlmix.models import build_model
-from rlmix.seeding import stream
-
-
-class Method(Protocol):
-    """A mix-up method: a clean batch in, what the training step trains on out."""
-
-    def __call__(
-        self,
-        model: nn.Module,
-        images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
-        *,
-        num_classes: int,
-        generator: torch.Generator,
-    ) -> Mixed: ...
+from rlmix.names import check_name
+from rlmix.objective import Method, Objective, score
+from rlmix.seeding import derive, stream
 
 
 class Batch(NamedTuple):
@@ -60,12 +48,13 @@ class Training:
     Args:
         config: What to train and how; unset fields take the data set's recipe.
         data: The data set, where it is loaded already.
+        method: Name of the mix-up method that :meth:`fit_epoch` trains under, see :data:`rlmix.methods.METHODS`.
 
     Raises:
         ValueError: If the batch is larger than the data set, or the device is not there.
     """
 
-    def __init__(self, config: TrainingConfig, data: ImageData | None = None) -> None:
+    def __init__(self, config: TrainingConfig, data: ImageData | None = None, method: str = "vanilla") -> None:
         self.config = config = config.resolved()
         self.recipe = recipe = config.recipe
         device, self.fabric = _open_device(config)
@@ -80,8 +69,13 @@ class Training:
         model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        self.method = build_method(method, config, model, data)
+        parameters = list(model.parameters())
+        if isinstance(self.method, nn.Module):
+            self.method.to(device)
+            parameters += [parameter for parameter in self.method.parameters() if parameter.requires_grad]
         optimizer = torch.optim.SGD(
-            model.parameters(), recipe.learning_rate, config.momentum, weight_decay=recipe.weight_decay, nesterov=True, fused=True
+            parameters, recipe.learning_rate, config.momentum, weight_decay=recipe.weight_decay, nesterov=True, fused=True
         )
         self.scheduler = make_schedule(optimizer, config, self.num_steps)
         self._network, self._optimizer = self.fabric.setup(model, optimizer)
@@ -144,12 +138,12 @@ class Training:
         with self.fabric.autocast():
             return saliency(self.model, batch.images, batch.labels)
 
-    def step(self, mixed: Mixed, input_gradient: bool = False) -> Tensor | None:
-        """One optimizer step on the softmax cross-entropy with soft targets.
+    def step(self, mixed: Mixed | Objective, input_gradient: bool = False) -> Tensor | None:
+        """One optimizer step on the softmax cross-entropy with soft targets, or on a method's own objective.
 
         Args:
             mixed: What to train on.
-            input_gradient: Keep the loss's gradient with respect to the images: it comes with the same backward pass.
+            input_gradient: Keep the loss's gradient with respect to the mixed images: it comes with the same backward pass.
 
         Returns:
             That gradient (B, C, H, W), or None.
@@ -157,26 +151,30 @@ class Training:
         Raises:
             FloatingPointError: If the loss is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a synchronisation).
         """
-        images = mixed.images.detach().requires_grad_(input_gradient)
+        if isinstance(mixed, Mixed):
+            mixed = mixed._replace(images=mixed.images.detach().requires_grad_(input_gradient))
         self.trained += 1
-        logits = self._network(images).float()
-        loss = F.cross_entropy(logits, mixed.targets)
+        with self.fabric.autocast():
+            loss, logits = score(mixed, self._network)
         self._record(loss.detach(), logits.detach(), mixed.targets)
         self._optimizer.zero_grad()
         self.fabric.backward(loss)
         self._optimizer.step()
         if not self.finished:
             self.scheduler.step()
-        return images.grad
+        if hasattr(self.method, "after_step"):
+            self.method.after_step(self.model)
+        return mixed.images.grad if isinstance(mixed, Mixed) else None
 
-    def fit_epoch(self, method: Method) -> dict[str, float]:
-        """Train one epoch under ``method``; gives :meth:`epoch_metrics`."""
+    def fit_epoch(self, method: Method | None = None) -> dict[str, float]:
+        """Train one epoch under ``method``, or the training's own; gives :meth:`epoch_metrics`."""
         for _ in range(self.steps_per_epoch):
             self.fit_step(method)
         return self.epoch_metrics()
 
-    def fit_step(self, method: Method) -> None:
+    def fit_step(self, method: Method | None = None) -> None:
         """Draw a batch, mix it, train on it."""
+        method = method or self.method
         images, labels = self.next_batch()
         with self.fabric.autocast():
             mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.mixing_generator)
@@ -219,6 +217,7 @@ class Training:
         generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
         return {
             "model": self.model.state_dict(),
+            "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "generators": [generator.get_state() for generator in generators],
@@ -231,6 +230,8 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
         self.model.load_state_dict(state["model"])
+        if isinstance(self.method, nn.Module):
+            self.method.load_state_dict(state["method"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
@@ -261,6 +262,14 @@ class Training:
     def _new_tally(self) -> Tally:
         zero = torch.zeros((), dtype=torch.int64, device=self.device)
         return Tally(torch.zeros(self.steps_per_epoch, device=self.device), zero, zero.clone())
+
+
+def build_method(name: str, config: TrainingConfig, model: nn.Module, data: ImageData) -> Method:
+    """The method called ``name`` for a training; ValueError for an unknown one."""
+    check_name("method", name, METHODS)
+    seed = derive(config.seed, "method")
+    kind = config.data.partition(":")[0]
+    return METHODS[name](Setting(model, data.num_classes, data.image_size, kind, config.alpha, seed))
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, num_steps: int) -> LRScheduler:

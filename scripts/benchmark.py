@@ -33,7 +33,7 @@ from rlmix.runs import peak_memory_mb
 from rlmix.scripts.options import parse, read_args
 from rlmix.training import Training
 
-TIMED = ("vanilla", "saliency", "rmix", "rmix-p8", "rlmix", "rmix-dropin")
+TIMED = ("saliency", "rmix", "rmix-p8", "rlmix", "rmix-dropin", *METHODS)
 """saliency is the bare pass of vanilla's model; rmix and rmix-p8 run in the environment, rmix-dropin in the plain trainer."""
 
 
@@ -161,8 +161,8 @@ def prepare(name: str, config: TrainingConfig, data: ImageData | None) -> Timed:
         training, rmix = Training(config, data), RMix()
         return Timed(lambda: training.fit_step(rmix))
     if name in METHODS:
-        training = Training(config, data)
-        return Timed(lambda: training.fit_step(METHODS[name]))
+        training = Training(config, data, method=name)
+        return Timed(training.fit_step)
     if name == "rlmix":
         return _prepare_agent(RLMixVectorEnv(config=config, data=data))
     process = MixingProcess(replace(config, num_patches=(2, 4) if name == "rmix" else (8,)), data)

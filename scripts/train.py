@@ -152,7 +152,7 @@ class Task:
         self.agent: PPOAgent | None = None
         config = options.training
         if options.method in METHODS:
-            self.training = Training(config)
+            self.training = Training(config, method=options.method)
             return
         if options.method == "rlmix":
             env = RLMixEnv(config) if options.granularity == "batch" else RLMixVectorEnv(config=config)
@@ -179,7 +179,7 @@ class Task:
                 process.run_epoch(self.policy, on_step=lambda top_k, rewards: session.step())
             else:
                 for _ in range(training.steps_per_epoch):
-                    training.fit_step(METHODS[self.options.method])
+                    training.fit_step()
                     session.step()
             session.close_epoch(training)
             session.end_epoch({} if self.policy is None else {"policy_entropy": self.policy.entropy})

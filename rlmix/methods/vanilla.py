@@ -7,13 +7,16 @@ from torch import Tensor, nn
 from rlmix.mixing import Mixed, soft_targets
 
 
-def vanilla(
-    model: nn.Module,
-    images: Float[Tensor, "batch channel height width"],
-    labels: Int[Tensor, " batch"],
-    *,
-    num_classes: int,
-    generator: torch.Generator | None = None,
-) -> Mixed:
+class Vanilla:
     """The batch as it is, with one-hot targets."""
-    return Mixed(images, soft_targets(labels, num_classes))
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Int[Tensor, " batch"],
+        *,
+        num_classes: int,
+        generator: torch.Generator | None = None,
+    ) -> Mixed:
+        return Mixed(images, soft_targets(labels, num_classes))

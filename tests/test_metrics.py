@@ -1,0 +1,161 @@
+"""Metrics against NumPy, torchmetrics and formulas written by hand."""
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from torch import nn
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from rlmix import metrics
+from rlmix.datasets import image_data
+
+
+def random_predictions(seed: int, number: int = 400, num_classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet(np.full(num_classes, 0.3), number), rng.integers(0, num_classes, number)
+
+
+@pytest.mark.parametrize("num_bins", [1, 10, 15, 20])
+def test_ece_equals_the_loop_over_bins(num_bins):
+    for seed in range(5):
+        probabilities, labels = random_predictions(seed)
+        result = metrics.expected_calibration_error(torch.tensor(probabilities), torch.tensor(labels), num_bins)
+        assert result == pytest.approx(oracle.expected_calibration_error(probabilities, labels, num_bins), abs=1e-9)
+
+
+def test_ece_takes_a_confidence_of_exactly_one():
+    """One of four is wrong at confidence 1: the gap is 25 %."""
+    probabilities = torch.eye(3)[[0, 1, 2, 0]]
+    assert metrics.expected_calibration_error(probabilities, torch.tensor([0, 1, 2, 1])) == 25
+    mixed = torch.tensor([[1.0, 0.0], [0.75, 0.25]])
+    assert metrics.expected_calibration_error(mixed, torch.tensor([0, 0])) == pytest.approx(100 * 0.25 / 2)
+
+
+@pytest.mark.parametrize("num_bins", [4, 10, 15])
+def test_ece_counts_a_bins_upper_edge_to_it(num_bins):
+    """At confidence i/M, right, with a wrong neighbour half a bin below, a right one above: the bin decides the sum."""
+    for edge in range((num_bins + 1) // 2, num_bins):
+        confidence = np.array([edge, edge - 0.5, edge + 0.5]) / num_bins
+        confidence = np.maximum(confidence, 0.5)
+        probabilities = np.stack([confidence, 1 - confidence], axis=1)
+        labels = np.array([0, 1, 0])
+        expected = oracle.expected_calibration_error(probabilities, labels, num_bins)
+        result = metrics.expected_calibration_error(torch.tensor(probabilities), torch.tensor(labels), num_bins)
+        assert result == pytest.approx(expected, abs=1e-9)
+
+
+def test_ece_by_hand():
+    """Bins of 0.5: (0, 0.5] holds nothing, (0.5, 1] two at 0.8 and 0.6, one right: |1 - 1.4| / 2 = 20 %."""
+    probabilities = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
+    assert metrics.expected_calibration_error(probabilities, torch.tensor([0, 0]), 2) == pytest.approx(20, abs=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_topk_equals_torchmetrics(k):
+    for seed in range(3):
+        probabilities, labels = random_predictions(seed)
+        logits = torch.tensor(np.log(probabilities + 1e-12)).float()
+        expected = multiclass_accuracy(logits.softmax(1), torch.tensor(labels), num_classes=7, top_k=k, average="micro")
+        assert int(metrics.topk_correct(logits, torch.tensor(labels), k)) == round(float(expected) * len(labels))
+
+
+def test_topk_of_more_than_there_are_classes_is_all():
+    assert int(metrics.topk_correct(torch.rand(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]), 5)) == 6
+
+
+def test_accuracy_is_in_percent():
+    logits = torch.zeros(4, 10)
+    logits[:, :6] = torch.tensor([6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+    labels = torch.tensor([0, 4, 5, 9])
+    result = metrics.accuracy(logits, labels)
+    assert result["test_top1"] == 25
+    assert result["test_top5"] == 50
+    probabilities = oracle.softmax(logits.double().numpy())
+    assert result["test_loss"] == pytest.approx(-np.log(probabilities[np.arange(4), labels]).mean(), rel=1e-5)
+
+
+def linear_model(seed: int) -> tuple[nn.Module, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    weight, bias = rng.normal(size=(4, 3 * 16)), rng.normal(size=4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 4))
+    model[1].weight.data, model[1].bias.data = torch.tensor(weight).float(), torch.tensor(bias).float()
+    return model, weight, bias
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 8 / 255, 0.5])
+def test_fgsm_equals_the_formula_of_a_linear_model(epsilon):
+    model, weight, bias = linear_model(0)
+    rng = np.random.default_rng(1)
+    images, labels = rng.random((6, 3, 4, 4)), rng.integers(0, 4, 6)
+    images[0, 0, 0], images[1, 0, 0] = 0.0, 1.0  # at the border, where the step is clipped
+    gradient = oracle.linear_gradient(images, labels, weight, bias)
+    inputs = torch.tensor(images).float()
+    with torch.no_grad():
+        moved = metrics.fgsm(model, inputs, torch.tensor(labels), epsilon)
+    np.testing.assert_allclose(moved.numpy(), np.clip(images + epsilon * np.sign(gradient), 0, 1), atol=1e-6)
+    assert float((moved - inputs).abs().max()) <= epsilon + 1e-6
+    assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
+    assert not moved.requires_grad
+    assert torch.equal(inputs, torch.tensor(images).float())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def small_data():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+    return image_data(images, np.arange(20) % 4, images[:10], np.arange(10) % 4)
+
+
+def test_pixel_model_normalises_inside():
+    model, weight, bias = linear_model(0)
+    pixels, mean, std = np.random.default_rng(0).random((5, 3, 4, 4)), np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.1])
+    wrapped = metrics.PixelModel(model, torch.tensor(mean).float(), torch.tensor(std).float())
+    normalized = (pixels - mean[:, None, None]) / std[:, None, None]
+    expected = normalized.reshape(5, -1) @ weight.T + bias
+    np.testing.assert_allclose(wrapped(torch.tensor(pixels).float()).detach().numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [3, 500])
+def test_fgsm_error_equals_the_formula_of_a_linear_model(batch_size):
+    model, weight, bias = linear_model(3)
+    data = small_data()
+    mean, std = (value.double().numpy()[:, None, None] for value in (data.mean, data.std))
+    pixels, labels = data.test_images.double().permute(0, 3, 1, 2).numpy() / 255, data.test_labels.numpy()
+    gradient = oracle.linear_gradient((pixels - mean) / std, labels, weight, bias) / std
+    moved = np.clip(pixels + 8 / 255 * np.sign(gradient), 0, 1)
+    predicted = (((moved - mean) / std).reshape(10, -1) @ weight.T + bias).argmax(1)
+    assert metrics.fgsm_error(model, data, batch_size=batch_size) == pytest.approx(100 * (predicted != labels).mean())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("measure", [metrics.fgsm_error, metrics.predict])
+def test_measuring_leaves_the_model_as_found(training, measure):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(16, 4)).train(training)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    random_state = torch.get_rng_state()
+    first, second = measure(model, small_data()), measure(model, small_data())
+    assert torch.equal(torch.as_tensor(first), torch.as_tensor(second))  # eval mode: no dropout
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(parameter.grad, torch.ones_like(parameter)) for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_former_mode_comes_back_after_an_error():
+    model = nn.Linear(2, 2).train()
+    data = small_data()
+    with pytest.raises(RuntimeError):
+        metrics.predict(model, data)  # the images have other shapes
+    assert model.training
+
+
+def test_predict_equals_the_model_batch_by_batch():
+    model, weight, bias = linear_model(0)
+    data = small_data()
+    images = (data.test_images.double() / 255 - data.mean) / data.std
+    expected = images.permute(0, 3, 1, 2).reshape(10, -1).numpy() @ weight.T + bias
+    np.testing.assert_allclose(metrics.predict(model, data, batch_size=3).numpy(), expected, atol=1e-4)
