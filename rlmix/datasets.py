@@ -126,6 +126,7 @@ def _load_npz(path: Path) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive.files]
+            found = archive.files
             arrays = [archive[key] for key in keys if key not in missing]
     except OSError:
         raise
@@ -133,7 +134,7 @@ def _load_npz(path: Path) -> list[np.ndarray]:
         reason = f"it is damaged, or of another kind ({type(error).__name__})"
         raise ValueError(f"{path} must be an .npz archive of plain arrays: {reason}") from error
     if missing:
-        raise ValueError(f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)}")
+        raise ValueError(f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)} (it has {', '.join(found)})")
     if not all(isinstance(array, np.ndarray) for array in arrays):
         raise ValueError(f"{path} must be an .npz archive of plain arrays, got other members")
     return arrays
