@@ -103,6 +103,7 @@ class PPOAgent:
             gae_lambda=config.gae_lambda,
             clip_range=config.clip_range,
             ent_coef=config.entropy_coefficient,
+            normalize_advantage=self.rollouts[0] * self.num_envs > 1,
             policy_kwargs={
                 "net_arch": {"pi": list(config.policy_layers), "vf": list(config.value_layers)},
                 "activation_fn": nn.Tanh,
@@ -115,7 +116,7 @@ class PPOAgent:
         """Near the configured size, and dividing the first rollout, so that no small rest is left over."""
         total = self.rollouts[0] * self.num_envs
         wanted = max(1, round(total / config.minibatch_size))
-        counts = [count for count in range(1, total + 1) if total % count == 0 and total // count > 1]
+        counts = [count for count in range(1, total // 2 + 1) if total % count == 0] or [1]
         return total // min(counts, key=lambda count: abs(count - wanted))
 
     @property

@@ -98,6 +98,8 @@ class MixingProcess:
         """The batch to decide about next. The saliency pass happens here, once a batch."""
         if self._decision is None:
             training = self.require_training()
+            if training.finished:
+                raise RuntimeError("reset() must be called after the end of the training, got another step")
             batch = training.next_batch()
             saliency = training.saliency(batch)
             pairing = sample_pairing(

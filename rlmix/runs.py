@@ -41,6 +41,8 @@ class Run:
 
     def __init__(self, folder: Path, epochs: list[dict[str, Any]]) -> None:
         self.folder, self.epochs = folder, epochs
+        self.kept = len(epochs)
+        """Epochs that a checkpoint holds."""
         self._writer: SummaryWriter | None = None
 
     @classmethod
@@ -104,15 +106,16 @@ class Run:
 
     def log_epoch(self, record: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl, and its numbers to TensorBoard."""
-        self.epochs.append(record)
-        with open(self.folder / "metrics.jsonl", "ab") as handle:
+        line = json.dumps(record).encode() + b"\n"
+        with open(self.folder / "metrics.jsonl", "ab", buffering=0) as handle:
             size = handle.tell()
             try:
-                handle.write(json.dumps(record).encode() + b"\n")
-                handle.flush()
+                while line:
+                    line = line[handle.write(line) :]
             except OSError:
                 handle.truncate(size)  # no half line
                 raise
+        self.epochs.append(record)
         for name, value in record.items():
             if name not in ("epoch", "step") and not isinstance(value, list):
                 self.writer.add_scalar(_tag(name), value, record["epoch"])
@@ -121,6 +124,7 @@ class Run:
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Keep ``state``, whose ``epoch`` is the number of epochs done."""
         save_checkpoint(self.folder / "checkpoints", state["epoch"], state)
+        self.kept = state["epoch"]
 
     def finish(self, result: dict[str, Any], hparams: dict[str, Any]) -> None:
         """Write result.json and TensorBoard's hparams, which end the run."""

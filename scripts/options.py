@@ -35,7 +35,9 @@ def parse(kind: type[Options], command: str, args: Sequence[str], default: Optio
 
 def one_line(box: str) -> str:
     """tyro's boxed error as one line: what is wrong, and the option it would have been."""
-    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in box.splitlines()[1:]]
+    lines = [re.sub(r"[╭╮╰╯│─]+|-{3,}", " ", line).strip() for line in box.splitlines()[1:]]  # dashes where there is no Unicode
+    while lines and not lines[0]:
+        del lines[0]
     breaks = [index for index, line in enumerate(lines) if not line]
     what = " ".join(lines[: breaks[0]] if breaks else lines)
     near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", " ".join(lines))

@@ -66,8 +66,9 @@ class TrainingProgress:
         if "reward_mean" in record:
             parts.append(f"reward {record['reward_mean']:.4f}  top-k {record['top_k_mean']:.3f}")
         parts.append(f"{record['epoch_seconds']:.1f} s")
-        self.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+        self.say("  ".join(parts))
 
     def say(self, text: str) -> None:
-        """Print a line."""
+        """Print a line, at once also into a file."""
         self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.file.flush()

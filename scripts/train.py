@@ -99,10 +99,9 @@ def read_options(args: Sequence[str]) -> Train:
     """Options from the command line, over those of --config, or those of the run to resume."""
     options = parse(Train, "train", args)
     if options.resume is not None:
-        typed = [entry.name for entry in fields(Train) if getattr(options, entry.name) != getattr(Train(), entry.name)]
-        if typed != ["resume"]:
-            given = ", ".join("--" + name.replace("_", "-") for name in typed if name != "resume")
-            raise UsageError(f"--resume goes on with the run's own options and takes no others, got {given}")
+        typed = [arg for arg in args if arg.startswith("--") and arg.partition("=")[0] != "--resume"]
+        if typed:
+            raise UsageError(f"--resume goes on with the run's own options and takes no others, got {', '.join(typed)}")
         saved = parse(Train, "train", to_args(Train, read_config(options.resume)))
         return replace(saved, out=options.resume, resume=options.resume)
     if options.config is not None:
@@ -136,7 +135,7 @@ def train(options: Train, *, quiet: bool = False) -> dict[str, Any]:
             task.fit(session)
         return session.finish()
     except (KeyboardInterrupt, FloatingPointError, OSError) as error:
-        error.add_note(f"{len(run.epochs)} of {options.epochs} epochs are kept; go on with: rlmix train --resume {run.folder}")
+        error.add_note(f"{run.kept} of {options.epochs} epochs are kept; go on with: rlmix train --resume {run.folder}")
         raise
     finally:
         run.close()
