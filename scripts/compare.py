@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +40,8 @@ class Compare(TrainingConfig):
     """rlmix, rmix, rmix-p8, vanilla."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each method is trained once with each; --seed is not read."""
+    credit: Literal["own", "pair", "batch"] = "pair"
+    """Who earns an image's reward, as for rlmix train."""
     baseline: str = "rmix"
     """Paired differences are from this method."""
     control: bool = True

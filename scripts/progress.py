@@ -28,8 +28,8 @@ class TrainingProgress:
         self._task: TaskID | None = None
         self._last = 0.0
         if self.console.is_terminal and not quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps, left"))
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console)
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn())
+            self._bar = Progress(*columns, TimeRemainingColumn(compact=True), console=self.console)
             self._task = self._bar.add_task("starting", total=num_steps, completed=done)
 
     def __enter__(self) -> Self:

@@ -41,6 +41,9 @@ class Train(TrainingConfig):
 
     method: str = "rlmix"
     """rlmix (a PPO agent chooses), rmix (fixed-random), rmix-p8 (the same at the agent's 8 patches), constant, or vanilla."""
+    credit: Literal["own", "pair", "batch"] = "pair"
+    """Who earns an image's reward. An image's choice also mixes the image it is the partner of: paid for their own alone, agents drift to
+    Input Mix-up and lower everyone's reward; paid half for the other (pair) they raise it. batch pays everyone the mean."""
     top_k: float | None = None
     """The quantile of --method constant, in [0, 1); 0 is plain Input Mix-up."""
     granularity: Literal["image", "batch"] = "image"

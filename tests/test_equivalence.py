@@ -1,7 +1,5 @@
 """The same training by different ways: in the environment, as a drop-in in a plain loop, through NumPy or not."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -115,10 +113,3 @@ def test_constant_zero_is_plain_input_mixup(config):
         mixed = rlmix.Mixed(blend * images + (1 - blend) * images[partner], blend * one_hot + (1 - blend) * one_hot[partner])
         training.step(mixed)
     assert process.training.epoch_metrics()["train_loss"] == pytest.approx(training.epoch_metrics()["train_loss"], rel=1e-4)
-
-
-def test_the_function_saliency_is_there_when_submodules_were_imported_first():
-    """DESIGN.md's rlmix.saliency(model, images, labels)."""
-    code = "import rlmix, rlmix.training; assert callable(rlmix.saliency), rlmix.saliency"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
