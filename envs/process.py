@@ -102,9 +102,7 @@ class MixingProcess:
                 raise RuntimeError("reset() must be called after the end of the training, got another step")
             batch = training.next_batch()
             saliency = training.saliency(batch)
-            pairing = sample_pairing(
-                self.config.recipe.batch_size, self.num_patches, self.alpha, training.mixing_generator
-            )
+            pairing = sample_pairing(self.config.recipe.batch_size, self.num_patches, self.alpha, training.mixing_generator)
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
             self._decision = Decision(batch, saliency, patch_saliency(saliency.map, AGENT_PATCHES), pairing)
         return self._decision

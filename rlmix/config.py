@@ -63,7 +63,7 @@ class TrainingConfig:
     num_patches: tuple[int, ...] | None = None
     """Patches per side of the masks, one drawn a batch. 8 under an agent; 2 4 for rmix."""
     alpha: float | None = None
-    """lam ~ Beta(alpha, alpha); the method's own default where not given (1 for rmix and rlmix)."""
+    """lam ~ Beta(alpha, alpha), and the Dirichlet prior of comixup; the method's own default where not given (1 for rmix and rlmix)."""
     rule: Literal["cut_top", "cut_top_least", "mix_top", "mix_least"] = "mix_top"
     """How patches are mixed: mix_top is R-Mix."""
     reward: str = "cosine"

@@ -28,6 +28,8 @@ class Objective:
 
     targets: Float[Tensor, "batch classes"]
     score: Callable[[nn.Module], Scored]
+    images: Float[Tensor, "batch channel height width"] | None = None
+    """What is trained on, for pictures; None where features are mixed and not images."""
 
 
 @runtime_checkable

@@ -69,7 +69,7 @@ class Training:
         model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        self.method = build_method(method, config, model, data)
+        self.method = build_method(method, config, model, self.data, self.num_steps)
         parameters = list(model.parameters())
         if isinstance(self.method, nn.Module):
             self.method.to(device)
@@ -264,12 +264,11 @@ class Training:
         return Tally(torch.zeros(self.steps_per_epoch, device=self.device), zero, zero.clone())
 
 
-def build_method(name: str, config: TrainingConfig, model: nn.Module, data: ImageData) -> Method:
+def build_method(name: str, config: TrainingConfig, model: nn.Module, data: ImageData, num_steps: int) -> Method:
     """The method called ``name`` for a training; ValueError for an unknown one."""
     check_name("method", name, METHODS)
-    seed = derive(config.seed, "method")
-    kind = config.data.partition(":")[0]
-    return METHODS[name](Setting(model, data.num_classes, data.image_size, kind, config.alpha, seed))
+    kind, seed = config.data.partition(":")[0], derive(config.seed, "method")
+    return METHODS[name](Setting(model, data.image_size, data.mean, data.std, kind, num_steps, config.alpha, seed))
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, num_steps: int) -> LRScheduler:

@@ -37,7 +37,7 @@ class Compare(TrainingConfig):
     """Compare methods: the same classifier, data and schedule under each, over the same seeds."""
 
     methods: tuple[str, ...] = ("rlmix", "rmix", "vanilla")
-    """rlmix, rmix, rmix-p8, vanilla."""
+    """Any of rlmix train's methods but constant."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each method is trained once with each; --seed is not read."""
     credit: Literal["own", "pair", "batch"] = "pair"

@@ -32,6 +32,7 @@ from rlmix.training import Training
 POLICIES = ("rlmix", "rmix", "rmix-p8", "constant")
 """Methods that are a policy in the environment: PPO, the fixed-random one at two patch counts, a constant."""
 ALL_METHODS = (*POLICIES, *METHODS)
+NO_ALPHA = ("vanilla", "cutout")
 NOT_SAVED = ("out", "overwrite", "resume", "config")
 
 
@@ -40,7 +41,8 @@ class Train(TrainingConfig):
     """Train a classifier under a mix-up method. Options left at None take the data set's recipe."""
 
     method: str = "rlmix"
-    """rlmix (a PPO agent chooses), rmix (fixed-random), rmix-p8 (the same at the agent's 8 patches), constant, or vanilla."""
+    """rlmix (a PPO agent chooses), rmix (fixed-random), rmix-p8 (the same at the agent's 8 patches), constant; vanilla, input_mixup,
+    manifold_mixup, cutout, cutmix, saliencymix, puzzlemix, comixup, automix, alignmix, augmix."""
     credit: Literal["own", "pair", "batch"] = "pair"
     """Who earns an image's reward. An image's choice also mixes the image it is the partner of: paid for their own alone, agents drift to
     Input Mix-up and lower everyone's reward; paid half for the other (pair) they raise it. batch pays everyone the mean."""
@@ -69,6 +71,8 @@ class Train(TrainingConfig):
             raise ValueError(f"top_k must be in [0, 1), got {self.top_k}")
         if self.picture_every < 0:
             raise ValueError(f"picture_every must be at least 0, got {self.picture_every}")
+        if self.alpha is not None and self.method in NO_ALPHA:
+            raise ValueError(f"alpha must be left out with method {self.method}, which has none, got {self.alpha}")
         self.agent.check()
         patches = self.num_patches or ((2, 4) if self.method == "rmix" else (8,))
         return replace(super().resolved(), num_patches=patches)

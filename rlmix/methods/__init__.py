@@ -3,8 +3,19 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from rlmix.methods.alignmix import AlignMix
+from rlmix.methods.augmix import AugMix
+from rlmix.methods.automix import AutoMix
+from rlmix.methods.comixup import CoMixup
+from rlmix.methods.cutmix import CutMix
+from rlmix.methods.cutout import Cutout
+from rlmix.methods.input_mixup import InputMixup
+from rlmix.methods.manifold_mixup import ManifoldMixup
+from rlmix.methods.puzzlemix import PuzzleMix
+from rlmix.methods.saliencymix import SaliencyMix
 from rlmix.methods.vanilla import Vanilla
 from rlmix.objective import Method
 
@@ -13,17 +24,42 @@ class Setting(NamedTuple):
     """What a method may need to know to be built for a training."""
 
     model: nn.Module
-    num_classes: int
     image_size: tuple[int, int]
+    mean: Float[Tensor, " channel"]
+    """By which the images are normalised; in [0, 1]."""
+    std: Float[Tensor, " channel"]
     data: str
     """Kind of data set: digits, cifar10, cifar100, fashion_mnist, npz."""
+    num_steps: int
+    """Of the whole training."""
     alpha: float | None
-    """Of ``lam ~ Beta(alpha, alpha)``; the method's own default where None."""
+    """Of the method's Beta or Dirichlet distribution; its own default where None."""
     seed: int
     """Of the method's own parameters."""
+
+    def alpha_or(self, default: float) -> float:
+        """The alpha given, or the method's own."""
+        return default if self.alpha is None else self.alpha
 
 
 METHODS: dict[str, Callable[[Setting], Method]] = {
     "vanilla": lambda setting: Vanilla(),
+    "input_mixup": lambda setting: InputMixup(setting.alpha_or(1.0)),
+    "manifold_mixup": lambda setting: ManifoldMixup(setting.alpha_or(2.0)),
+    "cutout": lambda setting: Cutout(16 if setting.data == "cifar10" else max(1, setting.image_size[1] // 4)),
+    "cutmix": lambda setting: CutMix(setting.alpha_or(1.0)),
+    "saliencymix": lambda setting: SaliencyMix(setting.alpha_or(1.0)),
+    "puzzlemix": lambda setting: PuzzleMix(num_patches=_dividing((2, 4, 8, 16), setting.image_size), alpha=setting.alpha_or(1.0)),
+    "comixup": lambda setting: CoMixup(alpha=setting.alpha_or(2.0)),
+    "automix": lambda setting: AutoMix(
+        setting.model, setting.num_steps, setting.image_size, alpha=setting.alpha_or(2.0), seed=setting.seed
+    ),
+    "alignmix": lambda setting: AlignMix(setting.alpha_or(2.0)),
+    "augmix": lambda setting: AugMix(setting.mean, setting.std, alpha=setting.alpha_or(1.0)),
 }
 """Builders of the methods that need no environment; R-Mix and RL-Mix are policies in :mod:`rlmix.envs`."""
+
+
+def _dividing(candidates: tuple[int, ...], image_size: tuple[int, int]) -> tuple[int, ...]:
+    """Patch counts that divide the image's height and width."""
+    return tuple(patches for patches in candidates if not any(side % patches for side in image_size)) or (1,)
