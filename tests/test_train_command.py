@@ -15,6 +15,7 @@ import torch
 import yaml
 from toys import write_npz
 
+import rlmix.methods
 from rlmix.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.runs import Run, read_metrics
 from rlmix.scripts import train as command
@@ -30,6 +31,7 @@ METHODS = {
     "constant": ["--method", "constant", "--top-k", "0.11"],
     "vanilla": ["--method", "vanilla"],
 }
+METHODS |= {name: ["--method", name] for name in rlmix.methods.METHODS}
 EVERY = {"epoch", "step", "train_loss", "test_top1", "test_top5", "learning_rate", "epoch_seconds"}
 UNDER_A_POLICY = {"reward_mean", "reward_std", "top_k_mean", "policy_entropy"}
 RESULT = ["method", "seed", "top1", "top1_median10", "top1_best", "ece", "fgsm_error", "seconds", "seconds_per_epoch"]
@@ -112,7 +114,7 @@ def test_run_folder_and_its_numbers(runs, name):
     assert [(record["epoch"], record["step"]) for record in records] == [(1, 4), (2, 8)]
     for record in records:
         assert record.keys() >= EVERY
-        assert (record.keys() >= UNDER_A_POLICY) == (name != "vanilla")
+        assert (record.keys() >= UNDER_A_POLICY) == (name not in rlmix.methods.METHODS)
         assert 0 <= record["test_top1"] <= record["test_top5"] <= 100
         assert record["epoch_seconds"] > 0
         assert all(np.isfinite(value).all() for value in record.values())
@@ -189,7 +191,7 @@ def stop_in_epoch_two(monkeypatch, at_step):
     monkeypatch.setattr(command.Session, "step", interrupted)
 
 
-@pytest.mark.parametrize("name", ["rlmix", "rlmix-batch", "rmix", "vanilla"])
+@pytest.mark.parametrize("name", METHODS)
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(runs, tiny, name, tmp_path, monkeypatch, capsys):
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:

@@ -41,7 +41,7 @@ class AugMix:
     Every image draws its own weights, operations and levels (``U(0.1, severity)``); operations and their ranges are those of the
     published code, on bytes as Pillow's: autocontrast, equalize, posterize, rotate, solarize, shear and translate.
 
-    Cost: three passes (one, of a batch three times as large), and 12 operations an image: 2.9 times vanilla in all
+    Cost: three passes (one, of a batch three times as large), and 12 operations an image: 2.9 to 3.2 times vanilla
     (preactresnet18_w16, batch 100, CPU).
 
     Differences from the published code: it augments on the host, image by image; here each operation runs on the device, on all
