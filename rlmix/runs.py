@@ -1,7 +1,6 @@
 """A run's folder: configuration, a line of metrics an epoch, TensorBoard events, checkpoints, the result."""
 
 import json
-import resource
 import sys
 import warnings
 from pathlib import Path
@@ -189,10 +188,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def peak_memory_mb(device: torch.device) -> float:
-    """Most memory used so far: of the GPU where there is one, else resident memory of the process."""
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Most memory used so far: of the GPU where there is one, else resident memory of the process; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -109,8 +110,9 @@ def compare(options: Compare, *, quiet: bool = False) -> dict[str, Any]:
     report = build_report(options, results, ratios)
     write_report(options, report)
     if not quiet:
-        Console().print(as_table(report))
-        Console().print(f"written to {options.out}", highlight=False, soft_wrap=True)
+        console = Console() if sys.stdout.isatty() else Console(width=160)
+        console.print(as_table(report))
+        console.print(f"written to {options.out}", highlight=False, soft_wrap=True)
     return report
 
 
