@@ -205,6 +205,7 @@ def rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 _mean_std(row["ece"]),
                 _mean_std(row["fgsm_error"]),
                 _mean_std(row.get("reward_mean"), digits=4),
+                _difference(row.get("reward_mean", {}), digits=4),
                 "" if ratio is None else f"{ratio:.2f}",
             ]
         )
@@ -263,12 +264,12 @@ def _mean_std(figure: Mapping[str, Any] | None, digits: int = 2) -> str:
     return f"{figure['mean']:.{digits}f}{spread}"
 
 
-def _difference(figure: Mapping[str, Any]) -> str:
+def _difference(figure: Mapping[str, Any], digits: int = 2) -> str:
     difference = figure.get("difference")
     if difference is None:
         return ""
-    interval = "" if difference["low"] is None else f" [{difference['low']:+.2f}, {difference['high']:+.2f}]"
-    return f"{difference['mean']:+.2f}{interval}"
+    interval = "" if difference["low"] is None else f" [{difference['low']:+.{digits}f}, {difference['high']:+.{digits}f}]"
+    return f"{difference['mean']:+.{digits}f}{interval}"
 
 
 def _finite(value: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
 """Method, seed, and the lines of that run's metrics.jsonl."""
@@ -34,19 +35,20 @@ def _curves(curves: Curves, key: str, label: str) -> Figure | None:
     """Mean over the seeds by epoch, with a band of one standard deviation; methods without the figure are left out."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for method, runs in curves.items():
+    for index, (method, runs) in enumerate(curves.items()):
         lines = [[record[key] for record in records] for records in runs.values() if records and key in records[0]]
         if not lines:
             continue
         values = np.array(lines)
         epochs, mean = np.arange(1, values.shape[1] + 1), values.mean(0)
-        (line,) = axes.plot(epochs, mean, label=method, marker="." if len(epochs) < 30 else None)
+        (line,) = axes.plot(epochs, mean, label=method, color=f"C{index}", marker="." if len(epochs) < 30 else None)
         if len(values) > 1:
             spread = values.std(0, ddof=1)
             axes.fill_between(epochs, mean - spread, mean + spread, color=line.get_color(), alpha=0.2, linewidth=0)
     if not axes.lines:
         return None
     axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -70,6 +72,7 @@ def top_k_histograms(curves: Curves, num_top_k: int) -> Figure | None:
         extent = (0.5, len(share) + 0.5, -0.5, num_top_k - 0.5)
         image = axes.imshow(share.T, origin="lower", aspect="auto", vmin=0, vmax=top, cmap="viridis", extent=extent)
         axes.set(title=method, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_yticks(range(num_top_k), [f"{value:.2f}" for value in np.linspace(0, 0.99, num_top_k)])
     panels[0].set_ylabel("top-k value")
     if image is not None:
