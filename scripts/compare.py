@@ -191,6 +191,7 @@ def rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         "ECE %",
         "FGSM error %",
         "reward",
+        f"reward - {baseline}",
         "step / vanilla",
     ]
     cells = []
