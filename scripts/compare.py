@@ -22,10 +22,11 @@ from rlmix.agents.ppo import PPOConfig
 from rlmix.checkpoints import write_atomically
 from rlmix.comparison import paired_difference, summarize
 from rlmix.config import TrainingConfig
+from rlmix.names import check_name
 from rlmix.runs import check_free, read_config, read_metrics
 from rlmix.scripts import benchmark, plots
 from rlmix.scripts.options import parse, read_args
-from rlmix.scripts.train import ALL_METHODS, Train, train
+from rlmix.scripts.train import ALL_METHODS, NO_ALPHA, Train, train
 
 RUN_FIGURES = ("top1", "top1_median10", "top1_best", "ece", "fgsm_error", "seconds_per_epoch", "reward_mean")
 COMPARED = ("top1", "top1_median10", "ece", "fgsm_error", "reward_mean")
@@ -65,10 +66,14 @@ class Compare(TrainingConfig):
     def run_options(self, method: str, seed: int) -> Train:
         """Options of one run."""
         shared = {entry.name: getattr(self, entry.name) for entry in fields(TrainingConfig)} | {"seed": seed}
+        if method in NO_ALPHA:
+            shared["alpha"] = None
         return Train(**shared, method=method, agent=self.agent, out=self.out / "runs" / f"{method}-s{seed}")
 
     def check(self) -> None:
         """Raise ValueError where an option is out of range, before anything is written."""
+        for method in self.methods:
+            check_name("method", method, ALL_METHODS)
         for name in ("methods", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one, got none")

@@ -67,10 +67,9 @@ def test_methods_that_need_stages_name_those_a_network_has(tiny_config):
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(10))
     images, labels = training.next_batch()
     for name in ("manifold_mixup", "alignmix"):
+        method = Training(tiny_config, method=name).method
         with pytest.raises(ValueError, match=r"stage must be one of those Sequential has \(none\)"):
-            for seed in range(20):  # both draw a coin first
-                method = Training(tiny_config, method=name).method
-                score(method(plain, images, labels, num_classes=10, generator=torch.Generator().manual_seed(seed)), plain)
+            method(plain, images, labels, num_classes=10, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_picture_shows_every_method(tmp_path):
