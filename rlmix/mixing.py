@@ -98,7 +98,10 @@ def mix(
     _validate(images, targets, mask, partner, lam, rule)
     targets = soft_targets(targets, num_classes)
     theirs = mask[partner]
-    blend = torch.as_tensor(lam, dtype=torch.float32, device=images.device).reshape(-1, 1, 1)
+    if isinstance(lam, Tensor):
+        blend = lam.to(images.device, torch.float32).reshape(-1, 1, 1)
+    else:
+        blend = torch.full((1, 1, 1), lam, device=images.device)  # filled there: a copy from the host would wait for the device
     same = mask == theirs
     weight = {
         "cut_top": lambda: mask.float(),

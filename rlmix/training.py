@@ -162,8 +162,6 @@ class Training:
         self._optimizer.step()
         if not self.finished:
             self.scheduler.step()
-        if hasattr(self.method, "after_step"):
-            self.method.after_step(self.model)
         return mixed.images.grad if isinstance(mixed, Mixed) else None
 
     def fit_epoch(self, method: Method | None = None) -> dict[str, float]:
@@ -173,12 +171,20 @@ class Training:
         return self.epoch_metrics()
 
     def fit_step(self, method: Method | None = None) -> None:
-        """Draw a batch, mix it, train on it."""
-        method = method or self.method
+        """Draw a batch, mix it, train on it.
+
+        Raises:
+            ValueError: If ``method`` has parameters of its own: those must be in the optimizer, so give its name to the constructor.
+        """
+        method = self.method if method is None else method
+        if isinstance(method, nn.Module) and method is not self.method:
+            raise ValueError(f"method must have no parameters, or be the training's own, got {type(method).__name__}")
         images, labels = self.next_batch()
         with self.fabric.autocast():
             mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.mixing_generator)
         self.step(mixed)
+        if hasattr(method, "after_step"):
+            method.after_step(self.model)
 
     def skip_epoch(self) -> None:
         """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""

@@ -50,7 +50,7 @@ METHODS: dict[str, Callable[[Setting], Method]] = {
     "cutmix": lambda setting: CutMix(setting.alpha_or(1.0)),
     "saliencymix": lambda setting: SaliencyMix(setting.alpha_or(1.0)),
     "puzzlemix": lambda setting: PuzzleMix(num_patches=_dividing((2, 4, 8, 16), setting.image_size), alpha=setting.alpha_or(1.0)),
-    "comixup": lambda setting: CoMixup(alpha=setting.alpha_or(2.0)),
+    "comixup": lambda setting: CoMixup(num_patches=max(_dividing((2, 4), setting.image_size)), alpha=setting.alpha_or(2.0)),
     "automix": lambda setting: AutoMix(
         setting.model, setting.num_steps, setting.image_size, alpha=setting.alpha_or(2.0), seed=setting.seed
     ),
@@ -62,4 +62,7 @@ METHODS: dict[str, Callable[[Setting], Method]] = {
 
 def _dividing(candidates: tuple[int, ...], image_size: tuple[int, int]) -> tuple[int, ...]:
     """Patch counts that divide the image's height and width."""
-    return tuple(patches for patches in candidates if not any(side % patches for side in image_size)) or (1,)
+    dividing = tuple(patches for patches in candidates if not any(side % patches for side in image_size))
+    if not dividing:
+        raise ValueError(f"images must have sides that one of {candidates} divides, got {image_size[0]}x{image_size[1]}")
+    return dividing

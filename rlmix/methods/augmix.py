@@ -156,7 +156,8 @@ def augment(
             if len(rows):
                 chains[rows] = operation(chains[rows], step_levels[rows])
     chains = chains.unflatten(0, (-1, num_chains)).float()
-    augmented = (torch.einsum("bichw,bi->bchw", chains, chain_weights) - mean) / std
+    blended = (chains * chain_weights[:, :, None, None, None]).sum(1)  # no einsum: autocast would make it bfloat16
+    augmented = (blended - mean) / std
     return torch.lerp(images.float(), augmented, weight[:, None, None, None]).to(images.dtype)
 
 

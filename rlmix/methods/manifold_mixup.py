@@ -46,8 +46,9 @@ class ManifoldMixup:
         num_classes: int,
         generator: torch.Generator | None = None,
     ) -> Mixed | Objective:
-        for name in set(self.layers) - {"input"}:
-            stage(model, name)
+        for name in self.layers:
+            if name != "input":
+                stage(model, name)
         layer = self.layers[int(torch.randint(len(self.layers), (), generator=generator))]
         partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
         lam = sample_lam(self.alpha, generator)

@@ -39,7 +39,7 @@ class PuzzleMix:
         transport: Whether blocks move.
         distance_cost: What a block's way costs, in units of saliency, >= 0.
 
-    Cost: 2 passes, a saliency pass and the training step's own, and a solver linear in the number of blocks. A batch of one is
+    Cost: 2 passes, a saliency pass and the training step's own, and a solver. A batch of one is
     its own partner: only its blocks may move. Odd batches are nothing special.
 
     Source: Kim, Choo and Song, "Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal Mixup" (ICML 2020) and its code.
@@ -161,6 +161,7 @@ def mask_energy(
     """
     num_patches = patches.shape[1]
     beta = beta / (16 * num_patches)
+    lam = min(max(lam, 1e-4), 1 - 1e-4)  # beyond, the 1e-8 below would make the energy non-convex in the labels
     chances = (lam**2, 2 * lam * (1 - lam), (1 - lam) ** 2)
     prior = [-eta * math.log(chance + 1e-8) / num_patches**2 for chance in chances]
 

@@ -36,20 +36,22 @@ def stage(model: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def transformed(model: nn.Module, name: str, transform: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside, what the stage ``name`` gives passes through ``transform``; works through a DDP wrapper of ``model`` as well."""
-    handle = stage(model, name).register_forward_hook(lambda module, inputs, features: transform(features))
+    """Inside, what the stage ``name`` gives passes through ``transform``; works through a DDP wrapper of ``model`` as well.
+
+    Raises:
+        RuntimeError: At the end, if the stage was not run: another network, or a compiled one that does not look at hooks.
+    """
+    calls = 0
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], features: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return transform(features)
+
+    handle = stage(model, name).register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def captured(model: nn.Module, name: str) -> Iterator[list[Tensor]]:
-    """Inside, the features that the stage ``name`` gives are appended to the list, one entry a forward pass."""
-    kept: list[Tensor] = []
-    handle = stage(model, name).register_forward_hook(lambda module, inputs, features: kept.append(features))
-    try:
-        yield kept
-    finally:
-        handle.remove()
+    if not calls:
+        raise RuntimeError(f"{name} must be run by the network that is scored, and was not")
