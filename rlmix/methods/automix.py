@@ -47,9 +47,9 @@ class AutoMix(nn.Module):
 
     Differences from the published code, in its configuration for CIFAR (which, unlike that for ImageNet, does not show lam to the
     block): q has one head for both of its losses instead of two; the block is trained on an eighth of the batch, whose order is
-    random, at an eighth of the cost and with more noise (``block_share=1`` is the published loss, at 3.1 passes); masks are not replaced by a constant where lam is within 0.08 of
-    0 or 1; the momentum rises from the first step instead of after a tenth of the run; k, always in training mode, keeps no running
-    statistics, and stops after stage 3 where only the features are needed.
+    random, at an eighth of the cost and with more noise (``block_share=1`` is the published loss, at 3.1 passes); masks are not
+    replaced by a constant where lam is within 0.08 of 0 or 1; the momentum rises from the first step instead of after a tenth of
+    the run; k, always in training mode, keeps no running statistics, and stops after stage 3 where only the features are needed.
 
     Any batch size will do. A batch of one is its own partner: it is mixed with itself, and its mask tells nothing. At least two
     pairs, where there are two, train the block.

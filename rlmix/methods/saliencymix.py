@@ -19,13 +19,13 @@ def most_salient(map: Float[Tensor, "batch height width"]) -> Int[Tensor, "batch
 class SaliencyMix:
     """Paste the surroundings of the partner's most salient point into each image, at the place where they were.
 
-    As :class:`~rlmix.methods.cutmix.CutMix`, one permutation and one ``lam ~ Beta(alpha, alpha)`` a batch, sides
-    ``int(side * sqrt(1 - lam))``, but the box of image i is centred on ``argmax S(x[partner[i]])`` and clipped at the border, so every
-    image has a box, and by its share of pixels a target, of its own. S is the fine-grained static saliency
-    (:func:`~rlmix.static_saliency.fine_grained_saliency`): it needs no classifier, so the cost is 1 pass and the map (R-Mix's paper says 2).
-    S mostly reaches its maximum twice, where the image is brightest and where it is darkest against its surround; the first one in
-    reading order is taken, as in OpenCV, so an image of one colour has its most salient point at the top left. A batch of one is its
-    own partner and stays.
+    As :class:`~rlmix.methods.cutmix.CutMix`, one permutation and one ``lam ~ Beta(alpha, alpha)`` a batch, sides ``int(side *
+    sqrt(1 - lam))``, but the box of image i is centred on ``argmax S(x[partner[i]])`` and clipped at the border, so every image
+    has a box, and by its share of pixels a target, of its own. S is the fine-grained static saliency
+    (:func:`~rlmix.static_saliency.fine_grained_saliency`): it needs no classifier, so the cost is 1 pass and the map (R-Mix's
+    paper says 2). S mostly reaches its maximum twice, where the image is brightest and where it is darkest against its surround;
+    the first one in reading order is taken, as in OpenCV, so an image of one colour has its most salient point at the top left. A
+    batch of one is its own partner and stays.
 
     Args:
         alpha: Parameter of the Beta distribution, > 0.
