@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 import rlmix
-from rlmix.methods import METHODS
+from rlmix.methods import METHODS, Setting
 from rlmix.mixing import Mixed
 from rlmix.objective import score
 from rlmix.scripts import visualize
 from rlmix.training import Training
+
+SETTING = Setting(torch.nn.Identity(), (31, 31), torch.zeros(3), torch.ones(3), "npz", 10, None, 0)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -81,3 +83,49 @@ def test_the_picture_shows_every_method(tmp_path):
 def test_alpha_reaches_the_method(tiny_config):
     assert Training(replace(tiny_config, alpha=0.3), method="cutmix").method.alpha == 0.3
     assert Training(tiny_config, method="alignmix").method.alpha == 2.0
+
+
+def test_a_stateful_method_belongs_to_its_training(tiny_config):
+    own = Training(tiny_config, method="automix")
+    with pytest.raises(ValueError, match="method must have no parameters, or be the training's own, got AutoMix"):
+        Training(tiny_config).fit_step(own.method)
+    before = [value.clone() for value in own.method.encoder.parameters()]
+    own.fit_step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, own.method.encoder.parameters(), strict=True))
+
+
+def test_features_that_were_not_mixed_are_noticed(tiny_config):
+    training, other = Training(tiny_config), Training(tiny_config)
+    images, labels = training.next_batch()
+    method = METHODS["manifold_mixup"](SETTING._replace(model=training.model))
+    objectives = [
+        method(training.model, images, labels, num_classes=10, generator=torch.Generator().manual_seed(s)) for s in range(9)
+    ]
+    hidden = next(objective for objective in objectives if not isinstance(objective, Mixed))
+    with pytest.raises(RuntimeError, match="must be run by the network that is scored"):
+        hidden.score(other.model)
+
+
+def test_augmix_stays_in_float32_under_autocast(tiny_config):
+    training = Training(replace(tiny_config, precision="bfloat16"), method="augmix")
+    images, labels = training.next_batch()
+    views = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            objective = training.method(
+                training.model, images, labels, num_classes=10, generator=torch.Generator().manual_seed(0)
+            )
+        views.append(objective.images)
+    assert torch.equal(*views)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_in_bfloat16(name, tiny_config):
+    training = Training(replace(tiny_config, precision="bfloat16"), method=name)
+    training.fit_step()
+    assert math.isfinite(training.epoch_metrics()["train_loss"])
+
+
+def test_image_sizes_that_no_patch_divides_are_refused():
+    with pytest.raises(ValueError, match=r"images must have sides that one of \(2, 4, 8, 16\) divides, got 31x31"):
+        METHODS["puzzlemix"](SETTING)
