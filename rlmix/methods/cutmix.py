@@ -70,7 +70,10 @@ class CutMix:
     """
 
     def __init__(self, alpha: float = 1.0, probability: float = 0.5) -> None:
-        check_cutmix(alpha, probability)
+        if not 0 < alpha < float("inf"):
+            raise ValueError(f"alpha must be above 0, got {alpha}")
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must be in [0, 1], got {probability}")
         self.alpha, self.probability = alpha, probability
 
     def __call__(
@@ -85,16 +88,16 @@ class CutMix:
         targets = soft_targets(labels, num_classes)
         if float(torch.rand((), generator=generator)) >= self.probability:
             return Mixed(images, targets)
-        size = images.shape[2:]
         partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
-        lam = sample_lam(self.alpha, generator)
-        center = sample_centers(1, size, generator).to(images.device, non_blocking=True)
-        return paste(images, targets, box_mask(center, box_sides(lam, size), size), partner)
+        sides = box_sides(sample_lam(self.alpha, generator), images.shape[2:])
+        centers = self.centers(images, partner, generator)
+        return paste(images, targets, box_mask(centers, sides, images.shape[2:]), partner)
 
-
-def check_cutmix(alpha: float, probability: float) -> None:
-    """Raise ValueError where a parameter of CutMix or SaliencyMix is out of range."""
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"alpha must be above 0, got {alpha}")
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability must be in [0, 1], got {probability}")
+    def centers(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        partner: Int[Tensor, " batch"],
+        generator: torch.Generator | None,
+    ) -> Int[Tensor, "box 2"]:
+        """Pixel (row, column) at the centre of the box; one row for a box that all images share, or one an image."""
+        return sample_centers(1, images.shape[2:], generator).to(images.device, non_blocking=True)

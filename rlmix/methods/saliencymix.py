@@ -2,10 +2,9 @@
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from rlmix.methods.cutmix import box_mask, box_sides, check_cutmix, paste
-from rlmix.mixing import Mixed, sample_lam, soft_targets
+from rlmix.methods.cutmix import CutMix
 from rlmix.static_saliency import fine_grained_saliency
 
 
@@ -16,7 +15,7 @@ def most_salient(map: Float[Tensor, "batch height width"]) -> Int[Tensor, "batch
     return torch.stack([index // width, index % width], 1)
 
 
-class SaliencyMix:
+class SaliencyMix(CutMix):
     """Paste the surroundings of the partner's most salient point into each image, at the place where they were.
 
     As :class:`~rlmix.methods.cutmix.CutMix`, one permutation and one ``lam ~ Beta(alpha, alpha)`` a batch, sides ``int(side *
@@ -41,24 +40,11 @@ class SaliencyMix:
     - It cuts ``side // 2`` pixels to both sides of the centre, which loses a row and a column of every odd box.
     """
 
-    def __init__(self, alpha: float = 1.0, probability: float = 0.5) -> None:
-        check_cutmix(alpha, probability)
-        self.alpha, self.probability = alpha, probability
-
-    def __call__(
+    def centers(
         self,
-        model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
-        *,
-        num_classes: int,
-        generator: torch.Generator | None = None,
-    ) -> Mixed:
-        targets = soft_targets(labels, num_classes)
-        if float(torch.rand((), generator=generator)) >= self.probability:
-            return Mixed(images, targets)
-        size = images.shape[2:]
-        partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
-        sides = box_sides(sample_lam(self.alpha, generator), size)
-        centers = most_salient(fine_grained_saliency(images))[partner]
-        return paste(images, targets, box_mask(centers, sides, size), partner)
+        partner: Int[Tensor, " batch"],
+        generator: torch.Generator | None,
+    ) -> Int[Tensor, "batch 2"]:
+        """Each partner's most salient pixel; nothing is drawn."""
+        return most_salient(fine_grained_saliency(images))[partner]
