@@ -1,5 +1,7 @@
 """Manifold mix-up: input mix-up at a random depth of the network."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -57,7 +59,21 @@ class ManifoldMixup:
             return Mixed(interpolate(images, partner, lam), targets)
 
         def score_mixed_features(network: nn.Module) -> Scored:
-            with transformed(model, layer, lambda features: interpolate(features, partner, lam)):
+            with transformed(model, layer, lambda features: torch.lerp(Permuted.apply(features, partner), features, lam)):
                 return score(Mixed(images, targets), network)
 
         return Objective(targets, score_mixed_features)
+
+
+class Permuted(torch.autograd.Function):
+    """``features[partner]`` for a permutation: its gradient is gathered by the inverse, where autograd's own scatters and adds."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, partner: Tensor) -> Tensor:
+        ctx.save_for_backward(partner)
+        return features[partner]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (partner,) = ctx.saved_tensors
+        return gradients[0][partner.argsort()], None
