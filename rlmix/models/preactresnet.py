@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlmix.models.stem import Stem
+
 
 class PreActBlock(nn.Module):
     """Batch norm, ReLU, 3x3 convolution, twice, beside a shortcut."""
@@ -25,7 +27,7 @@ class PreActBlock(nn.Module):
         activated = F.relu(self.norm1(features), inplace=True)  # in place: batch norm's backward reads its input only
         shortcut = features if self.shortcut is None else self.shortcut(activated)
         hidden = self.conv1(activated)
-        return self.conv2(F.relu(self.norm2(hidden), inplace=True)) + shortcut
+        return self.conv2(F.relu(self.norm2(hidden), inplace=True)).add_(shortcut)
 
 
 class PreActResNet(nn.Module):
@@ -40,7 +42,7 @@ class PreActResNet(nn.Module):
 
     def __init__(self, num_blocks: tuple[int, int, int, int], num_classes: int, width: int = 64, in_channels: int = 3) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.stem = Stem(in_channels, width)
         self.stage1 = _stage(num_blocks[0], width, width, stride=1)
         self.stage2 = _stage(num_blocks[1], width, 2 * width, stride=2)
         self.stage3 = _stage(num_blocks[2], 2 * width, 4 * width, stride=2)
