@@ -8,9 +8,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.sources import Source
 from rlmix.envs.host import Observation, next_observation, observation_space, render_process, step_info, to_host, to_top_k
 from rlmix.envs.process import MixingProcess
+from rlmix.sources import Source
 
 
 class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):

@@ -9,9 +9,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.sources import Source
 from rlmix.envs.host import Observation, next_observation, observation_space, render_process, to_host, to_top_k
 from rlmix.envs.process import MixingProcess
+from rlmix.sources import Source
 
 
 class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):

@@ -46,7 +46,9 @@ def read_boxes(path: Path, data: FolderData, split: str = "test") -> Boxes:
             try:
                 edges = [int(row[name]) for name in COLUMNS[2:]]
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{path} line {number} must have whole numbers for {', '.join(COLUMNS[2:])}, got {row}") from error
+                raise ValueError(
+                    f"{path} line {number} must have whole numbers for {', '.join(COLUMNS[2:])}, got {row}"
+                ) from error
             if row["path"] in others:
                 continue
             if row["path"] not in position:

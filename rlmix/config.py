@@ -143,7 +143,9 @@ class TrainingConfig:
             raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
         if self.data.startswith("imagefolder:"):
             if self.crop_padding:
-                raise ValueError(f"crop_padding must be 0 with an imagefolder, which is cropped and resized, got {self.crop_padding}")
+                raise ValueError(
+                    f"crop_padding must be 0 with an imagefolder, which is cropped and resized, got {self.crop_padding}"
+                )
             if self.test_resize < (self.image_size or 0):
                 raise ValueError(f"resize_size must be at least image_size {self.image_size}, got {self.resize_size}")
         elif self.image_size is not None or self.resize_size is not None:

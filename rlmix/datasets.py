@@ -125,15 +125,15 @@ def image_data(
         raise ValueError(f"y_test of {source} must be below the {num_classes} classes of y_train, got {test_labels.max()}")
     if num_train is not None and num_train > len(train_images):
         raise ValueError(f"train_images must be at most the {len(train_images)} of {source}, got {num_train}")
-    pixels, labels = _with_channels(train_images[:num_train]), torch.from_numpy(train_labels[:num_train].astype(np.int64))
+    pixels, kept = _with_channels(train_images[:num_train]), torch.from_numpy(train_labels[:num_train].astype(np.int64))
     val_pixels, val_labels = None, None
     if val_fraction:
-        rest, part = stratified_split(labels, val_fraction)
-        val_pixels, val_labels, pixels, labels = pixels[part], labels[part], pixels[rest], labels[rest]
+        rest, part = stratified_split(kept, val_fraction)
+        val_pixels, val_labels, pixels, kept = pixels[part], kept[part], pixels[rest], kept[rest]
     mean, std = _channel_statistics(pixels)
     return ImageData(
         train_images=pixels,
-        train_labels=labels,
+        train_labels=kept,
         test_images=_with_channels(test_images),
         test_labels=torch.from_numpy(test_labels.astype(np.int64)),
         num_classes=num_classes,

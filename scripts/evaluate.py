@@ -1,7 +1,7 @@
 """Measure a trained classifier: accuracy, calibration, robustness, and where it sees the object.
 
-    rlmix evaluate DIR
-    rlmix evaluate STATE_DICT.pt --model resnet50 --data imagefolder:PATH --boxes boxes.csv
+rlmix evaluate DIR
+rlmix evaluate STATE_DICT.pt --model resnet50 --data imagefolder:PATH --boxes boxes.csv
 """
 
 import json
@@ -90,13 +90,15 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     if not options.source.exists():
         raise FileNotFoundError(f"source must be a run's folder or a file with a state_dict, and there is no {options.source}")
     training = open_run(options) if options.source.is_dir() else open_state_dict(options)
-    result = {"source": str(options.source), "model": training.recipe.model, "data": training.config.data}
+    result: dict[str, Any] = {"source": str(options.source), "model": training.recipe.model, "data": training.config.data}
     result |= measure(training, options)
     options.folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=2) + "\n"
     write_atomically(options.folder / "evaluate.json", lambda handle: handle.write(text.encode()))
     picture = draw_reliability(result["reliability"], result["ece"])
-    write_atomically(options.folder / "reliability.png", lambda handle: picture.savefig(handle, dpi=110, metadata={"Software": ""}))
+    write_atomically(
+        options.folder / "reliability.png", lambda handle: picture.savefig(handle, dpi=110, metadata={"Software": ""})
+    )
     return result
 
 

@@ -192,7 +192,9 @@ def test_the_last_stage_gives_what_is_pooled(name):
         torch.testing.assert_close(model.classifier(seen["features"].mean((2, 3))), logits)
 
 
-@pytest.mark.parametrize(("build", "depth"), [(lambda depth: WideResNet(depth, 1, 4), 17), (lambda depth: ResNeXt(depth, 4, 24, 4), 30)])
+@pytest.mark.parametrize(
+    ("build", "depth"), [(lambda depth: WideResNet(depth, 1, 4), 17), (lambda depth: ResNeXt(depth, 4, 24, 4), 30)]
+)
 def test_depths_that_cannot_be_are_named(build, depth):
     with pytest.raises(ValueError, match=f"depth must be .* more than a multiple of .*, got {depth}"):
         build(depth)
@@ -215,8 +217,8 @@ def test_methods_that_mix_features_train_every_network(name, method, monkeypatch
 
 @pytest.mark.parametrize("method", ["manifold_mixup", "automix", "alignmix"])
 def test_methods_that_mix_features_refuse_a_network_without_stages(method):
+    config = rlmix.TrainingConfig(batch_size=4, train_images=8, model="squeezenet1_1", epochs=1, device="cpu")
     with pytest.raises(ValueError, match=r"stage must be one of those SqueezeNet has \(none\), got"):
-        config = rlmix.TrainingConfig(batch_size=4, train_images=8, model="squeezenet1_1", epochs=1, device="cpu")
         Training(config, method=method).fit_epoch()
 
 

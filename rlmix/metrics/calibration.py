@@ -10,7 +10,7 @@ from torch import Tensor
 class ReliabilityBins(NamedTuple):
     """Sums over the images of each of M equal bins ``(i/M, (i+1)/M]`` of confidence: a reliability diagram's data."""
 
-    count: Float[Tensor, " bin"]
+    num_images: Float[Tensor, " bin"]
     confidence: Float[Tensor, " bin"]
     """Sum of the largest probabilities."""
     correct: Float[Tensor, " bin"]
@@ -19,17 +19,17 @@ class ReliabilityBins(NamedTuple):
     @property
     def expected_calibration_error(self) -> float:
         """Mean gap between confidence and accuracy over the bins, weighted by their images, in percent (Eq. 3)."""
-        return 100 * float((self.correct - self.confidence).abs().sum() / self.count.sum())
+        return 100 * float((self.correct - self.confidence).abs().sum() / self.num_images.sum())
 
     def as_dict(self) -> dict[str, list[float | None]]:
         """The bins' edges, and by bin the number of images, mean confidence and accuracy in [0, 1]; None where it is empty."""
-        count = self.count.tolist()
+        counts = self.num_images.tolist()
         means = [
-            [total / number if number else None for total, number in zip(sums.tolist(), count, strict=True)]
+            [total / number if number else None for total, number in zip(sums.tolist(), counts, strict=True)]
             for sums in (self.confidence, self.correct)
         ]
-        edges: list[float | None] = [edge / len(count) for edge in range(len(count) + 1)]
-        return {"edges": edges, "count": count, "confidence": means[0], "accuracy": means[1]}
+        edges: list[float | None] = [edge / len(counts) for edge in range(len(counts) + 1)]
+        return {"edges": edges, "count": counts, "confidence": means[0], "accuracy": means[1]}
 
 
 def reliability_bins(
@@ -39,7 +39,9 @@ def reliability_bins(
     confidence, prediction = probabilities.double().max(1)
     bins = (confidence * num_bins).ceil().long().sub(1).clamp(0, num_bins - 1)
     zero = torch.zeros(num_bins, dtype=torch.float64, device=bins.device)
-    sums = [zero.index_add(0, bins, values.double()) for values in (torch.ones_like(confidence), confidence, prediction == labels)]
+    sums = [
+        zero.index_add(0, bins, values.double()) for values in (torch.ones_like(confidence), confidence, prediction == labels)
+    ]
     return ReliabilityBins(*(value.cpu() for value in sums))
 
 

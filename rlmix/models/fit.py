@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from rlmix.models import build_model, model_names
 
-
 PREFIXES = ("module.", "_orig_mod.")
 """What DDP and torch.compile put before every name."""
 

@@ -48,9 +48,7 @@ class ResNeXt(nn.Module):
         num_blocks, rest = divmod(depth - 2, 9)
         if rest or num_blocks < 1:
             raise ValueError(f"depth must be 2 more than a multiple of 9, got {depth}")
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True))
         self.stage1 = _stage(num_blocks, 64, 256, base_width, cardinality, stride=1)
         self.stage2 = _stage(num_blocks, 256, 512, 2 * base_width, cardinality, stride=2)
         self.stage3 = _stage(num_blocks, 512, 1024, 4 * base_width, cardinality, stride=2)
@@ -63,9 +61,7 @@ class ResNeXt(nn.Module):
         return self.classifier(features.mean((2, 3)))
 
 
-def _stage(
-    num_blocks: int, in_channels: int, channels: int, group_width: int, cardinality: int, stride: int
-) -> nn.Sequential:
+def _stage(num_blocks: int, in_channels: int, channels: int, group_width: int, cardinality: int, stride: int) -> nn.Sequential:
     first = ResNeXtBlock(in_channels, channels, group_width, cardinality, stride)
     rest = (ResNeXtBlock(channels, channels, group_width, cardinality, stride=1) for _ in range(num_blocks - 1))
     return nn.Sequential(first, *rest)
