@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -19,6 +20,7 @@ from rlmix import metrics
 from rlmix.boxes import read_boxes
 from rlmix.checkpoints import list_checkpoints, load_checkpoint, write_atomically
 from rlmix.config import TrainingConfig
+from rlmix.datasets import load_data
 from rlmix.folders import FolderData
 from rlmix.models.fit import load_weights, read_weights
 from rlmix.scripts.options import UsageError, parse, read_args
@@ -42,6 +44,10 @@ class Evaluate:
     """Pixels a side of an imagefolder's images, for a state_dict."""
     resize_size: int | None = None
     """Pixels of the shorter side before the crop, for a state_dict."""
+    mean: tuple[float, ...] | None = None
+    """By which images in [0, 1] were normalised, a channel, for a state_dict; the data's own where not given."""
+    std: tuple[float, ...] | None = None
+    """Likewise."""
     skip_corrupt: bool = False
     """Leave out images that cannot be decoded, for a state_dict."""
     split: Literal["test", "val"] = "test"
@@ -104,7 +110,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
 
 def open_run(options: Evaluate) -> Training:
     """A run's data, and its network with the weights of the newest checkpoint."""
-    typed = [name for name in ("model", "data", "image_size", "resize_size") if getattr(options, name) is not None]
+    typed = [name for name in ("model", "data", "image_size", "resize_size", "mean", "std") if getattr(options, name) is not None]
     if typed:
         raise UsageError(f"{', '.join(typed)} must be left out with a run's folder, which has its own")
     config = read_options(["--resume", str(options.source)]).resolved().training
@@ -123,8 +129,14 @@ def open_state_dict(options: Evaluate) -> Training:
         raise UsageError(f"model and data must be given with a state_dict, got {options.source} without")
     names = ("model", "data", "data_root", "image_size", "resize_size", "skip_corrupt", "workers", "device")
     config = TrainingConfig(**{name: getattr(options, name) for name in names}, batch_size=1)
-    state = read_weights(options.source)
-    training = Training(config)
+    state, data = read_weights(options.source), load_data(config)
+    for name in ("mean", "std"):
+        values = getattr(options, name)
+        if values is not None and len(values) != data.num_channels:
+            raise ValueError(f"{name} must have a number for each of {data.num_channels} channels, got {len(values)}")
+        if values is not None:
+            data = replace(data, **{name: torch.tensor(values)})  # type: ignore[type-var]
+    training = Training(config, data)
     load_weights(training.model, training.recipe.model, state, str(options.source))
     return training
 

@@ -45,7 +45,7 @@ def dispatch(args: Sequence[str]) -> None:
 
 def run_command(command: Callable[[], None]) -> None:
     """Run; where users' input or the machine is at fault, one line and exit code 2. RLMIX_TRACEBACK=1 shows the traceback."""
-    warnings.formatwarning = lambda message, *rest: f"rlmix: warning: {message}\n"  # type: ignore[assignment]
+    warnings.formatwarning = lambda message, *rest: f"rlmix: warning: {message}\n"
     try:
         command()
     except KeyboardInterrupt as interrupt:

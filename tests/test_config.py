@@ -60,7 +60,8 @@ OUT_OF_RANGE = [
     ("learning_rate", 0.0), ("learning_rate", -0.1), ("learning_rate", float("inf")), ("learning_rate", float("nan")),
     ("final_learning_rate", 0.0), ("alpha", 0.0), ("alpha", -1.0), ("alpha", float("inf")),
     ("momentum", 1.0), ("momentum", -0.1), ("pct_start", 0.0), ("pct_start", 1.5),
-    ("val_fraction", -0.1), ("val_fraction", 1.0), ("image_size", 4), ("workers", -1), ("milestones", (0.5, 1.0)), ("milestones", (0.0,)), ("num_patches", ()), ("num_patches", (2, 0)),
+    ("val_fraction", -0.1), ("val_fraction", 1.0), ("image_size", 4), ("workers", -1),
+    ("milestones", (0.5, 1.0)), ("milestones", (0.0,)), ("num_patches", ()), ("num_patches", (2, 0)),
 ]  # fmt: skip
 
 

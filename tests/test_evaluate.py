@@ -11,6 +11,8 @@ from PIL import Image
 from toys import write_folder, write_npz
 
 from rlmix.checkpoints import list_checkpoints, load_checkpoint
+from rlmix.config import TrainingConfig
+from rlmix.datasets import load_data
 from rlmix.models import build_model
 from rlmix.models.fit import identify
 from rlmix.runs import read_metrics
@@ -107,18 +109,19 @@ def test_the_table_names_what_was_measured(run, evaluated, capsys):
 def test_a_state_dict_gives_what_its_run_gives(run, data, evaluated, wrap, legacy, tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(wrap(weights(run)), path, _use_new_zipfile_serialization=not legacy)
-    command.main([str(path), "--model", "preactresnet18_w16", "--data", data, "--attacks", "fgsm", "--device", "cpu"])
+    used = load_data(TrainingConfig(data=data, val_fraction=0.25))  # the run's training images, whose mean and deviation it took
+    normalisation = ["--mean", *map(str, used.mean.tolist()), "--std", *map(str, used.std.tolist())]
+    args = ["--model", "preactresnet18_w16", "--data", data, "--attacks", "fgsm", "--device", "cpu", *normalisation]
+    command.main([str(path), *args])
     result = json.loads((tmp_path / "evaluate.json").read_text())
-    measures = ("top1", "top5", "num_images")
+    measures = ("top1", "top5", "num_images", "ece", "fgsm_error")
     assert [result[name] for name in measures] == [evaluated[name] for name in measures]
 
 
 def test_localization_through_the_command(tmp_path, capsys):
     data = write_folder(tmp_path / "data", size=(32, 32))
-    train.main(
-        ["--method", "vanilla", "--data", data, *RECIPE, "--batch-size", "8", "--epochs", "1", "--image-size", "32", "--workers", "0"]
-        + ["--out", str(tmp_path / "run")]
-    )
+    small = ["--batch-size", "8", "--epochs", "1", "--image-size", "32", "--workers", "0", "--out", str(tmp_path / "run")]
+    train.main(["--method", "vanilla", "--data", data, *RECIPE, *small])
     rows = "".join(f"val,val/class{label}/00.png,0,0,31,31\n" for label in range(3))
     (tmp_path / "boxes.csv").write_text(f"split,path,x0,y0,x1,y1\n{rows}val,val/class0/01.png,9,9,3,3\n")
     capsys.readouterr()
@@ -192,6 +195,7 @@ def test_files_that_are_no_state_dict_are_one_line(data, tmp_path, content, mess
     [
         (["--model", "resnet50"], "model must be left out with a run's folder"),
         (["--threshold", "0.5"], r"threshold must be in \[0.15, 0.25\], got 0.5"),
+        (["--mean", "0.5"], "mean must be left out with a run's folder"),
         (["--epsilon", "300"], r"epsilon must be in \[0, 255\], got 300"),
         (["--boxes", "boxes.csv"], "boxes must be given with an imagefolder only, got npz:"),
         (["--split", "train"], "split"),

@@ -123,6 +123,11 @@ def test_a_training_goes_on_in_mid_epoch_where_its_state_was_taken(root):
     assert whole.evaluate() == resumed.evaluate()
 
 
+def test_cutmix_mixes_every_batch_of_a_folder_as_on_imagenet(root):
+    assert Training(config_of(root), method="cutmix").method.probability == 1
+    assert Training(rlmix.TrainingConfig(train_images=64, device="cpu"), method="cutmix").method.probability == 0.5
+
+
 def test_the_environments_process_runs_on_a_folder(root):
     process = MixingProcess(config_of(root, epochs=1))
     training = process.reset(seed=1)

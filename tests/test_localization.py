@@ -95,10 +95,10 @@ def test_a_map_nowhere_positive_gives_the_whole_image():
 
 
 OVERLAPS = [
-    ((0, 0, 4, 4), (0, 0, 4, 4), 1),
-    ((0, 0, 4, 4), (4, 0, 8, 4), 0),
-    ((0, 0, 4, 4), (2, 2, 6, 6), 4 / 28),
-    ((0, 0, 4, 4), (0, 0, 4, 2), 0.5),
+    ((0.0, 0.0, 4.0, 4.0), (0.0, 0.0, 4.0, 4.0), 1),
+    ((0.0, 0.0, 4.0, 4.0), (4.0, 0.0, 8.0, 4.0), 0),
+    ((0.0, 0.0, 4.0, 4.0), (2.0, 2.0, 6.0, 6.0), 4 / 28),
+    ((0.0, 0.0, 4.0, 4.0), (0.0, 0.0, 4.0, 2.0), 0.5),
 ]
 
 
@@ -162,7 +162,7 @@ def test_both_scores_of_three_images_are_those_computed_by_hand(painted):
 
 
 def test_any_of_an_images_boxes_may_be_hit(painted):
-    found = metrics.localization_accuracy(Painted(), painted, {2: [(15, 15, 20, 20), (0, 0, 5, 10)]})
+    found = metrics.localization_accuracy(Painted(), painted, {2: [(15.0, 15.0, 20.0, 20.0), (0.0, 0.0, 5.0, 10.0)]})
     assert (found.gt_known, found.top1) == (100, 100)
 
 
@@ -210,4 +210,4 @@ def test_no_box_and_a_threshold_out_of_range_are_refused(painted):
     with pytest.raises(ValueError, match="boxes must hold at least one box"):
         metrics.localization_accuracy(Painted(), painted, {})
     with pytest.raises(ValueError, match=r"threshold must be in \(0, 1\), got 1.0"):
-        metrics.localization_accuracy(Painted(), painted, {0: [(0, 0, 1, 1)]}, threshold=1.0)
+        metrics.localization_accuracy(Painted(), painted, {0: [(0.0, 0.0, 1.0, 1.0)]}, threshold=1.0)

@@ -178,7 +178,7 @@ def test_more_steps_are_the_harder_attack_and_repeat():
     images, labels = pixels_of(40, seed=2)
     model = small_network(2)
     losses = [
-        float(nn.functional.cross_entropy(model(moved), labels))
+        float(nn.functional.cross_entropy(model(moved), labels).detach())
         for moved in (images, metrics.fgsm(model, images, labels), metrics.pgd(model, images, labels))
     ]
     assert losses[0] < losses[1] < losses[2] * 1.001

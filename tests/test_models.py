@@ -231,8 +231,8 @@ def test_torchvisions_classifiers_by_name():
     for name in names:
         if name.endswith(("0", "18", "s", "t", "b_16", "121", "net", "v3", "16", "1_1")):
             with torch.device("meta"):
-                model = build_model(name, 7, image_size=(96, 96))
-                assert model(torch.zeros(2, 3, 96, 96)).shape == (2, 7), name
+                model = build_model(name, 7, image_size=(224, 224))
+                assert model(torch.zeros(2, 3, 224, 224)).shape == (2, 7), name
             if name.startswith(("resne", "wide_resne")):
                 assert list(stages(model)) == ["stage1", "stage2", "stage3", "stage4"]
 

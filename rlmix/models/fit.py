@@ -63,13 +63,16 @@ def load_weights(model: nn.Module, name: str, state: Mapping[str, object], sourc
 
 
 def identify(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Which of the networks by name has tensors of these names and shapes; None where none has."""
+    """Which of the networks by name has tensors of these names and shapes; None where none has (RegNets are not looked at)."""
     num_classes = _num_classes(shapes)
     if num_classes is None:
         return None
     for name in model_names():
-        with torch.device("meta"):  # shapes without memory
-            candidate = build_model(name, num_classes)
+        try:
+            with torch.device("meta"):  # shapes without memory
+                candidate = build_model(name, num_classes)
+        except NotImplementedError:  # RegNets compute their widths by tensors
+            continue
         if _shapes(candidate) == dict(shapes):
             return name
     return None
