@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torchvision import tv_tensors
-from torchvision.datasets.folder import default_loader
 
 from rlmix.folders import FolderData
 
@@ -68,7 +68,8 @@ def _move(edges: list[int], data: FolderData, image: str) -> tuple[str, tuple[fl
     nowhere = (0.0, 0.0, 0.0, 0.0)
     if x1 < x0 or y1 < y0:
         return "degenerate", nowhere
-    width, height = default_loader(image).size
+    with Image.open(image) as header:
+        width, height = header.size
     if x0 < 0 or y0 < 0 or x1 >= width or y1 >= height:
         return "outside the image", nowhere
     box = tv_tensors.BoundingBoxes(torch.tensor([[x0, y0, x1 + 1.0, y1 + 1.0]]), format="XYXY", canvas_size=(height, width))
