@@ -199,7 +199,8 @@ def as_table(result: Mapping[str, Any]) -> Table:
     found = result.get("localization")
     caption = f"{result['num_images']} images of {result['split']}, {result['data']}"
     if found:
-        rows += [("localization, class known", found["gt_known"]), ("localization, top-1", found["top1"])]
+        names = {"gt_known": "class known", "top1": "top-1", "whole_image": "of the whole image (control)"}
+        rows += [(f"localization, {label}", found[name]) for name, label in names.items()]
         caption += f"; boxes of {found['num_images']} images, IoU >= 0.5 at {found['threshold']:g} of the map's maximum"
         caption += "".join(f"; {count} boxes {reason} skipped" for reason, count in found["skipped_boxes"].items())
     table = Table("", "%", title=f"{result['model']}: {result['source']}", caption=caption)

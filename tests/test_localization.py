@@ -155,6 +155,7 @@ def test_both_scores_of_three_images_are_those_computed_by_hand(painted):
     assert not boxes.skipped
     found = metrics.localization_accuracy(Painted(), painted, boxes.by_image)
     assert (found.gt_known, found.top1, found.num_images) == (pytest.approx(200 / 3), pytest.approx(100 / 3), 3)
+    assert found.whole_image == 0  # of 400 pixels the boxes hold 120, 36 and 110
     again = metrics.localization_accuracy(Painted(), painted, boxes.by_image, batch_size=2)
     assert again == found
     only = metrics.localization_accuracy(Painted(), painted, {1: boxes.by_image[1]})
@@ -163,7 +164,9 @@ def test_both_scores_of_three_images_are_those_computed_by_hand(painted):
 
 def test_any_of_an_images_boxes_may_be_hit(painted):
     found = metrics.localization_accuracy(Painted(), painted, {2: [(15.0, 15.0, 20.0, 20.0), (0.0, 0.0, 5.0, 10.0)]})
-    assert (found.gt_known, found.top1) == (100, 100)
+    assert (found.gt_known, found.top1, found.whole_image) == (100, 100, 0)
+    found = metrics.localization_accuracy(Painted(), painted, {2: [(0.0, 0.0, 20.0, 10.0)]})  # half of the image
+    assert (found.gt_known, found.whole_image) == (0, 100)
 
 
 def test_boxes_move_with_resize_and_crop(tmp_path):

@@ -30,6 +30,8 @@ class Localization:
     """With the map of the true class."""
     top1: float
     """With the map of the predicted class, where that is the true one; a misclassified image counts as missed."""
+    whole_image: float
+    """With the whole image as every box: what one learns from the boxes' sizes alone, the control."""
     num_images: int
 
 
@@ -144,7 +146,9 @@ def localization_accuracy(
         raise ValueError(f"threshold must be in (0, 1), got {threshold}")
     if not boxes:
         raise ValueError("boxes must hold at least one box of an image of the split, got none")
-    position = known = top1 = 0
+    position = known = top1 = whole = 0
+    height, width = data.image_size
+    everything = (0.0, 0.0, float(width), float(height))
     with evaluating(model), torch.inference_mode():
         for pixels, labels in data.batches(split, batch_size or measured_batch_size(data)):
             rows = [row for row in range(len(labels)) if position + row in boxes]
@@ -154,5 +158,7 @@ def localization_accuracy(
                     hit = any(iou(box, true) >= 0.5 for true in boxes[position + row])
                     known += hit
                     top1 += hit and right
+                    whole += any(iou(everything, true) >= 0.5 for true in boxes[position + row])
             position += len(labels)
-    return Localization(100 * known / len(boxes), 100 * top1 / len(boxes), len(boxes))
+    scale = 100 / len(boxes)
+    return Localization(scale * known, scale * top1, scale * whole, len(boxes))
