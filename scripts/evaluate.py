@@ -22,7 +22,7 @@ from rlmix.checkpoints import list_checkpoints, load_checkpoint, write_atomicall
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
 from rlmix.folders import FolderData
-from rlmix.models.fit import load_weights, read_weights
+from rlmix.models.weights import load_weights, read_weights
 from rlmix.scripts.options import UsageError, parse, read_args
 from rlmix.scripts.train import read_options
 from rlmix.training import Training

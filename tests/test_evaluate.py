@@ -14,7 +14,7 @@ from rlmix.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
 from rlmix.models import build_model
-from rlmix.models.fit import identify
+from rlmix.models.weights import identify
 from rlmix.runs import read_metrics
 from rlmix.scripts import evaluate as command
 from rlmix.scripts import train
