@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rlmix.config import TrainingConfig
-from rlmix.datasets import ImageData, load_data
+from rlmix.datasets import load_data
 from rlmix.envs.rewards import AGENT_PATCHES, reward_function, share_credit
 from rlmix.maps import Saliency, gradient_map, patch_saliency, salient_mask
 from rlmix.mixing import Mixed, Pairing, check_mixing, mix, sample_pairing, top_k_values
 from rlmix.seeding import derive
+from rlmix.sources import Source
 from rlmix.training import Batch, Training
 
 
@@ -53,7 +54,7 @@ class MixingProcess:
         outcome: The last decision and what it led to.
     """
 
-    def __init__(self, config: TrainingConfig, data: ImageData | None = None) -> None:
+    def __init__(self, config: TrainingConfig, data: Source | None = None) -> None:
         config = config.resolved()
         self.num_patches = config.num_patches or (AGENT_PATCHES,)
         self.alpha = 1.0 if config.alpha is None else config.alpha

@@ -8,9 +8,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.datasets import ImageData
 from rlmix.envs.host import Observation, next_observation, observation_space, render_process, step_info, to_host, to_top_k
 from rlmix.envs.process import MixingProcess
+from rlmix.sources import Source
 
 
 class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
@@ -46,7 +46,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     - ``config``: an ``rlmix.TrainingConfig``: data, model, schedule, mixing and reward.
     - ``continuous``: choose quantiles instead of indices.
     - ``render_mode``: ``"rgb_array"`` for a picture of clean images, saliency, masks and mixed images.
-    - ``data``: an ``rlmix.datasets.ImageData`` in place of what ``config.data`` names.
+    - ``data``: an ``rlmix.sources.Source`` in place of what ``config.data`` names.
 
     ```python
     env = gymnasium.make("rlmix.envs:rlmix/RLMix-v0", config=rlmix.TrainingConfig(data="digits", epochs=5))
@@ -64,7 +64,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         *,
         continuous: bool = False,
         render_mode: str | None = None,
-        data: ImageData | None = None,
+        data: Source | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")

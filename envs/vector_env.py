@@ -9,9 +9,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.datasets import ImageData
 from rlmix.envs.host import Observation, next_observation, observation_space, render_process, to_host, to_top_k
 from rlmix.envs.process import MixingProcess
+from rlmix.sources import Source
 
 
 class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
@@ -53,7 +53,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         *,
         continuous: bool = False,
         render_mode: str | None = None,
-        data: ImageData | None = None,
+        data: Source | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from rlmix.names import check_name
 
-DATA = ("digits", "cifar10", "cifar100", "fashion_mnist", "npz:PATH")
+DATA = ("digits", "cifar10", "cifar100", "fashion_mnist", "npz:PATH", "imagefolder:PATH")
 SCHEDULES = ("onecycle", "multistep")
 RULES = ("cut_top", "cut_top_least", "mix_top", "mix_least")
 REWARDS = ("cosine", "cosine_full", "cosine_batch")
@@ -18,16 +18,28 @@ class TrainingConfig:
     """A classifier's training, and how its images are mixed. Fields left at None take the data set's recipe."""
 
     data: str = "digits"
-    """digits (embedded), cifar10, cifar100, fashion_mnist (see --data-root), or npz:PATH with x_train, y_train, x_test, y_test."""
+    """digits (embedded), cifar10, cifar100, fashion_mnist (see --data-root), npz:PATH with x_train, y_train, x_test, y_test, or
+    imagefolder:PATH with a folder a class in train/ and in val/, which is tested on."""
     data_root: str = "data"
     """Folder of torchvision's data sets."""
     download: bool = False
     """Let torchvision download a missing data set."""
     train_images: int | None = None
-    """Use only the first so many training images."""
+    """Use only the first so many training images; of an imagefolder, of every class in turn."""
+    val_fraction: float = 0.0
+    """Part of the training images, the same of every class and for every seed, that is kept for validation; 0 for none."""
+    image_size: int | None = None
+    """Pixels a side that an imagefolder's images are cropped to."""
+    resize_size: int | None = None
+    """Pixels that the shorter side of an imagefolder's test images is resized to before the crop; 256 for 224, and in proportion."""
+    workers: int = 4
+    """Processes that decode an imagefolder; 0 decodes in the training's own. No result depends on it."""
+    skip_corrupt: bool = False
+    """Decode an imagefolder once before the training, and leave out the images that cannot be."""
 
     model: str | None = None
-    """preactresnet18, or preactresnet18_w16 (a quarter of its width)."""
+    """preactresnet18, or preactresnet18_w16 (a quarter of its width); wideresnet16_8, wideresnet28_10, resnext29_4x24; or any
+    classifier of torchvision, such as resnet50, with its own stem and random weights."""
     epochs: int | None = None
     """Passes over the training images."""
     batch_size: int | None = None
@@ -47,7 +59,7 @@ class TrainingConfig:
     """Part of the training that onecycle warms up for."""
     final_learning_rate: float = 3e-5
     """onecycle ends here."""
-    milestones: tuple[float, ...] = (0.5, 0.75)
+    milestones: tuple[float, ...] | None = None
     """Parts of the training after which multistep divides the learning rate by ten."""
     momentum: float = 0.9
     """Nesterov momentum, constant."""
@@ -85,6 +97,11 @@ class TrainingConfig:
         own = {entry.name: getattr(self, entry.name) for entry in fields(Recipe)}
         return replace(recipe, **{name: value for name, value in own.items() if value is not None})
 
+    @property
+    def test_resize(self) -> int:
+        """Pixels of the shorter side of an imagefolder's test images."""
+        return self.resize_size if self.resize_size is not None else round((self.recipe.image_size or 0) * 256 / 224)
+
     def resolved(self) -> Self:
         """With the data set's recipe in place of every None.
 
@@ -108,6 +125,8 @@ class TrainingConfig:
             "seed": 0,
             "crop_padding": 0,
             "weight_decay": 0,
+            "image_size": 8,
+            "workers": 0,
         }
         at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1}
         for name, low in at_least.items():
@@ -120,7 +139,18 @@ class TrainingConfig:
         for name in ("momentum", "pct_start"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        if not all(0 < part < 1 for part in self.milestones):
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
+        if self.data.startswith("imagefolder:"):
+            if self.crop_padding:
+                raise ValueError(
+                    f"crop_padding must be 0 with an imagefolder, which is cropped and resized, got {self.crop_padding}"
+                )
+            if self.test_resize < (self.image_size or 0):
+                raise ValueError(f"resize_size must be at least image_size {self.image_size}, got {self.resize_size}")
+        elif self.image_size is not None or self.resize_size is not None:
+            raise ValueError(f"image_size and resize_size must be left out with {self.data}, whose images have their own")
+        if not all(0 < part < 1 for part in self.milestones or ()):
             raise ValueError(f"milestones must be between 0 and 1, got {self.milestones}")
         if self.num_patches is not None and (not self.num_patches or min(self.num_patches) < 1):
             raise ValueError(f"num_patches must be one or more numbers of at least 1, got {self.num_patches}")
@@ -141,8 +171,10 @@ class Recipe:
     schedule: Literal["onecycle", "multistep"] = "onecycle"
     learning_rate: float = 0.3
     weight_decay: float = 1e-4
+    milestones: tuple[float, ...] = (0.5, 0.75)
     flip: bool = True
     crop_padding: int = 2
+    image_size: int | None = None
 
 
 # The defaults are the paper's CIFAR recipe. It gives the final rate both as 3e-5 and as final_div_factor 10000, which torch would
@@ -153,13 +185,25 @@ RECIPES = {
     "cifar100": Recipe(),
     "fashion_mnist": Recipe(model="preactresnet18_w16", epochs=30),
     "npz": Recipe(),
+    # ImageNet: ResNet-50 for 100 epochs is the paper's. The rest is assumed to be as in the code of CutMix, where its baselines come
+    # from: batch 256, rate 0.1, a tenth every 30 epochs, weight decay 1e-4, crops of 224.
+    "imagefolder": Recipe(
+        model="resnet50",
+        epochs=100,
+        batch_size=256,
+        schedule="multistep",
+        learning_rate=0.1,
+        milestones=(0.3, 0.6, 0.9),
+        crop_padding=0,
+        image_size=224,
+    ),
 }
 
 
 def data_recipe(data: str) -> Recipe:
     """The recipe of a data set; ValueError for an unknown one."""
     kind, _, path = data.partition(":")
-    if kind not in RECIPES or (kind == "npz") != bool(path):
+    if kind not in RECIPES or (kind in ("npz", "imagefolder")) != bool(path):
         check_name("data", data, DATA)
         raise ValueError(f"data must be one of {', '.join(DATA)} with a path for PATH, got {data!r}")
     return RECIPES[kind]

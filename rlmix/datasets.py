@@ -1,5 +1,6 @@
 """Image data sets, whole and on the device, as bytes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from rlmix.config import TrainingConfig, data_recipe
+from rlmix.augmentation import crop_flip, sample_crop_flip
+from rlmix.config import Recipe, TrainingConfig, data_recipe
+from rlmix.sources import Pixels, Source, stratified_split
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class ImageData:
     mean: Float[Tensor, " channel"]
     """Of the training images in [0, 1], a channel."""
     std: Float[Tensor, " channel"]
+    val_images: UInt8[Tensor, "val height width channel"] | None = None
+    """Kept apart from the training images, see :func:`rlmix.sources.stratified_split`."""
+    val_labels: Int[Tensor, " val"] | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -35,14 +41,37 @@ class ImageData:
     def num_channels(self) -> int:
         return self.train_images.shape[3]
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The splits that are measured."""
+        return ("test",) if self.val_labels is None else ("val", "test")
+
+    def labels(self, split: str) -> Int[Tensor, " split"]:
+        """Of a split."""
+        return getattr(self, f"{split}_labels")
+
     def to(self, device: torch.device) -> Self:
         """The same data on another device."""
         tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return type(self)(**(vars(self) | tensors))
 
+    def train_batches(
+        self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int
+    ) -> Iterator[Pixels]:
+        """Cropped and mirrored training images; each batch draws from ``generator`` when it is asked for."""
+        for index in order:
+            draw = sample_crop_flip(len(index), recipe.crop_padding, recipe.flip, generator)
+            index = index.to(self.train_labels.device, non_blocking=True)
+            yield Pixels(crop_flip(self.train_images[index], draw, recipe.crop_padding), self.train_labels[index])
 
-def load_data(config: TrainingConfig) -> ImageData:
-    """The data set a configuration names, in the host's memory.
+    def batches(self, split: str, batch_size: int) -> Iterator[Pixels]:
+        """A split in order."""
+        images, labels = getattr(self, f"{split}_images"), self.labels(split)
+        return map(Pixels, images.split(batch_size), labels.split(batch_size))
+
+
+def load_data(config: TrainingConfig) -> Source:
+    """The data set a configuration names: in the host's memory, or a folder that is decoded as it is read.
 
     Raises:
         ValueError: If it is malformed, or smaller than one batch.
@@ -50,13 +79,17 @@ def load_data(config: TrainingConfig) -> ImageData:
     """
     data_recipe(config.data)
     kind, _, path = config.data.partition(":")
+    if kind == "imagefolder":
+        from rlmix.folders import load_folder
+
+        return load_folder(Path(path), config)
     if kind == "npz":
         arrays = _load_npz(Path(path))
     elif kind == "digits":
         arrays = _load_digits()
     else:
         arrays = _load_torchvision(kind, config)
-    return image_data(*arrays, num_train=config.train_images, source=config.data)
+    return image_data(*arrays, num_train=config.train_images, val_fraction=config.val_fraction, source=config.data)
 
 
 def image_data(
@@ -66,6 +99,7 @@ def image_data(
     test_labels: np.ndarray,
     *,
     num_train: int | None = None,
+    val_fraction: float = 0.0,
     source: str = "the data",
 ) -> ImageData:
     """Build the data set from uint8 images (n, H, W) or (n, H, W, C) and integer labels from 0; a ValueError says what is wrong."""
@@ -91,16 +125,22 @@ def image_data(
         raise ValueError(f"y_test of {source} must be below the {num_classes} classes of y_train, got {test_labels.max()}")
     if num_train is not None and num_train > len(train_images):
         raise ValueError(f"train_images must be at most the {len(train_images)} of {source}, got {num_train}")
-    pixels = _with_channels(train_images[:num_train])
+    pixels, kept = _with_channels(train_images[:num_train]), torch.from_numpy(train_labels[:num_train].astype(np.int64))
+    val_pixels, val_labels = None, None
+    if val_fraction:
+        rest, part = stratified_split(kept, val_fraction)
+        val_pixels, val_labels, pixels, kept = pixels[part], kept[part], pixels[rest], kept[rest]
     mean, std = _channel_statistics(pixels)
     return ImageData(
         train_images=pixels,
-        train_labels=torch.from_numpy(train_labels[:num_train].astype(np.int64)),
+        train_labels=kept,
         test_images=_with_channels(test_images),
         test_labels=torch.from_numpy(test_labels.astype(np.int64)),
         num_classes=num_classes,
         mean=mean,
         std=std,
+        val_images=val_pixels,
+        val_labels=val_labels,
     )
 
 

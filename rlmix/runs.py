@@ -206,7 +206,7 @@ def _run_files(folder: Path) -> list[Path]:
 
 
 def _tag(name: str) -> str:
-    for prefix in ("train_", "test_"):
+    for prefix in ("train_", "val_", "test_"):
         if name.startswith(prefix):
             return name.replace("_", "/", 1)
     if name.startswith(("reward", "top_k")):

@@ -1,6 +1,7 @@
 """A classifier in training: weights, optimizer, schedule, data order and every random state it uses, one step at a time."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from rlmix import metrics
-from rlmix.augmentation import crop_flip, denormalize, normalize, sample_crop_flip
+from rlmix.augmentation import denormalize, normalize
 from rlmix.config import TrainingConfig
-from rlmix.datasets import ImageData, load_data
+from rlmix.datasets import load_data
 from rlmix.maps import Saliency, saliency
 from rlmix.methods import METHODS, Setting
 from rlmix.mixing import Mixed
@@ -21,6 +22,7 @@ from rlmix.models import build_model
 from rlmix.names import check_name
 from rlmix.objective import Method, Objective, score
 from rlmix.seeding import derive, stream
+from rlmix.sources import Pixels, Source
 
 
 class Batch(NamedTuple):
@@ -54,7 +56,7 @@ class Training:
         ValueError: If the batch is larger than the data set, or the device is not there.
     """
 
-    def __init__(self, config: TrainingConfig, data: ImageData | None = None, method: str = "vanilla") -> None:
+    def __init__(self, config: TrainingConfig, data: Source | None = None, method: str = "vanilla") -> None:
         self.config = config = config.resolved()
         self.recipe = recipe = config.recipe
         device, self.fabric = _open_device(config)
@@ -66,7 +68,7 @@ class Training:
         self.steps_per_epoch = num_images // recipe.batch_size
         self.num_steps = self.steps_per_epoch * recipe.epochs
 
-        model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed)
+        model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed, data.image_size)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.method = build_method(method, config, model, self.data, self.num_steps)
@@ -91,6 +93,7 @@ class Training:
         self.trained = self.steps_per_epoch
         """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
         self._order = torch.empty(0, dtype=torch.int64)
+        self._batches: Iterator[Pixels] | None = None
         self._tally = self._new_tally()
 
     @property
@@ -123,15 +126,17 @@ class Training:
         if self.batch == self.steps_per_epoch:
             self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
             self.epoch, self.batch, self.trained, self._tally = self.epoch + 1, 0, 0, self._new_tally()
-        index = self._order[self.batch * recipe.batch_size : (self.batch + 1) * recipe.batch_size]
-        index = index.to(self.device, non_blocking=True)
+            self._batches = None
+        if self._batches is None:
+            order = self._order[self.batch * recipe.batch_size : self.steps_per_epoch * recipe.batch_size]
+            order = order.reshape(-1, recipe.batch_size)
+            self._batches = self.data.train_batches(order, recipe, self._augmentation_generator, self.epoch)
+        pixels = next(self._batches)
         self.batch += 1
-        images = self.data.train_images[index]
-        draw = sample_crop_flip(recipe.batch_size, recipe.crop_padding, recipe.flip, self._augmentation_generator)
-        images = normalize(crop_flip(images, draw, recipe.crop_padding), self.data.mean, self.data.std)
+        images = normalize(pixels.images, self.data.mean, self.data.std)
         if not self.config.channels_last:
             images = images.contiguous()
-        return Batch(images, self.data.train_labels[index])
+        return Batch(images, pixels.labels)
 
     def saliency(self, batch: Batch) -> Saliency:
         """The saliency pass at the training's own precision."""
@@ -206,13 +211,16 @@ class Training:
         }
 
     def evaluate(self) -> dict[str, float]:
-        """``test_loss``, ``test_top1``, ``test_top5`` on the test split."""
-        return metrics.accuracy(self.predict(), self.data.test_labels)
+        """``test_loss``, ``test_top1``, ``test_top5`` on the test split, and before them the like on a validation split."""
+        result: dict[str, float] = {}
+        for split in self.data.measured:
+            result |= metrics.accuracy(self.predict(split), self.data.labels(split), split)
+        return result
 
-    def predict(self) -> Float[Tensor, "test classes"]:
-        """Logits of the test images."""
+    def predict(self, split: str = "test") -> Float[Tensor, "split classes"]:
+        """Logits of the images of a split."""
         with self.fabric.autocast():
-            return metrics.predict(self.model, self.data)
+            return metrics.predict(self.model, self.data, split)
 
     def to_pixels(self, images: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch height width channel"]:
         """Normalised images as bytes again."""
@@ -245,6 +253,7 @@ class Training:
             generator.set_state(generator_state.cpu())
         self.epoch, self._order = state["epoch"], state["order"].cpu()
         self.batch = self.trained = state["trained"]
+        self._batches = None
         self._tally = Tally(**{name: tensor.to(self.device) for name, tensor in state["tally"].items()})
 
     def _record(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
@@ -270,7 +279,7 @@ class Training:
         return Tally(torch.zeros(self.steps_per_epoch, device=self.device), zero, zero.clone())
 
 
-def build_method(name: str, config: TrainingConfig, model: nn.Module, data: ImageData, num_steps: int) -> Method:
+def build_method(name: str, config: TrainingConfig, model: nn.Module, data: Source, num_steps: int) -> Method:
     """The method called ``name`` for a training; ValueError for an unknown one."""
     check_name("method", name, METHODS)
     kind, seed = config.data.partition(":")[0], derive(config.seed, "method")
@@ -281,7 +290,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, num_
     """The learning rate of each step: OneCycleLR with constant momentum, or MultiStepLR."""
     recipe = config.recipe
     if recipe.schedule == "multistep":
-        return MultiStepLR(optimizer, [round(part * num_steps) for part in config.milestones])
+        return MultiStepLR(optimizer, [round(part * num_steps) for part in recipe.milestones])
     initial = recipe.learning_rate / config.div_factor
     pct_start = config.pct_start
     if pct_start * num_steps == 1:  # OneCycleLR divides by the length of a warm-up that ends with its first step

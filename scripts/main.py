@@ -2,12 +2,14 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 COMMANDS = {
     "train": "train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix",
     "compare": "the same training under several methods and seeds, in one table",
+    "evaluate": "accuracy, calibration, robustness and localization of a run, or of a bare state_dict",
     "visualize": "the same images under every mix-up method, as a picture",
     "benchmark": "seconds a step of each method relative to vanilla, all interleaved",
 }
@@ -43,6 +45,7 @@ def dispatch(args: Sequence[str]) -> None:
 
 def run_command(command: Callable[[], None]) -> None:
     """Run; where users' input or the machine is at fault, one line and exit code 2. RLMIX_TRACEBACK=1 shows the traceback."""
+    warnings.formatwarning = lambda message, *rest: f"rlmix: warning: {message}\n"
     try:
         command()
     except KeyboardInterrupt as interrupt:

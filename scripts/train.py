@@ -253,9 +253,14 @@ class Session:
         self._resumed_at = time.perf_counter()
 
     def finish(self) -> dict[str, Any]:
-        """Measure the trained classifier, and write result.json."""
+        """Measure the trained classifier, and write result.json.
+
+        ``top1_best`` is the best epoch's test top-1. With a validation split, that is the first epoch of the best validation top-1,
+        so that nothing is chosen on the test split; ``val_top1`` is then the last epoch's.
+        """
         training, epochs = self.task.training, self.run.epochs
         top1 = [record["test_top1"] for record in epochs]
+        chosen = max(epochs, key=lambda record: record.get("val_top1", record["test_top1"]))
         seconds = sum(record["epoch_seconds"] for record in epochs)
         logits = training.predict()
         result = {
@@ -263,8 +268,9 @@ class Session:
             "seed": self.options.seed,
             "top1": top1[-1],
             "top1_median10": statistics.median(top1[-10:]),
-            "top1_best": max(top1),
-            "ece": metrics.expected_calibration_error(logits.softmax(1), training.data.test_labels),
+            "top1_best": chosen["test_top1"],
+            **({"val_top1": epochs[-1]["val_top1"]} if "val_top1" in epochs[-1] else {}),
+            "ece": metrics.expected_calibration_error(logits.softmax(1), training.data.labels("test")),
             "fgsm_error": metrics.fgsm_error(training.model, training.data),
             "seconds": seconds,
             "seconds_per_epoch": seconds / len(epochs),

@@ -9,7 +9,7 @@ from rlmix.config import TrainingConfig
 RECIPE_FIELDS = ("model", "epochs", "batch_size", "schedule", "learning_rate", "weight_decay", "flip", "crop_padding")
 
 
-@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "fashion_mnist", "npz:some/file.npz"])
+@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "fashion_mnist", "npz:some/file.npz", "imagefolder:x"])
 def test_every_recipe_resolves_and_sets_every_field(data):
     config = TrainingConfig(data=data).resolved()
     assert config.data == data
@@ -22,6 +22,20 @@ def test_cifar100_takes_the_papers_recipe():
     assert (config.model, config.batch_size, config.epochs, config.schedule) == ("preactresnet18", 100, 300, "onecycle")
     assert (config.learning_rate, config.div_factor, config.pct_start, config.final_learning_rate) == (0.3, 100, 0.3, 3e-5)
     assert (config.momentum, config.weight_decay, config.flip, config.crop_padding) == (0.9, 1e-4, True, 2)
+
+
+def test_imagefolder_takes_resnet50_for_100_epochs_in_steps():
+    config = TrainingConfig(data="imagefolder:some/where").resolved()
+    assert (config.model, config.epochs, config.batch_size, config.image_size) == ("resnet50", 100, 256, 224)
+    assert (config.schedule, config.learning_rate, config.milestones, config.weight_decay) == (
+        "multistep",
+        0.1,
+        (0.3, 0.6, 0.9),
+        1e-4,
+    )
+    assert config.test_resize == 256
+    assert TrainingConfig(data="imagefolder:x", image_size=64).test_resize == 73
+    assert TrainingConfig(data="imagefolder:x", resize_size=300).test_resize == 300
 
 
 def test_digits_are_not_mirrored():
@@ -46,6 +60,7 @@ OUT_OF_RANGE = [
     ("learning_rate", 0.0), ("learning_rate", -0.1), ("learning_rate", float("inf")), ("learning_rate", float("nan")),
     ("final_learning_rate", 0.0), ("alpha", 0.0), ("alpha", -1.0), ("alpha", float("inf")),
     ("momentum", 1.0), ("momentum", -0.1), ("pct_start", 0.0), ("pct_start", 1.5),
+    ("val_fraction", -0.1), ("val_fraction", 1.0), ("image_size", 4), ("workers", -1),
     ("milestones", (0.5, 1.0)), ("milestones", (0.0,)), ("num_patches", ()), ("num_patches", (2, 0)),
 ]  # fmt: skip
 
@@ -68,7 +83,7 @@ def test_unknown_names_are_named_with_the_nearest(name, value, near):
         TrainingConfig(**{name: value}).resolved()
 
 
-@pytest.mark.parametrize("data", ["npz", "npz:", "digits:x", "", "cifar10:here"])
+@pytest.mark.parametrize("data", ["npz", "npz:", "imagefolder", "imagefolder:", "digits:x", "", "cifar10:here"])
 def test_data_with_a_missing_or_needless_path_is_named(data):
     with pytest.raises(ValueError, match=f"^data must be one of .*got '{data}'"):
         TrainingConfig(data=data).resolved()

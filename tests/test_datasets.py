@@ -118,6 +118,32 @@ def test_train_images_takes_the_first_and_leaves_the_test_split():
         load_data(TrainingConfig(data="digits", train_images=5000))
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.25])
+def test_validation_split_is_disjoint_stratified_and_the_same_for_every_seed(fraction):
+    whole = load_data(TrainingConfig(data="digits"))
+    data, again = (load_data(TrainingConfig(data="digits", val_fraction=fraction, seed=seed)) for seed in (0, 7))
+    assert (whole.measured, data.measured) == (("test",), ("val", "test"))
+    assert torch.equal(data.test_images, whole.test_images)
+    counts, kept = torch.bincount(whole.train_labels), torch.bincount(data.labels("val"))
+    assert ((kept - fraction * counts).abs() <= 1).all()
+    assert (torch.bincount(data.train_labels) + kept == counts).all()
+    train, val = ({image.numpy().tobytes() for image in images} for images in (data.train_images, data.val_images))
+    assert not train & val
+    assert train | val == {image.numpy().tobytes() for image in whole.train_images}
+    assert torch.equal(data.val_images, again.val_images)
+    pixels = data.train_images.double().reshape(-1, 3) / 255
+    np.testing.assert_allclose(data.mean.numpy(), pixels.mean(0).numpy(), atol=1e-6)
+    first = next(iter(data.batches("val", 5)))
+    assert torch.equal(first.images, data.val_images[:5])
+    assert torch.equal(first.labels, data.val_labels[:5])
+
+
+def test_a_validation_split_that_would_lack_a_class_is_refused():
+    for fraction in (0.001, 0.999):
+        with pytest.raises(ValueError, match=f"val_fraction must leave every class an image on both sides, got {fraction}"):
+            load_data(TrainingConfig(data="digits", val_fraction=fraction))
+
+
 def test_constant_channels_keep_statistics_finite():
     data = image_data(**{key.replace("x_", "").replace("y_", "") + ("_images" if key[0] == "x" else "_labels"): value
                          for key, value in arrays(x_train=np.full((9, 8, 8, 3), 7, np.uint8)).items()})  # fmt: skip

@@ -5,7 +5,7 @@ import oracle
 import pytest
 import torch
 from torch import nn
-from torchmetrics.functional.classification import multiclass_accuracy
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from rlmix import metrics
 from rlmix.datasets import image_data
@@ -49,6 +49,25 @@ def test_ece_by_hand():
     """Bins of 0.5: (0, 0.5] holds nothing, (0.5, 1] two at 0.8 and 0.6, one right: |1 - 1.4| / 2 = 20 %."""
     probabilities = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
     assert metrics.expected_calibration_error(probabilities, torch.tensor([0, 0]), 2) == pytest.approx(20, abs=1e-5)
+
+
+def test_reliability_bins_hold_the_diagrams_data():
+    """Three bins of a third: two images at 0.6 (one right), one at 0.9 (right), none in the first."""
+    probabilities = torch.tensor([[0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], dtype=torch.float64)
+    bins = metrics.reliability_bins(probabilities, torch.tensor([0, 0, 1]), 3).as_dict()
+    assert bins["edges"] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert bins["count"] == [0, 2, 1]
+    assert bins["confidence"] == [None, pytest.approx(0.6), pytest.approx(0.9)]
+    assert bins["accuracy"] == [None, 0.5, 1.0]
+
+
+def test_ece_within_a_millionth_of_torchmetrics_where_that_is_right():
+    """Away from confidence 1 and from edges, where torchmetrics puts images elsewhere."""
+    for seed in range(5):
+        probabilities, labels = random_predictions(seed, number=2000)
+        result = metrics.expected_calibration_error(torch.tensor(probabilities), torch.tensor(labels))
+        expected = multiclass_calibration_error(torch.tensor(probabilities), torch.tensor(labels), num_classes=7, n_bins=15)
+        assert result / 100 == pytest.approx(float(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -101,9 +120,73 @@ def test_fgsm_equals_the_formula_of_a_linear_model(epsilon):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def small_data():
+def small_network(seed: int = 0) -> nn.Module:
+    """Of normalised pixels, in eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4)
+        )
+    return metrics.PixelModel(model, torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.1])).eval()
+
+
+def pixels_of(number: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (number, 3, 8, 8), generator=generator).float() / 255
+    return images, torch.randint(4, (number,), generator=generator)
+
+
+def test_fgsm_equals_the_attack_written_out_to_the_bit():
+    model, (images, labels) = small_network(), pixels_of(6)
+    inputs = images.clone().requires_grad_()
+    (-torch.log_softmax(model(inputs), 1)[torch.arange(6), labels]).mean().backward()
+    step = torch.where(inputs.grad > 0, 8 / 255, torch.where(inputs.grad < 0, -8 / 255, 0.0))
+    expected = torch.minimum(torch.maximum(images + step, torch.tensor(0.0)), torch.tensor(1.0))
+    moved = metrics.fgsm(model, images, labels)
+    assert torch.equal(moved, expected)
+    assert float((moved.double() - images.double()).abs().max()) <= 8 / 255 + 1e-7
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_pgd_equals_the_loop_written_out(start):
+    model, (images, labels) = small_network(), pixels_of(6)
+    noise = (2 * torch.rand(images.shape, generator=torch.Generator().manual_seed(1)) - 1) * 8 / 255 if start else None
+    current = images.numpy().astype(np.float64) + (0 if noise is None else noise.numpy())
+    low, high = (np.clip(images.double().numpy() + sign * 8 / 255, 0, 1) for sign in (-1, 1))
+    current = np.clip(current, 0, 1)
+    for _ in range(7):
+        inputs = torch.tensor(current).float().requires_grad_()
+        nn.functional.nll_loss(model(inputs).log_softmax(1), labels).backward()
+        current = np.clip(current + 2 / 255 * np.sign(inputs.grad.double().numpy()), low, high)
+    moved = metrics.pgd(model, images, labels, noise=noise)
+    np.testing.assert_allclose(moved.numpy(), current, atol=1e-6)
+    assert float((moved - images).abs().max()) <= 8 / 255 + 1e-6
+    assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
+
+
+def test_attacks_equal_torchattacks_to_the_bit():
+    torchattacks = pytest.importorskip("torchattacks")
+    model, (images, labels) = small_network(), pixels_of(6)
+    assert torch.equal(metrics.fgsm(model, images, labels), torchattacks.FGSM(model, eps=8 / 255)(images, labels))
+    theirs = torchattacks.PGD(model, eps=8 / 255, alpha=2 / 255, steps=7, random_start=False)(images, labels)
+    torch.testing.assert_close(metrics.pgd(model, images, labels), theirs, rtol=0, atol=1e-6)
+
+
+def test_more_steps_are_the_harder_attack_and_repeat():
+    data, model = small_data(8), small_network().model
+    assert metrics.pgd_error(model, data) == metrics.pgd_error(model, data)
+    images, labels = pixels_of(40, seed=2)
+    model = small_network(2)
+    losses = [
+        float(nn.functional.cross_entropy(model(moved), labels).detach())
+        for moved in (images, metrics.fgsm(model, images, labels), metrics.pgd(model, images, labels))
+    ]
+    assert losses[0] < losses[1] < losses[2] * 1.001
+
+
+def small_data(size: int = 4):
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (20, size, size, 3), dtype=np.uint8)
     return image_data(images, np.arange(20) % 4, images[:10], np.arange(10) % 4)
 
 

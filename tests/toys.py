@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 import rlmix
 
@@ -28,3 +29,18 @@ def toy_config(folder: Path, size: int, *, num_train: int = 64, num_classes: int
     data = write_npz(folder, size, num_train=num_train, num_classes=num_classes)
     options = {"model": "preactresnet18_w16", "batch_size": 16, "epochs": 2, "learning_rate": 0.05, "device": "cpu"} | options
     return rlmix.TrainingConfig(data=data, **options)
+
+
+def write_folder(
+    folder: Path, num_train: int = 8, num_val: int = 4, num_classes: int = 3, size: tuple[int, int] = (40, 32)
+) -> str:
+    """``train/`` and ``val/`` with so many images a class, of (width, height); colour noise as in :func:`write_npz`."""
+    draw = np.random.default_rng(0)
+    for split, number in (("train", num_train), ("val", num_val)):
+        for label in range(num_classes):
+            place = folder / split / f"class{label}"
+            place.mkdir(parents=True)
+            for index in range(number):
+                pixels = 200 * label // num_classes + draw.integers(56, size=(size[1], size[0], 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{index:02d}.png")
+    return f"imagefolder:{folder}"

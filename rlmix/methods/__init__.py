@@ -29,7 +29,7 @@ class Setting(NamedTuple):
     """By which the images are normalised; in [0, 1]."""
     std: Float[Tensor, " channel"]
     data: str
-    """Kind of data set: digits, cifar10, cifar100, fashion_mnist, npz."""
+    """Kind of data set: digits, cifar10, cifar100, fashion_mnist, npz, imagefolder."""
     num_steps: int
     """Of the whole training."""
     alpha: float | None
@@ -47,7 +47,7 @@ METHODS: dict[str, Callable[[Setting], Method]] = {
     "input_mixup": lambda setting: InputMixup(setting.alpha_or(1.0)),
     "manifold_mixup": lambda setting: ManifoldMixup(setting.alpha_or(2.0)),
     "cutout": lambda setting: Cutout(16 if setting.data == "cifar10" else max(1, setting.image_size[1] // 4)),
-    "cutmix": lambda setting: CutMix(setting.alpha_or(1.0)),
+    "cutmix": lambda setting: CutMix(setting.alpha_or(1.0), probability=1.0 if setting.data == "imagefolder" else 0.5),
     "saliencymix": lambda setting: SaliencyMix(setting.alpha_or(1.0)),
     "puzzlemix": lambda setting: PuzzleMix(num_patches=_dividing((2, 4, 8, 16), setting.image_size), alpha=setting.alpha_or(1.0)),
     "comixup": lambda setting: CoMixup(num_patches=max(_dividing((2, 4), setting.image_size)), alpha=setting.alpha_or(2.0)),

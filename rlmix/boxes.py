@@ -1,0 +1,79 @@
+"""Bounding boxes of the objects in a folder's images, as measuring localization takes them."""
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from rlmix.folders import FolderData
+
+COLUMNS = ("split", "path", "x0", "y0", "x1", "y1")
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """True boxes of a split's images after their resizing and cropping, and what became of the file's other rows."""
+
+    by_image: dict[int, list[tuple[float, float, float, float]]]
+    """Left, top, right and bottom edge, by the image's position in the split."""
+    skipped: Counter[str]
+    """How many rows were left out, by reason."""
+
+
+def read_boxes(path: Path, data: FolderData, split: str = "test") -> Boxes:
+    """Boxes from a CSV file with the header ``split,path,x0,y0,x1,y1``: inclusive pixels of the file's own image.
+
+    ``path`` is relative to the data's root; rows of images of other splits are passed over. Left out and counted are boxes that are
+    degenerate (x1 < x0 or y1 < y0), reach outside the image, name no image of the data, or end up outside the test crop.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it is no such table.
+    """
+    position = {str(Path(name).relative_to(data.root)): index for index, name in enumerate(data.splits[split].paths)}
+    others = {str(Path(name).relative_to(data.root)) for files in data.splits.values() for name in files.paths} - position.keys()
+    by_image: dict[int, list[tuple[float, float, float, float]]] = {}
+    skipped: Counter[str] = Counter()
+    with open(path, newline="") as handle:
+        table = csv.DictReader(handle)
+        if not set(COLUMNS) <= set(table.fieldnames or ()):
+            raise ValueError(f"{path} must have the columns {','.join(COLUMNS)}, got {','.join(table.fieldnames or ())}")
+        for number, row in enumerate(table, start=2):
+            try:
+                edges = [int(row[name]) for name in COLUMNS[2:]]
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path} line {number} must have whole numbers for {', '.join(COLUMNS[2:])}, got {row}"
+                ) from error
+            if row["path"] in others:
+                continue
+            if row["path"] not in position:
+                skipped["naming no image"] += 1
+                continue
+            reason, box = _move(edges, data, data.splits[split].paths[position[row["path"]]])
+            if reason:
+                skipped[reason] += 1
+            else:
+                by_image.setdefault(position[row["path"]], []).append(box)
+    return Boxes(by_image, skipped)
+
+
+def _move(edges: list[int], data: FolderData, image: str) -> tuple[str, tuple[float, float, float, float]]:
+    """Why a box is left out ("" where it is not), and the box as the test transform moves and clips it."""
+    x0, y0, x1, y1 = edges
+    nowhere = (0.0, 0.0, 0.0, 0.0)
+    if x1 < x0 or y1 < y0:
+        return "degenerate", nowhere
+    with Image.open(image) as header:
+        width, height = header.size
+    if x0 < 0 or y0 < 0 or x1 >= width or y1 >= height:
+        return "outside the image", nowhere
+    box = tv_tensors.BoundingBoxes(torch.tensor([[x0, y0, x1 + 1.0, y1 + 1.0]]), format="XYXY", canvas_size=(height, width))
+    left, top, right, bottom = data.test_transform(box)[0].tolist()
+    if right <= left or bottom <= top:
+        return "outside the crop", nowhere
+    return "", (left, top, right, bottom)

@@ -1,0 +1,37 @@
+"""How good a classifier is: accuracy, calibration, robustness, localization. All in percent, 0 to 100."""
+
+from rlmix.metrics.attacks import PixelModel, attack_error, fgsm, fgsm_error, pgd, pgd_error
+from rlmix.metrics.calibration import ReliabilityBins, expected_calibration_error, reliability_bins
+from rlmix.metrics.localization import (
+    Localization,
+    activation_maps,
+    box_of,
+    classifier_of,
+    iou,
+    localization_accuracy,
+    localize,
+)
+from rlmix.metrics.prediction import accuracy, evaluating, predict, topk_correct
+
+__all__ = [
+    "Localization",
+    "PixelModel",
+    "ReliabilityBins",
+    "accuracy",
+    "activation_maps",
+    "attack_error",
+    "box_of",
+    "classifier_of",
+    "evaluating",
+    "expected_calibration_error",
+    "fgsm",
+    "fgsm_error",
+    "iou",
+    "localization_accuracy",
+    "localize",
+    "pgd",
+    "pgd_error",
+    "predict",
+    "reliability_bins",
+    "topk_correct",
+]

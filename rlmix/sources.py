@@ -1,0 +1,92 @@
+"""What a training reads images from: all of them on the device, or a folder decoded as it goes."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from rlmix.config import Recipe
+
+
+class Pixels(NamedTuple):
+    """A batch as bytes, on the device."""
+
+    images: UInt8[Tensor, "batch height width channel"]
+    labels: Int[Tensor, " batch"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set: :class:`rlmix.datasets.ImageData` or :class:`rlmix.folders.FolderData`."""
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def num_channels(self) -> int: ...
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels, as a batch has them."""
+        ...
+
+    @property
+    def mean(self) -> Float[Tensor, " channel"]:
+        """By which images in [0, 1] are normalised."""
+        ...
+
+    @property
+    def std(self) -> Float[Tensor, " channel"]: ...
+
+    @property
+    def train_labels(self) -> Int[Tensor, " train"]: ...
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The splits that are measured: ``val``, where there is one, and ``test``."""
+        ...
+
+    def labels(self, split: str) -> Int[Tensor, " split"]:
+        """Of a measured split."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same data, its batches on another device."""
+        ...
+
+    def train_batches(
+        self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int
+    ) -> Iterator[Pixels]:
+        """Augmented training images, batch by batch.
+
+        Args:
+            order: Indices into the training split.
+            recipe: How to augment.
+            generator: Of the augmentation. It advances by what has been given, or it is read for its seed only.
+            epoch: For sources whose draws depend on seed, epoch and image alone.
+        """
+        ...
+
+    def batches(self, split: str, batch_size: int) -> Iterator[Pixels]:
+        """A measured split, in order and not augmented."""
+        ...
+
+
+def stratified_split(labels: Int[Tensor, " train"], fraction: float) -> tuple[Int[Tensor, " rest"], Int[Tensor, " part"]]:
+    """Indices of the rest and of a part that has ``fraction`` of every class, each in rising order.
+
+    The split depends on the labels and the fraction alone, so that runs with different seeds share it.
+
+    Raises:
+        ValueError: If a class would be missing on one side.
+    """
+    from sklearn.model_selection import train_test_split
+
+    try:
+        rest, part = train_test_split(np.arange(len(labels)), test_size=fraction, random_state=0, stratify=labels.numpy())
+    except ValueError as error:
+        raise ValueError(f"val_fraction must leave every class an image on both sides, got {fraction}: {error}") from error
+    return torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(part))
