@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 
@@ -23,9 +23,9 @@ def sample_crop_flip(batch_size: int, padding: int, flip: bool, generator: torch
 
 
 def crop_flip(
-    images: UInt8[Tensor, "batch height width channel"], draw: CropFlip, padding: int
-) -> UInt8[Tensor, "batch height width channel"]:
-    """Pad with black, crop to the old size at each image's own offset, and mirror where drawn; one gather."""
+    images: Shaped[Tensor, "batch height width channel"], draw: CropFlip, padding: int
+) -> Shaped[Tensor, "batch height width channel"]:
+    """Pad with zeros (black), crop to the old size at each image's own offset, and mirror where drawn; one gather."""
     batch, height, width, _ = images.shape
     device = images.device
     top, left, mirror = (tensor.to(device, non_blocking=True)[:, None] for tensor in draw)
@@ -34,6 +34,12 @@ def crop_flip(
     columns = torch.arange(width, device=device).expand(batch, -1)
     columns = left + torch.where(mirror, columns.flip(1), columns)
     return padded[torch.arange(batch, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def inverse(draw: CropFlip, padding: int) -> CropFlip:
+    """The draw that puts every pixel back where it was; what the first crop had left out comes back as zeros."""
+    back = 2 * padding - draw.left
+    return CropFlip(2 * padding - draw.top, torch.where(draw.mirror, draw.left, back), draw.mirror)
 
 
 def normalize(

@@ -10,6 +10,7 @@ SCHEDULES = ("onecycle", "multistep")
 RULES = ("cut_top", "cut_top_least", "mix_top", "mix_least")
 REWARDS = ("cosine", "cosine_full", "cosine_batch")
 CREDITS = ("own", "pair", "batch")
+SALIENCY_MODES = ("exact", "bfloat16", "half", "previous", "alternate")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -83,10 +84,16 @@ class TrainingConfig:
     credit: Literal["own", "pair", "batch"] = "own"
     """Who earns an image's reward: own (the image), pair (half its own, half that of the image it is the partner of), batch (the mean)."""
 
+    saliency_mode: Literal["exact", "bfloat16", "half", "previous", "alternate"] = "exact"
+    """Cheaper stand-ins for the exact saliency map: in bfloat16, at half resolution, the previous epoch's in every second epoch, uniform in
+    every other step (docs/performance.md)."""
+
     device: str = "auto"
     """auto (cuda where there is one), cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast precision; auto is bfloat16 on CUDA and float32 elsewhere."""
+    compile: bool = False
+    """Compile the training step's and the saliency's pass with torch.compile: a minute at the start, for long runs on a GPU."""
     channels_last: bool = True
     """Memory format of images and weights; channels last is the faster one for convolutions."""
 
@@ -117,6 +124,7 @@ class TrainingConfig:
         check_name("rule", self.rule, RULES)
         check_name("reward", self.reward, REWARDS)
         check_name("credit", self.credit, CREDITS)
+        check_name("saliency_mode", self.saliency_mode, SALIENCY_MODES)
         check_name("precision", self.precision, PRECISIONS)
         at_least: dict[str, float] = {
             "epochs": 1,

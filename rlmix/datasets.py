@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlmix.augmentation import crop_flip, sample_crop_flip
 from rlmix.config import Recipe, TrainingConfig, data_recipe
-from rlmix.sources import Pixels, Source, stratified_split
+from rlmix.sources import Augmented, Pixels, Source, stratified_split
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,13 @@ class ImageData:
 
     def train_batches(
         self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int
-    ) -> Iterator[Pixels]:
+    ) -> Iterator[Augmented]:
         """Cropped and mirrored training images; each batch draws from ``generator`` when it is asked for."""
         for index in order:
             draw = sample_crop_flip(len(index), recipe.crop_padding, recipe.flip, generator)
             index = index.to(self.train_labels.device, non_blocking=True)
-            yield Pixels(crop_flip(self.train_images[index], draw, recipe.crop_padding), self.train_labels[index])
+            images = crop_flip(self.train_images[index], draw, recipe.crop_padding)
+            yield Augmented(images, self.train_labels[index], index, draw)
 
     def batches(self, split: str, batch_size: int) -> Iterator[Pixels]:
         """A split in order."""

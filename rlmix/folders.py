@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from rlmix.config import Recipe, TrainingConfig
 from rlmix.seeding import derive
-from rlmix.sources import Pixels, stratified_split
+from rlmix.sources import Augmented, Pixels, stratified_split
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -88,10 +88,11 @@ class FolderData:
 
     def train_batches(
         self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int
-    ) -> Iterator[Pixels]:
+    ) -> Iterator[Augmented]:
         transform = v2.Compose([v2.RandomResizedCrop(self.side), v2.RandomHorizontalFlip(0.5 if recipe.flip else 0.0)])
         seed = derive(generator.initial_seed(), f"epoch {epoch}")
-        return self._stream("train", Pictures(self.splits["train"].paths, transform, seed), list(order))
+        pictures = Pictures(self.splits["train"].paths, transform, seed)
+        return (Augmented(*pixels) for pixels in self._stream("train", pictures, list(order)))
 
     def batches(self, split: str, batch_size: int) -> Iterator[Pixels]:
         paths = self.splits[split].paths

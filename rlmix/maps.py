@@ -1,6 +1,6 @@
 """Saliency maps and the masks cut from them: Equations 2, 3 and 4 of R-Mix."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ def saliency(
     model: nn.Module,
     images: Float[Tensor, "batch channel height width"],
     labels: Int[Tensor, " batch"],
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Saliency:
     """How strongly each pixel moves the loss (Eq. 2): ``sqrt(mean_c (d loss / d image)^2)``.
 
@@ -32,6 +33,7 @@ def saliency(
         model: Any classifier, images to logits. Pass the inner module of a DDP wrapper.
         images: As the model takes them (normalised).
         labels: Class indices in [0, N).
+        forward: How to run ``model`` where that is not to call it, such as :func:`rlmix.compilation.compile_saliency`.
 
     Returns:
         The map (B, H, W), >= 0, and the logits (B, N), both float32 and detached.
@@ -46,14 +48,16 @@ def saliency(
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.enable_grad(), frozen_statistics(model):
         inputs = images.detach().requires_grad_()
-        logits = model(inputs).float()
+        logits = (forward or model)(inputs).float()
         (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels), inputs)
     return Saliency(gradient_map(gradient), logits.detach())
 
 
 def gradient_map(gradient: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch height width"]:
     """Channel-wise root mean square of an input gradient (Eq. 2), float32."""
-    channels = [channel.float().square() for channel in gradient.unbind(1)]  # one reduction over neighbours in memory takes twice as long
+    channels = [
+        channel.float().square() for channel in gradient.unbind(1)
+    ]  # one reduction over neighbours in memory takes twice as long
     return torch.stack(channels).mean(0).sqrt()
 
 

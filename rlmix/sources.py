@@ -1,13 +1,14 @@
 """What a training reads images from: all of them on the device, or a folder decoded as it goes."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from rlmix.augmentation import CropFlip
 from rlmix.config import Recipe
 
 
@@ -16,6 +17,17 @@ class Pixels(NamedTuple):
 
     images: UInt8[Tensor, "batch height width channel"]
     labels: Int[Tensor, " batch"]
+
+
+class Augmented(NamedTuple):
+    """A training batch as bytes, on the device; and where the source can say, what it was made of."""
+
+    images: UInt8[Tensor, "batch height width channel"]
+    labels: Int[Tensor, " batch"]
+    places: Int[Tensor, " batch"] | None = None
+    """In the training split."""
+    draw: CropFlip | None = None
+    """How the images were cropped and mirrored."""
 
 
 @runtime_checkable
@@ -53,13 +65,13 @@ class Source(Protocol):
         """Of a measured split."""
         ...
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Source":
         """The same data, its batches on another device."""
         ...
 
     def train_batches(
         self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int
-    ) -> Iterator[Pixels]:
+    ) -> Iterator[Augmented]:
         """Augmented training images, batch by batch.
 
         Args:

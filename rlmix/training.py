@@ -11,8 +11,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
-from rlmix import metrics
+from rlmix import approximations, metrics
+from rlmix.approximations import Moment
 from rlmix.augmentation import denormalize, normalize
+from rlmix.compilation import can_compile, compile_saliency, compile_training
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
 from rlmix.maps import Saliency, saliency
@@ -22,7 +24,7 @@ from rlmix.models import build_model
 from rlmix.names import check_name
 from rlmix.objective import Method, Objective, score
 from rlmix.seeding import derive, stream
-from rlmix.sources import Pixels, Source
+from rlmix.sources import Augmented, Source
 
 
 class Batch(NamedTuple):
@@ -82,6 +84,11 @@ class Training:
         self.scheduler = make_schedule(optimizer, config, self.num_steps)
         self._network, self._optimizer = self.fabric.setup(model, optimizer)
         self.model = model  # the inner module: input gradients do not pass through a wrapper
+        compiles = config.compile and can_compile(device)
+        self._forward = compile_training(self._network) if compiles else self._network
+        self._saliency_forward = compile_saliency(model) if compiles else None
+        setting = approximations.Setting(num_images, data.image_size, data.num_classes, recipe.crop_padding, device)
+        self._source = approximations.build_source(config.saliency_mode, setting)
 
         self._order_generator = stream(config.seed, "order")
         self._augmentation_generator = stream(config.seed, "augmentation")
@@ -93,7 +100,8 @@ class Training:
         self.trained = self.steps_per_epoch
         """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
         self._order = torch.empty(0, dtype=torch.int64)
-        self._batches: Iterator[Pixels] | None = None
+        self._batches: Iterator[Augmented] | None = None
+        self._moment = Moment(self.epoch, self.batch)
         self._tally = self._new_tally()
 
     @property
@@ -133,15 +141,19 @@ class Training:
             self._batches = self.data.train_batches(order, recipe, self._augmentation_generator, self.epoch)
         pixels = next(self._batches)
         self.batch += 1
+        self._moment = Moment(self.epoch, self.batch, pixels.places, pixels.draw)
         images = normalize(pixels.images, self.data.mean, self.data.std)
         if not self.config.channels_last:
             images = images.contiguous()
         return Batch(images, pixels.labels)
 
     def saliency(self, batch: Batch) -> Saliency:
-        """The saliency pass at the training's own precision."""
+        """Saliency of the batch drawn last, at the training's own precision, or what ``config.saliency_mode`` puts in its place."""
         with self.fabric.autocast():
-            return saliency(self.model, batch.images, batch.labels)
+            return self._source(self._look, batch.images, batch.labels, self._moment)
+
+    def _look(self, images: Tensor, labels: Tensor) -> Saliency:
+        return saliency(self.model, images, labels, self._saliency_forward)
 
     def step(self, mixed: Mixed | Objective, input_gradient: bool = False) -> Tensor | None:
         """One optimizer step on the softmax cross-entropy with soft targets, or on a method's own objective.
@@ -160,7 +172,8 @@ class Training:
             mixed = mixed._replace(images=mixed.images.detach().requires_grad_(input_gradient))
         self.trained += 1
         with self.fabric.autocast():
-            loss, logits = score(mixed, self._network)
+            # an objective may hook into stages, which a compiled network does not notice
+            loss, logits = score(mixed, self._forward if isinstance(mixed, Mixed) else self._network)
         self._record(loss.detach(), logits.detach(), mixed.targets)
         self._optimizer.zero_grad()
         self.fabric.backward(loss)
@@ -232,6 +245,7 @@ class Training:
         return {
             "model": self.model.state_dict(),
             "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
+            "saliency": self._source.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "generators": [generator.get_state() for generator in generators],
@@ -246,6 +260,7 @@ class Training:
         self.model.load_state_dict(state["model"])
         if isinstance(self.method, nn.Module):
             self.method.load_state_dict(state["method"])
+        self._source.load_state_dict(state["saliency"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 
 class Stem(nn.Conv2d):
@@ -44,7 +45,7 @@ class _BlockwiseConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             for_images = input_gradient(gradient, weight.to(gradient.dtype)).to(images.dtype)
         if ctx.needs_input_grad[1]:
-            for_weight = nn.grad.conv2d_weight(images.to(gradient.dtype), weight.shape, gradient, padding=1).to(weight.dtype)
+            for_weight = conv2d_weight(images.to(gradient.dtype), weight.shape, gradient, padding=1).to(weight.dtype)
         return for_images, for_weight
 
 
