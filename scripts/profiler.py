@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from torch.autograd.profiler_util import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from rlmix.scripts.stopwatch import synchronize
@@ -27,7 +26,7 @@ def top_operators(step: Callable[[], object], device: torch.device, steps: int =
     microseconds = {
         entry.key: (entry.self_device_time_total if on_cuda else entry.self_cpu_time_total, entry.count)
         for entry in recorded.key_averages()
-        if not on_cuda or entry.device_type == DeviceType.CUDA  # kernels; operators would count their time again
+        if not on_cuda or entry.device_type.name == "CUDA"  # kernels; operators would count their time again
     }
     total = sum(own for own, _ in microseconds.values())
     ranked = sorted(microseconds.items(), key=lambda item: -item[1][0])

@@ -104,22 +104,23 @@ def test_parts_add_up_to_the_step_and_none_counts_what_another_takes():
 
 
 def test_the_hand_written_loop_does_the_work_of_vanilla():
-    """Without crop and flip, one step on the same batch gives the same weights."""
+    """Without crop and flip, and with a batch that is the whole data set, it counts the same and ends with the same weights."""
     options = benchmark.Benchmark(batch_size=8, image_size=16, num_classes=4, device="cpu")
     data = benchmark.random_data(options, num_batches=1)
     config = benchmark.replace(options.training, crop_padding=0, flip=False, learning_rate=0.05, div_factor=25.0)
     training = Training(config, data)
     loop = handwritten.HandwrittenLoop(config, data, CPU, num_workers=0, channels_last=True)
-    for _ in range(2):
-        training.fit_step()
-        loop.step()
+    training.fit_step()
+    loop.step()
+    assert int(loop.correct) == int(training._tally.top1)
+    training.fit_step()
+    loop.step()
     for own, theirs in zip(training.model.parameters(), loop.model.parameters(), strict=True):
         torch.testing.assert_close(own, theirs, rtol=1e-3, atol=1e-5)  # the order within the batch differs
-    top1 = training._tally.top1
-    assert abs(int(loop.correct) - 8 - int(top1)) <= 8
 
 
-def test_peak_memory_of_each_method_is_its_own(capsys):
+@pytest.mark.slow  # a process a method imports torch anew
+def test_peak_memory_of_each_method_is_its_own():
     options = benchmark.Benchmark(("rmix",), batch_size=8, image_size=16, num_classes=4, device="cpu")
     peaks = benchmark.measure_memory(options)
     assert list(peaks) == ["vanilla", "rmix"]
