@@ -222,7 +222,8 @@ def print_tables(machine: dict[str, Any], rows: dict[str, dict[str, Any]], how: 
     """The figures as two tables: steps, and their parts."""
     title = f"{how}{machine['model']}, batch {machine['batch_size']}, {machine['device']} ({machine['threads']} threads)"
     steps = Table("method", title=title)
-    for column in ("ms a step", "quartiles", "relative to vanilla", "peak MB"):
+    with_peaks = any("peak_memory_mb" in row for row in rows.values())
+    for column in ("ms a step", "quartiles", "relative to vanilla", "peak MB")[: 3 + with_peaks]:
         steps.add_column(column, justify="right")
     parts = Table("ms a step", title=f"{how}parts of a step")
     used = [part for part in PARTS if any(part in row["parts_ms"] for row in rows.values())]
@@ -230,13 +231,9 @@ def print_tables(machine: dict[str, Any], rows: dict[str, dict[str, Any]], how: 
         parts.add_column(part, justify="right")
     for name, row in rows.items():
         low, high = row["spread_ms"]
-        peak = row.get("peak_memory_mb")
-        figures = (
-            f"{row['step_ms']:.1f}",
-            f"{low:.1f} to {high:.1f}",
-            f"{row['ratio']:.3f}",
-            "" if peak is None else f"{peak:.0f}",
-        )
+        figures = [f"{row['step_ms']:.1f}", f"{low:.1f} to {high:.1f}", f"{row['ratio']:.3f}"]
+        if "peak_memory_mb" in row:
+            figures.append(f"{row['peak_memory_mb']:.0f}")
         steps.add_row(name, *figures)
         parts.add_row(name, *(f"{row['parts_ms'][part]:.2f}" if part in row["parts_ms"] else "" for part in used))
     console = Console() if sys.stdout.isatty() else Console(width=120)
