@@ -61,7 +61,7 @@ class Method(Protocol):
         ...
 
 
-def score(mixed: Mixed | Objective, network: Callable[[Tensor], Tensor]) -> Scored:
+def score(mixed: Mixed | Objective, network: nn.Module) -> Scored:
     """Softmax cross-entropy with soft targets of a mixed batch, or the objective's own loss; float32."""
     if isinstance(mixed, Objective):
         return mixed.score(network)

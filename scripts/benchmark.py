@@ -1,14 +1,19 @@
 """Time a training step of each method relative to vanilla, all methods interleaved step by step in one process.
 
 rlmix benchmark --model preactresnet18_w16 --batch-size 100 --json FILE
+rlmix benchmark --methods vanilla handwritten saliency rmix rlmix --memory --profile FILE
 """
 
 import json
+import multiprocessing
 import platform
+import random
 import statistics
-import time
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +21,26 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from stable_baselines3.common.utils import obs_as_tensor
 
-from rlmix.agents.policies import FixedRandomPolicy
-from rlmix.agents.ppo import PPOAgent, PPOConfig
 from rlmix.allocator import keep_freed_memory
 from rlmix.checkpoints import write_atomically
 from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, image_data
-from rlmix.envs.process import MixingProcess
-from rlmix.envs.vector_env import RLMixVectorEnv
-from rlmix.methods import METHODS
-from rlmix.mixing import RMix
 from rlmix.names import check_name
 from rlmix.runs import peak_memory_mb
 from rlmix.scripts.options import parse, read_args
-from rlmix.training import Training
-
-TIMED = ("saliency", "rmix", "rmix-p8", "rlmix", "rmix-dropin", *METHODS)
-"""saliency is the bare pass of vanilla's model; rmix and rmix-p8 run in the environment, rmix-dropin in the plain trainer."""
+from rlmix.scripts.profiler import top_operators
+from rlmix.scripts.timed import PARTS, TIMED, Timed, prepare
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Time a training step of each method relative to vanilla, on random images."""
+    """Time a training step of each method relative to vanilla, and its parts, on random images."""
 
     methods: tuple[str, ...] = ("vanilla", "saliency", "rmix", "rlmix")
-    """What to time; ratios are relative to vanilla, which is always timed."""
+    """What to time; ratios are relative to vanilla, which is always timed. Beside the methods of rlmix train: saliency (the bare pass),
+    rmix-dropin (R-Mix in the plain trainer), rmix-bfloat16, rmix-half and rmix-alternate (R-Mix under that
+    --saliency-mode), handwritten (a plain PyTorch loop over a DataLoader, at its fastest setting)."""
     model: str = "preactresnet18_w16"
     """The classifier."""
     batch_size: int = 100
@@ -52,24 +50,34 @@ class Benchmark:
     num_classes: int = 100
     """Classes."""
     rounds: int = 15
-    """Steps timed of each method."""
+    """Steps timed of each method; a third as many more are timed by part."""
     warmup: int = 3
     """Steps of each method before that."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: str = "auto"
     """auto, float32, bfloat16."""
+    compile: bool = False
+    """Time everything again with torch.compile, in tables of their own."""
+    memory: bool = False
+    """Measure each method's peak memory too, in a fresh process of its own (seconds each): what five steps and the policy's update take
+    beyond the imported libraries. On a GPU that is what PyTorch allocated there, else the process's resident memory. Not on Windows."""
+    profile: Path | None = None
+    """Write each method's top operators here, as text."""
     json: Path | None = None
     """Write the figures here too."""
 
-
-@dataclass(frozen=True)
-class Timed:
-    """A method's step, and parts of it measured apart."""
-
-    step: Callable[[], object]
-    parts: Callable[[], dict[str, float]] = dict
-    """Milliseconds a step of what does not happen in every step (the policy's update), measured when all steps are done."""
+    @property
+    def training(self) -> TrainingConfig:
+        """CIFAR-100's recipe, on this model, batch and device."""
+        return TrainingConfig(
+            data="cifar100",
+            model=self.model,
+            batch_size=self.batch_size,
+            epochs=1000,
+            device=self.device,
+            precision=self.precision,  # type: ignore[arg-type]
+        )
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -78,15 +86,18 @@ def main(args: Sequence[str] | None = None) -> None:
     for name in ("batch_size", "image_size", "rounds", "num_classes"):
         if getattr(options, name) < (2 if name == "num_classes" else 1):
             raise ValueError(f"{name} must be at least {2 if name == 'num_classes' else 1}, got {getattr(options, name)}")
-    config = TrainingConfig(
-        model=options.model,
-        batch_size=options.batch_size,
-        epochs=1000,
-        device=options.device,
-        precision=options.precision,  # type: ignore[arg-type]
-    )
-    figures = measure(config, options.methods, random_data(options), options.rounds, options.warmup)
-    print_table(figures)
+    for name in options.methods:
+        check_name("method", name, TIMED)
+    config, data = options.training, random_data(options)
+    figures = measure(config, options.methods, data, options.rounds, options.warmup, profile=options.profile)
+    for name, peak in (measure_memory(options) if options.memory else {}).items():
+        figures["methods"][name]["peak_memory_mb"] = peak
+    print_tables(figures["machine"], figures["methods"])
+    if options.compile:
+        figures["compiled"] = measure(replace(config, compile=True), options.methods, data, options.rounds, options.warmup)[
+            "methods"
+        ]
+        print_tables(figures["machine"], figures["compiled"], "torch.compile, ")
     if options.json is not None:
         text = json.dumps(figures, indent=2) + "\n"
         write_atomically(options.json, lambda handle: handle.write(text.encode()))
@@ -103,127 +114,133 @@ def random_data(options: Benchmark, num_batches: int = 20) -> ImageData:
 
 
 def measure(
-    config: TrainingConfig, methods: Sequence[str], data: ImageData | None = None, rounds: int = 15, warmup: int = 3
+    config: TrainingConfig,
+    methods: Sequence[str],
+    data: ImageData | None = None,
+    rounds: int = 15,
+    warmup: int = 3,
+    *,
+    parts: bool = True,
+    profile: Path | None = None,
 ) -> dict[str, Any]:
-    """Medians of interleaved steps: vanilla, A, B, vanilla, A, B, ...
+    """Time interleaved steps: one of each in every round, in an order drawn anew, as a step's memory is warm or cold by what ran before.
+
+    Args:
+        config: The classifier's training.
+        methods: What to time beside vanilla, see :data:`rlmix.scripts.timed.TIMED`.
+        data: The data set, where it is loaded already.
+        rounds: Steps timed of each.
+        warmup: Steps of each before that.
+        parts: Time the parts of the step too, in further rounds, so that watching them does not slow down the step's figure.
+        profile: Write each method's top operators to this file.
 
     Returns:
-        ``{"machine": ..., "methods": {name: {"step_ms", "spread_ms", "ratio", "parts_ms"}}}``. ``ratio`` is the median of a method's
-        steps over that of vanilla's; what it does once an epoch (PPO's update) is spread over the epoch's steps.
+        ``{"machine": ..., "methods": {name: {"step_ms", "spread_ms", "ratio", "parts_ms"}}}``. ``step_ms`` is the median step with
+        what a method does once an epoch (PPO's update) spread over the steps, ``spread_ms`` the steps' quartiles. ``ratio`` is the
+        median over the rounds of a method's step over vanilla's of the same round: a machine that changes its speed between rounds
+        changes both. ``parts_ms`` are medians, and add up to about the step and ``logging``, which is in neither step nor ratio:
+        every method has it. handwritten has ``settings_ms`` and ``vanilla_ratio`` too, vanilla's step over its.
     """
     keep_freed_memory()
     for name in methods:
         check_name("method", name, TIMED)
     names = list(dict.fromkeys(("vanilla", *methods)))
     timed = {name: prepare(name, config, data) for name in names}
-    device = Training(config, data).device
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(warmup + rounds):
-        for name in names:
-            _synchronize(device)
-            start = time.perf_counter()
-            timed[name].step()
-            _synchronize(device)
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    parts = {name: timed[name].parts() for name in names}
-    step_ms = {name: 1000 * statistics.median(seconds[name]) + sum(parts[name].values()) for name in names}
+    order = random.Random(0)
+    turns = [{name: timed[name].seconds() for name in order.sample(names, len(names))} for _ in range(warmup + rounds)][warmup:]
+    part_turns = [{name: timed[name].seconds_by_part() for name in names} for _ in range(-(-rounds // 3) * parts)]
+    if profile is not None:
+        text = "\n\n".join(f"{name}\n{top_operators(timed[name].step, timed[name].device)}" for name in names) + "\n"
+        write_atomically(profile, lambda handle: handle.write(text.encode()))
+    rows = {}
+    for name in names:
+        once_ms = timed[name].once_an_epoch()
+        parts_ms = _median_parts([turn[name] for turn in part_turns]) | once_ms | (timed[name].logging() if parts else {})
+        rows[name] = _figures(timed[name], [turn[name] for turn in turns], [turn["vanilla"] for turn in turns], once_ms, parts_ms)
+    return {"machine": _describe_machine(config, timed["vanilla"].device), "methods": rows}
+
+
+def _figures(
+    timed: Timed, seconds: list[float], vanilla: list[float], once_ms: dict[str, float], parts_ms: dict[str, float]
+) -> dict[str, Any]:
+    steps_ms = [1000 * step + sum(once_ms.values()) for step in seconds]
+    ratios = [step / (1000 * base) for step, base in zip(steps_ms, vanilla, strict=True)]
+    low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
+    row = {
+        "step_ms": statistics.median(steps_ms),
+        "spread_ms": [1000 * low, 1000 * high],
+        "ratio": statistics.median(ratios),
+        "parts_ms": {part: parts_ms[part] for part in PARTS if part in parts_ms},
+    }
+    if timed.settings_ms:
+        row |= {"settings_ms": timed.settings_ms, "vanilla_ratio": statistics.median(1 / ratio for ratio in ratios)}
+    return row
+
+
+def _median_parts(turns: list[dict[str, float]]) -> dict[str, float]:
+    return {part: 1000 * statistics.median(turn.get(part, 0.0) for turn in turns) for turn in turns for part in turn}
+
+
+def _describe_machine(config: TrainingConfig, device: torch.device) -> dict[str, Any]:
     return {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "torch": torch.__version__,
-            "model": config.model,
-            "batch_size": config.batch_size,
-            "precision": config.precision,
-            "peak_memory_mb": peak_memory_mb(device),
-        },
-        "methods": {
-            name: {
-                "step_ms": step_ms[name],
-                "spread_ms": [1000 * quartile for quartile in _quartiles(seconds[name])],
-                "ratio": step_ms[name] / step_ms["vanilla"],
-                "parts_ms": parts[name],
-            }
-            for name in names
-        },
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": torch.__version__,
+        "model": config.model,
+        "batch_size": config.batch_size,
+        "precision": config.precision,
+        "peak_memory_mb": peak_memory_mb(device),
     }
 
 
-def prepare(name: str, config: TrainingConfig, data: ImageData | None) -> Timed:
-    """A fresh classifier under method ``name``, ready to step."""
-    if name == "saliency":
-        training = Training(config, data)
-        batch = training.next_batch()
-        return Timed(lambda: training.saliency(batch))
-    if name == "rmix-dropin":
-        training, rmix = Training(config, data), RMix()
-        return Timed(lambda: training.fit_step(rmix))
-    if name in METHODS:
-        training = Training(config, data, method=name)
-        return Timed(training.fit_step)
-    if name == "rlmix":
-        return _prepare_agent(RLMixVectorEnv(config=config, data=data))
-    process = MixingProcess(replace(config, num_patches=(2, 4) if name == "rmix" else (8,)), data)
-    process.reset()
-    policy = FixedRandomPolicy(process.config.num_top_k, seed=0)
-    return Timed(lambda: process.act(policy(process.observe())))
+def measure_memory(options: Benchmark) -> dict[str, float]:
+    """Most memory used by each method, in MB, alone in a fresh process; see ``Benchmark.memory``."""
+    names = list(dict.fromkeys(("vanilla", *options.methods)))
+    # a spawned process begins with its parent's peak, one forked from a bare server does not
+    server = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(1, server, max_tasks_per_child=1) as pool:
+        return dict(zip(names, pool.map(partial(_peak_memory_mb, options), names), strict=True))
 
 
-def _prepare_agent(env: RLMixVectorEnv, rollout_steps: int = 20) -> Timed:
-    """Stable-Baselines3's collecting step, spelled out; its update on a rollout of such steps, divided by them."""
-    agent = PPOAgent(env, PPOConfig(rollout_steps=rollout_steps), seed=0)
-    ppo: Any = agent.ppo
-    vec_env = ppo.env
-    ppo._last_obs = vec_env.reset()
-    buffer, starts = ppo.rollout_buffer, np.zeros(env.num_envs, bool)
-
-    def step() -> None:
-        with torch.no_grad():
-            actions, values, log_probabilities = ppo.policy(obs_as_tensor(ppo._last_obs, ppo.device))
-        chosen = actions.numpy()
-        observation, rewards, _, _ = vec_env.step(chosen)
-        if buffer.full:
-            buffer.reset()
-        buffer.add(ppo._last_obs, chosen[:, None], rewards, starts, values, log_probabilities)
-        ppo._last_obs = observation
-
-    def parts() -> dict[str, float]:
-        while not buffer.full:
-            step()
-        buffer.compute_returns_and_advantage(torch.zeros(env.num_envs), starts)
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            ppo.train()
-            times.append(time.perf_counter() - start)
-        return {"ppo_update": 1000 * statistics.median(times) / agent.rollouts[0]}
-
-    return Timed(step, parts)
+def _peak_memory_mb(options: Benchmark, name: str) -> float:
+    keep_freed_memory()
+    libraries = peak_memory_mb(torch.device("cpu")) or 0.0
+    timed = prepare(name, options.training, random_data(options))
+    for _ in range(5):
+        timed.step()
+    timed.once_an_epoch()
+    peak = peak_memory_mb(timed.device) or 0.0
+    return peak if timed.device.type == "cuda" else peak - libraries
 
 
-def print_table(figures: dict[str, Any]) -> None:
-    """The figures as a table."""
-    machine = figures["machine"]
-    table = Table(title=f"{machine['model']}, batch {machine['batch_size']}, {machine['device']} ({machine['threads']} threads)")
-    for column in ("method", "ms a step", "quartiles", "relative to vanilla", "of it once an epoch"):
-        table.add_column(column, justify="left" if column == "method" else "right")
-    for name, row in figures["methods"].items():
+def print_tables(machine: dict[str, Any], rows: dict[str, dict[str, Any]], how: str = "") -> None:
+    """The figures as two tables: steps, and their parts."""
+    title = f"{how}{machine['model']}, batch {machine['batch_size']}, {machine['device']} ({machine['threads']} threads)"
+    steps = Table("method", title=title)
+    with_peaks = any("peak_memory_mb" in row for row in rows.values())
+    for column in ("ms a step", "quartiles", "relative to vanilla", "peak MB")[: 3 + with_peaks]:
+        steps.add_column(column, justify="right")
+    parts = Table("ms a step", title=f"{how}parts of a step")
+    used = [part for part in PARTS if any(part in row["parts_ms"] for row in rows.values())]
+    for part in used:
+        parts.add_column(part, justify="right")
+    for name, row in rows.items():
         low, high = row["spread_ms"]
-        amortised = ", ".join(f"{part} {value:.2f} ms" for part, value in row["parts_ms"].items())
-        table.add_row(name, f"{row['step_ms']:.1f}", f"{low:.1f} to {high:.1f}", f"{row['ratio']:.3f}", amortised)
-    Console().print(table)
-
-
-def _quartiles(values: list[float]) -> tuple[float, float]:
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (values[0],) * 3
-    return low, high
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        figures = [f"{row['step_ms']:.1f}", f"{low:.1f} to {high:.1f}", f"{row['ratio']:.3f}"]
+        if "peak_memory_mb" in row:
+            figures.append(f"{row['peak_memory_mb']:.0f}")
+        steps.add_row(name, *figures)
+        parts.add_row(name, *(f"{row['parts_ms'][part]:.2f}" if part in row["parts_ms"] else "" for part in used))
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(steps)
+    console.print(parts)
+    if "handwritten" in rows:
+        row = rows["handwritten"]
+        settings = "; ".join(f"{setting}: {step_ms:.1f} ms" for setting, step_ms in row["settings_ms"].items())
+        console.print(
+            f"vanilla / handwritten: {row['vanilla_ratio']:.3f}, at the best of its settings ({settings})", highlight=False
+        )
 
 
 if __name__ == "__main__":

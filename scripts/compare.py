@@ -106,8 +106,10 @@ def compare(options: Compare, *, quiet: bool = False) -> dict[str, Any]:
     plan = {key: plan_run(options.run_options(*key)) for key in pending}
     ratios = _load_timing(options)
     if ratios is None:
-        timing = benchmark.measure(_timing_config(options), options.all_methods, rounds=TIMING_ROUNDS) if options.timing else None
-        ratios = {} if timing is None else timing["methods"]
+        ratios = {}
+        if options.timing:
+            timing = benchmark.measure(_timing_config(options), options.all_methods, rounds=TIMING_ROUNDS, parts=False)
+            ratios = timing["methods"]
     results: dict[str, dict[int, dict[str, Any]]] = {method: {} for method in options.all_methods}
     for (method, seed), run in plan.items():
         results[method][seed] = run if isinstance(run, dict) else train(run, quiet=quiet)
