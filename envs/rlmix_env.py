@@ -52,6 +52,8 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     env = gymnasium.make("rlmix.envs:rlmix/RLMix-v0", config=rlmix.TrainingConfig(data="digits", epochs=5))
     ```
 
+    Stable-Baselines3 takes a ``(B, 8, 8)`` map for an image: give it ``gymnasium.wrappers.FlattenObservation(env)``, or the vector form.
+
     ## Version History
     - v0: initial version
     """

@@ -101,7 +101,8 @@ class Training:
         """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
         self._order = torch.empty(0, dtype=torch.int64)
         self._batches: Iterator[Augmented] | None = None
-        self._moment = Moment(self.epoch, self.batch)
+        self.moment = Moment(self.epoch, self.batch)
+        """Of the batch drawn last."""
         self._tally = self._new_tally()
 
     @property
@@ -141,7 +142,7 @@ class Training:
             self._batches = self.data.train_batches(order, recipe, self._augmentation_generator, self.epoch)
         pixels = next(self._batches)
         self.batch += 1
-        self._moment = Moment(self.epoch, self.batch, pixels.places, pixels.draw)
+        self.moment = Moment(self.epoch, self.batch, pixels.places, pixels.draw)
         images = normalize(pixels.images, self.data.mean, self.data.std)
         if not self.config.channels_last:
             images = images.contiguous()
@@ -150,9 +151,10 @@ class Training:
     def saliency(self, batch: Batch) -> Saliency:
         """Saliency of the batch drawn last, at the training's own precision, or what ``config.saliency_mode`` puts in its place."""
         with self.fabric.autocast():
-            return self._source(self._look, batch.images, batch.labels, self._moment)
+            return self._source(self.saliency_pass, batch.images, batch.labels, self.moment)
 
-    def _look(self, images: Tensor, labels: Tensor) -> Saliency:
+    def saliency_pass(self, images: Tensor, labels: Tensor) -> Saliency:
+        """The exact pass, compiled where the configuration says so."""
         return saliency(self.model, images, labels, self._saliency_forward)
 
     def step(self, mixed: Mixed | Objective, input_gradient: bool = False) -> Tensor | None:

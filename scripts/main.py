@@ -11,6 +11,7 @@ COMMANDS = {
     "compare": "the same training under several methods and seeds, in one table",
     "evaluate": "accuracy, calibration, robustness and localization of a run, or of a bare state_dict",
     "visualize": "the same images under every mix-up method, as a picture",
+    "fidelity": "how near cheaper saliency comes to the exact one",
     "benchmark": "seconds a step of each method relative to vanilla, all interleaved",
 }
 

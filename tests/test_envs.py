@@ -97,6 +97,14 @@ def test_stable_baselines_checks_its_features_without_a_warning(config):
         sb3_check_env(env, warn=True)
 
 
+def test_stable_baselines_checks_the_flattened_form_without_a_warning(config):
+    """Maps of a whole batch have the shape of an image, which its checker takes them for."""
+    env = gymnasium.wrappers.FlattenObservation(single(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sb3_check_env(env, warn=True)
+
+
 def test_single_form_has_the_spaces_of_the_design(config):
     env = single(config)
     assert env.observation_space["saliency"] == gymnasium.spaces.Box(0, 1, (BATCH, 8, 8), np.float32)
