@@ -8,17 +8,16 @@ import pytest
 from jaxtyping import install_import_hook
 
 CHECKED = (
+    "approximations",
     "augmentation",
     "boxes",
     "envs.rewards",
-    "folders",
     "maps",
     "methods",
     "metrics",
     "mixing",
     "models",
     "pictures",
-    "sources",
 )
 CHECKED += ("static_saliency",)
 install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
