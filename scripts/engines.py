@@ -68,12 +68,16 @@ def run_all(runs: Mapping[str, Train], options: EngineOptions, threads: int, qui
         RunsFailedError: If any failed: which, and why.
     """
     failures: dict[str, str] = {}
-    with closing(_choose(runs, options, threads, quiet)) as outcomes:
-        for number, (name, error) in enumerate(outcomes, start=1):
-            if error is not None:
-                failures[name] = error
-            if not quiet and (options.jobs > 1 or options.engine == "ray"):
-                print(f"{number}/{len(runs)} {name}: {error or 'finished'}", flush=True)  # noqa: T201
+    try:
+        with closing(_choose(runs, options, threads, quiet)) as outcomes:
+            for number, (name, error) in enumerate(outcomes, start=1):
+                if error is not None:
+                    failures[name] = error
+                if not quiet and (options.jobs > 1 or options.engine == "ray"):
+                    print(f"{number}/{len(runs)} {name}: {error or 'finished'}", flush=True)  # noqa: T201
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("the same command goes on from what is kept")
+        raise
     if failures:
         what = "; ".join(f"{name}: {error}" for name, error in failures.items())
         raise RunsFailedError(f"{len(failures)} of {len(runs)} runs failed, the others are kept; {what}")
@@ -116,7 +120,7 @@ def _run_here(runs: Mapping[str, Train], threads: int, quiet: bool) -> Outcomes:
 def _run_in_processes(runs: Mapping[str, Train], jobs: int, threads: int) -> Outcomes:
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA or the parent's thread pools
     waiting = list(runs.items())
-    running: dict[Connection, tuple[str, Any]] = {}
+    running: dict[Any, tuple[str, Any]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -127,11 +131,10 @@ def _run_in_processes(runs: Mapping[str, Train], jobs: int, threads: int) -> Out
                     process.start()
                 send.close()
                 running[outcome] = name, process
-            for outcome in wait(list(running)):
-                assert isinstance(outcome, Connection)
-                name, process = running.pop(outcome)
+            for ended in wait(list(running)):
+                name, process = running.pop(ended)
                 try:
-                    error = outcome.recv()
+                    error = ended.recv()
                 except EOFError:
                     process.join()
                     error = f"its process ended with exit code {process.exitcode}"

@@ -85,10 +85,10 @@ def reliability_diagrams(bins: Mapping[str, Sequence[Bins | None]]) -> Figure | 
         return None
     figure, panels = _panels(len(pooled), height=3.1)
     for color, axes, (name, entry) in zip(_colors(), panels, pooled.items(), strict=False):
-        num_bins = len(entry.count)
+        num_bins = len(entry.images)
         edges = np.arange(num_bins) / num_bins
-        width, filled = 1 / num_bins, entry.count > 0
-        axes.bar(edges, entry.count / entry.count.sum(), width, align="edge", color="0.85")
+        width, filled = 1 / num_bins, entry.images > 0
+        axes.bar(edges, entry.images / entry.images.sum(), width, align="edge", color="0.85")
         axes.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle="--")
         axes.plot(entry.confidence[filled], entry.accuracy[filled], color=color, marker=".")
         axes.set(title=name, xlabel="confidence", xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))

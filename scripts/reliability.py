@@ -19,7 +19,7 @@ NUM_BINS = 15
 class Bins(NamedTuple):
     """Of each bin ``(i/M, (i+1)/M]`` of confidence: how many test images, their mean confidence, and the share classified right."""
 
-    count: NDArray[np.int64]
+    images: NDArray[np.int64]
     confidence: NDArray[np.float64]
     accuracy: NDArray[np.float64]
     """Both in [0, 1]; 0 where the bin is empty."""
@@ -62,8 +62,8 @@ def load_reliability(folder: Path) -> Bins | None:
 
 def pool(bins: list[Bins]) -> Bins:
     """The bins of several runs together."""
-    count = np.sum([entry.count for entry in bins], axis=0)
+    count = np.sum([entry.images for entry in bins], axis=0)
     filled = np.maximum(count, 1)
-    confidence = np.sum([entry.count * entry.confidence for entry in bins], axis=0) / filled
-    accuracy = np.sum([entry.count * entry.accuracy for entry in bins], axis=0) / filled
+    confidence = np.sum([entry.images * entry.confidence for entry in bins], axis=0) / filled
+    accuracy = np.sum([entry.images * entry.accuracy for entry in bins], axis=0) / filled
     return Bins(count, confidence, accuracy)
