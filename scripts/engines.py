@@ -131,7 +131,8 @@ def _run_in_processes(runs: Mapping[str, Train], jobs: int, threads: int) -> Out
                     process.start()
                 send.close()
                 running[outcome] = name, process
-            for ended in wait(list(running)):
+            ready: list[Any] = wait(list(running))
+            for ended in ready:
                 name, process = running.pop(ended)
                 try:
                     error = ended.recv()

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix",
     "compare": "the same training under several methods and seeds, in one table",
     "visualize": "the same images under every mix-up method, as a picture",
+    "reproduce": "the experiment behind a table of the paper, at its scale or at a fraction",
     "benchmark": "seconds a step of each method relative to vanilla, all interleaved",
 }
 

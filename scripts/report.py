@@ -36,7 +36,13 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
-def write_report(study: Study, report: dict[str, Any], title: str, introduction: Sequence[str] = ()) -> None:
+def write_report(
+    study: Study,
+    report: dict[str, Any],
+    title: str,
+    introduction: Sequence[str] = (),
+    first: Sequence[tuple[str, tables.Cells]] = (),
+) -> None:
     """Write every file into the study's folder.
 
     Args:
@@ -44,29 +50,37 @@ def write_report(study: Study, report: dict[str, Any], title: str, introduction:
         report: What compare.json holds.
         title: Of report.md and report.html.
         introduction: Paragraphs above the table.
+        first: Captions and cells of tables above the comparison's own; two columns of each are names.
     """
     folders = {arm.name: {seed: study.run(arm, seed).folder for seed in study.seeds} for arm in study.arms}
     curves = {name: {seed: read_metrics(folder) for seed, folder in runs.items()} for name, runs in folders.items()}
     bins = {name: [load_reliability(folder) for folder in runs.values()] for name, runs in folders.items()}
     drawn = plots.draw(curves, bins, study.out / "plots", study.arms[0].options.num_top_k)
     save_json(study.out / "compare.json", report)
-    markdown = tables.as_markdown(report, title, introduction, [path.relative_to(study.out) for path in drawn])
+    markdown = tables.as_markdown(report, title, introduction, first, [path.relative_to(study.out) for path in drawn])
     files = {
         "compare.csv": tables.as_csv(report),
         "report.md": markdown,
-        "report.html": as_html(report, title, introduction, drawn),
+        "report.html": as_html(report, title, introduction, first, drawn),
     }
     for name, text in files.items():
         write_atomically(study.out / name, lambda handle, text=text: handle.write(text.encode()))  # type: ignore[misc]
 
 
-def as_html(report: dict[str, Any], title: str, introduction: Sequence[str], pictures: dict[Path, str]) -> str:
+def as_html(
+    report: dict[str, Any],
+    title: str,
+    introduction: Sequence[str],
+    first: Sequence[tuple[str, tables.Cells]],
+    pictures: dict[Path, str],
+) -> str:
     """report.html: style and pictures are inside, and nothing is fetched.
 
     Args:
         report: What compare.json holds.
         title: The heading.
         introduction: Paragraphs above the table.
+        first: Captions and cells of tables above the comparison's own.
         pictures: Files, and what each shows.
     """
     settings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in report["config"].items())
@@ -83,6 +97,7 @@ def as_html(report: dict[str, Any], title: str, introduction: Sequence[str], pic
 <main>
 <h1>{escape(title)}</h1>
 {_paragraphs(introduction)}
+{"".join(html_table(cells, text, 2) for text, cells in first)}
 {html_table(tables.cells(report), tables.caption(report), tables.num_names(report))}
 {_paragraphs(tables.notes(report), soft=True)}
 <h2>Plots</h2>

@@ -116,9 +116,16 @@ def as_csv(report: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def as_markdown(report: dict[str, Any], title: str, introduction: Sequence[str], pictures: Sequence[Path]) -> str:
-    """report.md; the pictures' paths are relative to it."""
+def as_markdown(
+    report: dict[str, Any],
+    title: str,
+    introduction: Sequence[str],
+    first: Sequence[tuple[str, Cells]],
+    pictures: Sequence[Path],
+) -> str:
+    """report.md; ``first`` are tables above the comparison's own, and the pictures' paths are relative to the file."""
     lines = [f"# {title}", "", *(line for text in introduction for line in (text, ""))]
+    lines += [line for text, table in first for line in (text, "", *markdown_table(table, 2), "")]
     lines += [caption(report), "", *markdown_table(cells(report), num_names(report)), ""]
     lines += [line for note in notes(report) for line in (note, "")]
     lines += [line for picture in pictures for line in (f"![{picture.stem.replace('_', ' ')}]({picture.as_posix()})", "")]
