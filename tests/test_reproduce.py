@@ -2,6 +2,7 @@
 
 import json
 import sys
+from html import unescape
 from types import SimpleNamespace
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_table_at_a_small_scale_says_so_and_shows_the_papers_figures_beside(sm
         config = read_config(tmp_path / "runs" / f"preactresnet18_w16-{arm.label.replace(' ', '-')}-s3")
         assert (config["rule"], config["train_images"], config["epochs"]) == (arm.options["rule"], 32, 1)
     for text in (capsys.readouterr().out, (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()):
-        assert "At scale 0.5: 1 of the paper's 300 epochs on 32 training images of npz." in " ".join(text.split())
+        assert "At scale 0.5: 1 of the paper's 300 epochs on 32 training images of npz." in " ".join(unescape(text).split())
         assert command.UNKNOWN in text  # the paper had no such network
 
 
