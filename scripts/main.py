@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "accuracy, calibration, robustness and localization of a run, or of a bare state_dict",
     "visualize": "the same images under every mix-up method, as a picture",
     "fidelity": "how near cheaper saliency comes to the exact one",
+    "reproduce": "the experiment behind a table of the paper, at its scale or at a fraction",
     "benchmark": "seconds a step of each method relative to vanilla, all interleaved",
 }
 

@@ -1,6 +1,6 @@
-"""Plots of a comparison: learning curves, rewards, and what was chosen."""
+"""Plots of a study: learning curves, accuracy against time, reliability, rewards, and what was chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,73 +8,158 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from rlmix.metrics import ReliabilityBins
+from rlmix.scripts.reliability import pool
 
 Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
-"""Method, seed, and the lines of that run's metrics.jsonl."""
+"""Arm, seed, and the lines of that run's metrics.jsonl."""
+MARKED_EPOCHS = 30
+"""A curve with fewer epochs shows each as a point."""
+PANELS_A_ROW = 4
+WIDE = ("reliability", "top_k")
+"""Plots of several panels."""
 
 
-def draw(curves: Curves, folder: Path, num_top_k: int) -> list[Path]:
-    """Write the plots into ``folder`` and give their paths."""
+def draw(curves: Curves, bins: Mapping[str, Sequence[ReliabilityBins | None]], folder: Path, num_top_k: int) -> dict[Path, str]:
+    """Write the plots into ``folder``; gives each one's path and what it shows."""
     folder.mkdir(parents=True, exist_ok=True)
+    seeds = max(len(runs) for runs in curves.values())
+    band = "; the bands are one standard deviation over the seeds" if seeds > 1 else ""
     figures = {
-        "learning_curves": _curves(curves, "test_top1", "test top-1, %"),
-        "train_loss": _curves(curves, "train_loss", "training loss (of the mixed batches)"),
-        "reward": _curves(curves, "reward_mean", "mean reward"),
-        "top_k": top_k_histograms(curves, num_top_k),
+        "learning_curves": (curves_by_epoch(curves, "test_top1", "test top-1, %"), f"Test top-1 by epoch{band}."),
+        "accuracy_by_time": (accuracy_by_time(curves), "Test top-1 against the time spent training, mean over the seeds."),
+        "train_loss": (
+            curves_by_epoch(curves, "train_loss", "training loss (of the mixed batches)"),
+            f"Training loss by epoch{band}.",
+        ),
+        "reward": (curves_by_epoch(curves, "reward_mean", "mean reward"), f"Mean reward by epoch{band}."),
+        "reliability": (
+            reliability_diagrams(bins),
+            "Reliability: how often a classifier is right by how sure it is, all seeds together. On the diagonal it is calibrated; "
+            "the grey bars show how many test images fall into each bin.",
+        ),
+        "top_k": (top_k_histograms(curves, num_top_k), "How often each top-k value was chosen, epoch by epoch."),
     }
-    written = []
-    for name, figure in figures.items():
+    written = {}
+    for name, (figure, text) in figures.items():
         if figure is not None:
             path = folder / f"{name}.png"
             figure.savefig(path, dpi=110, metadata={"Software": ""})
-            written.append(path)
+            written[path] = text
     return written
 
 
-def _curves(curves: Curves, key: str, label: str) -> Figure | None:
-    """Mean over the seeds by epoch, with a band of one standard deviation; methods without the figure are left out."""
+def curves_by_epoch(curves: Curves, key: str, label: str) -> Figure | None:
+    """Mean over the seeds by epoch, with a band of one standard deviation; arms without the figure are left out."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for index, (method, runs) in enumerate(curves.items()):
-        lines = [[record[key] for record in records] for records in runs.values() if records and key in records[0]]
-        if not lines:
-            continue
-        values = np.array(lines)
+    for color, name, values in _series(curves, key):
         epochs, mean = np.arange(1, values.shape[1] + 1), values.mean(0)
-        (line,) = axes.plot(epochs, mean, label=method, color=f"C{index}", marker="." if len(epochs) < 30 else None)
+        axes.plot(epochs, mean, label=name, color=color, marker=_marker(epochs))
         if len(values) > 1:
             spread = values.std(0, ddof=1)
-            axes.fill_between(epochs, mean - spread, mean + spread, color=line.get_color(), alpha=0.2, linewidth=0)
-    if not axes.lines:
-        return None
+            axes.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend()
+    return _finish(figure, axes)
+
+
+def accuracy_by_time(curves: Curves) -> Figure | None:
+    """Test top-1 against the seconds of training so far, both means over the seeds."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    seconds = {name: values.cumsum(1).mean(0) for _, name, values in _series(curves, "epoch_seconds")}
+    for color, name, values in _series(curves, "test_top1"):
+        axes.plot(seconds[name], values.mean(0), label=name, color=color, marker=_marker(seconds[name]))
+    axes.set(xlabel="training time, s", ylabel="test top-1, %")
+    axes.set_xlim(left=0)
+    return _finish(figure, axes)
+
+
+def reliability_diagrams(bins: Mapping[str, Sequence[ReliabilityBins | None]]) -> Figure | None:
+    """A diagram an arm (Guo et al. 2017, Figure 1): the bins of all its seeds pooled."""
+    found = {name: [entry for entry in entries if entry is not None] for name, entries in bins.items()}
+    pooled = {name: pool(entries) for name, entries in found.items() if entries}
+    if not pooled:
+        return None
+    figure, panels = _panels(len(pooled), height=3.1)
+    for color, axes, (name, entry) in zip(_colors(), panels, pooled.items(), strict=False):
+        images = entry.num_images.numpy()
+        edges, width = np.arange(len(images)) / len(images), 1 / len(images)
+        axes.bar(edges, images / images.sum(), width, align="edge", color="0.85")
+        axes.plot([0, 1], [0, 1], color="0.4", linewidth=1, linestyle="--")
+        filled = images > 0
+        means = [sums.numpy()[filled] / images[filled] for sums in (entry.confidence, entry.correct)]
+        axes.plot(*means, color=color, marker=".")
+        axes.set(title=name, xlabel="confidence", xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
+        axes.title.set_fontsize(10)
+    for axes in panels[::PANELS_A_ROW]:
+        axes.set_ylabel("accuracy; share of images")
     return figure
 
 
 def top_k_histograms(curves: Curves, num_top_k: int) -> Figure | None:
-    """How often each top-k value was chosen, epoch by epoch: a picture a method, summed over the seeds."""
+    """How often each top-k value was chosen, epoch by epoch: a picture an arm, summed over the seeds."""
     shares = {}
-    for method, runs in curves.items():
+    for name, runs in curves.items():
         counts = [[record["top_k_counts"] for record in records] for records in runs.values() if "top_k_counts" in records[0]]
-        if counts:
+        if counts and len(counts[0][0]) == num_top_k:
             total = np.array(counts, float).sum(0)  # (epoch, value)
-            shares[method] = total / total.sum(1, keepdims=True)
+            shares[name] = total / total.sum(1, keepdims=True)
     if not shares:
         return None
     top = max(share.max() for share in shares.values())
-    figure = Figure(figsize=(1.5 + 3.2 * len(shares), 3.6), layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
+    figure, panels = _panels(len(shares), height=3.4)
     image = None
-    for axes, (method, share) in zip(panels, shares.items(), strict=True):
+    for axes, (name, share) in zip(panels, shares.items(), strict=True):
         extent = (0.5, len(share) + 0.5, -0.5, num_top_k - 0.5)
         image = axes.imshow(share.T, origin="lower", aspect="auto", vmin=0, vmax=top, cmap="viridis", extent=extent)
-        axes.set(title=method, xlabel="epoch")
+        axes.set(title=name, xlabel="epoch")
+        axes.title.set_fontsize(10)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_yticks(range(num_top_k), [f"{value:.2f}" for value in np.linspace(0, 0.99, num_top_k)])
-    panels[0].set_ylabel("top-k value")
+    for axes in panels[::PANELS_A_ROW]:
+        axes.set_ylabel("top-k value")
     if image is not None:
-        figure.colorbar(image, ax=list(panels), label="share of the images")
+        figure.colorbar(image, ax=panels, label="share of the images")
+    return figure
+
+
+def _series(curves: Curves, key: str) -> Iterator[tuple[str, str, NDArray[np.float64]]]:
+    """Colour, name and values (seed, epoch) of each arm that has the figure; an arm has one colour in all plots."""
+    for color, (name, runs) in zip(_colors(), curves.items(), strict=False):
+        lines = [[record[key] for record in records] for records in runs.values() if records and key in records[0]]
+        if lines:
+            yield color, name, np.array(lines)
+
+
+def _colors() -> Iterator[str]:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    for index in range(1000):
+        yield to_hex(colormaps["tab20"](index % 10 * 2 + index // 10 % 2))
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    columns = min(count, PANELS_A_ROW)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(1.2 + 2.9 * columns, height * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten().tolist()
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, panels[:count]
+
+
+def _marker(values: NDArray[Any]) -> str | None:
+    return "." if len(values) < MARKED_EPOCHS else None
+
+
+def _finish(figure: Figure, axes: Axes) -> Figure | None:
+    if not axes.lines:
+        return None
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", ncols=1 if len(axes.lines) < 7 else 2)
     return figure

@@ -1,105 +1,217 @@
-"""Show the same images under every mix-up method.
+"""Show how images are mixed: by a run's classifier and policy, on its data or on a folder of pictures; or by every method.
 
+rlmix visualize DIR
+rlmix visualize DIR --images FOLDER
+rlmix visualize --weights STATE_DICT.pt --model preactresnet18 --images FOLDER
 rlmix visualize --methods all --out methods.png
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from rlmix.agents.features import policy_features
 from rlmix.allocator import keep_freed_memory
+from rlmix.augmentation import denormalize, normalize
+from rlmix.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.config import TrainingConfig
-from rlmix.envs.process import MixingProcess
-from rlmix.methods import METHODS
-from rlmix.mixing import Mixed, RMix
+from rlmix.envs.rewards import AGENT_PATCHES
+from rlmix.maps import Saliency, patch_saliency, saliency
+from rlmix.metrics import evaluating
+from rlmix.mixing import sample_pairing, sample_top_k, top_k_values
+from rlmix.models import build_model
 from rlmix.names import check_name
-from rlmix.objective import Method, Objective
+from rlmix.scripts import gallery
+from rlmix.scripts.mixing_steps import MixedBatch, draw_pairs, draw_steps, mix_batch
 from rlmix.scripts.options import parse, read_args
-from rlmix.training import Batch, Training, build_method
-
-DROP_INS = {"rmix": RMix(num_patches=(2, 4)), "rmix-p8": RMix(num_patches=(8,))}
-SHOWN = ("vanilla", *DROP_INS, *(name for name in METHODS if name != "vanilla"))
+from rlmix.scripts.picture_folder import read_pictures
+from rlmix.scripts.saved_run import read_options
+from rlmix.scripts.train import Task, Train
+from rlmix.seeding import derive, stream
 
 
 @dataclass(frozen=True)
 class Visualize(TrainingConfig):
-    """Show the same images under mix-up methods, with the saliency of a classifier that trains a little first."""
+    """Show how images are mixed. With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper).
+    Without one: the same images under every method, with the saliency of a classifier that trains a little first."""
 
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """A run's folder: its newest classifier and its policy mix its own training images."""
+    images: Path | None = None
+    """A folder of pictures, mixed instead of the run's data."""
+    weights: Path | None = None
+    """With --images and --model: a file with that classifier's state_dict, instead of a run; R-Mix's random choice mixes."""
+    size: int = 32
+    """Pixels a side that --weights' classifier takes."""
+    skip_corrupt: bool = False
+    """Leave out pictures that cannot be read."""
     methods: tuple[str, ...] = ("all",)
-    """Methods, or all."""
+    """Without a run: methods, or all."""
     epochs: int | None = 3
-    """Epochs of vanilla training before the picture, so that there is something salient."""
+    """Without a run: epochs of vanilla training before the picture, so that there is something salient."""
     num_images: int = 8
     """Images shown; each batch is mixed as a whole."""
-    out: Path = Path("methods.png")
-    """The picture."""
+    out: Path | None = None
+    """Where figure2.png and figure4.png go, the run's folder where not given; without a run the picture, methods.png."""
+
+
+class Clean(NamedTuple):
+    """What is mixed, and by whom."""
+
+    images: Tensor
+    """Normalised (batch, channel, height, width)."""
+    labels: Tensor
+    """(batch,)"""
+    seen: Saliency
+    mean: Tensor
+    std: Tensor
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Parse, train a little, draw."""
+    """Parse and draw."""
     options = parse(Visualize, "visualize", read_args(args))
-    names = SHOWN if options.methods == ("all",) else options.methods
-    for name in names:
-        check_name("method", name, SHOWN)
     if not options.num_images >= 1:
         raise ValueError(f"num_images must be at least 1, got {options.num_images}")
     keep_freed_memory()
-    config = TrainingConfig(**{name: getattr(options, name) for name in TrainingConfig.__dataclass_fields__}).resolved()
-    training = Training(config, MixingProcess(config).data)
-    while not training.finished:
-        training.fit_epoch()
-    figure = draw(training, training.next_batch(), names, options.num_images, options.seed)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out, dpi=110, metadata={"Software": ""})
+    if options.run is not None:
+        draw_run(options, options.run)
+    elif options.weights is not None:
+        draw_weights(options, options.weights)
+    elif options.images is not None:
+        raise ValueError(f"images must come with a run's folder or --weights, which says what is salient, got {options.images}")
+    else:
+        names = gallery.SHOWN if options.methods == ("all",) else options.methods
+        for name in names:
+            check_name("method", name, gallery.SHOWN)
+        config = TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)}).resolved()
+        _save(gallery.draw_methods(config, names, options.num_images), options.out or Path("methods.png"))
 
 
-def draw(training: Training, batch: Batch, names: Sequence[str], num_images: int, seed: int) -> Figure:
-    """A row a method: what it makes of the first images of the batch, from the same random seed; below each the target's largest shares."""
-    num_images = min(num_images, len(batch.labels))
-    figure = Figure(figsize=(1.1 * num_images + 1.4, 1.35 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), num_images, squeeze=False)
-    for name, row in zip(names, panels, strict=True):
-        mixed = apply(training, batch, name, seed)
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-        for index, axes in enumerate(row):
-            axes.set(xticks=[], yticks=[])
-            axes.set_xlabel(shares(mixed.targets[index]), fontsize=6, labelpad=1)
-            if mixed.images is None:
-                axes.text(0.5, 0.5, "features\nmixed", ha="center", va="center", fontsize=7)
-            else:
-                axes.imshow(pixels(training, mixed, index))
-    return figure
+def draw_run(options: Visualize, folder: Path) -> None:
+    """Figures 2 and 4 of a run, as files and into its TensorBoard events."""
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    run = read_options(folder).resolved()
+    checkpoints = list_checkpoints(folder / "checkpoints")
+    if not checkpoints:
+        raise FileNotFoundError(f"{folder} must hold a checkpoint, and has none")
+    task, state = Task(run), load_checkpoint(checkpoints[-1])
+    try:
+        task.load_state_dict(state)
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"{checkpoints[-1]} must hold a {run.model}: {str(error).splitlines()[-1].strip()}") from error
+    training, data = task.training, task.training.data
+    if options.images is None:
+        batch = training.next_batch()
+        clean = Clean(*batch, training.saliency(batch), data.mean, data.std)
+    else:
+        clean = look_at(training.model, options.images, data.image_size, (data.mean, data.std), options)
+    generator = stream(options.seed, "visualize")
+    top_k = choose(task, clean.seen, generator)
+    written = save_figures(mix_clean(clean, top_k, run, generator), clean, options, options.out or folder)
+    with SummaryWriter(str(folder)) as writer:
+        for name, figure in written.items():
+            writer.add_image(f"visualize/{name}", as_pixels(figure), int(state["epoch"]), dataformats="HWC")
 
 
-def apply(training: Training, batch: Batch, name: str, seed: int) -> Mixed | Objective:
-    """The batch under the method ``name``, drawn from ``seed``."""
-    method: Method = (
-        DROP_INS[name]
-        if name in DROP_INS
-        else build_method(name, training.config, training.model, training.data, training.num_steps)
-    )
-    if isinstance(method, torch.nn.Module):
-        method.to(training.device)
-    generator = torch.Generator().manual_seed(seed)
-    with training.fabric.autocast():
-        return method(training.model, *batch, num_classes=training.data.num_classes, generator=generator)
+def draw_weights(options: Visualize, path: Path) -> None:
+    """Figures 2 and 4 of a bare classifier on a folder of pictures."""
+    if options.images is None or options.model is None:
+        raise ValueError("weights must come with --model and --images, which they are for")
+    state = load_checkpoint(path)
+    state = state.get("state_dict", state)
+    rows = [len(value) for value in state.values() if isinstance(value, Tensor) and value.ndim == 2]
+    if not rows:
+        raise ValueError(f"{path} must hold a classifier's state_dict, and has no linear layer")
+    model = build_model(options.model, rows[-1])
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} must hold a {options.model}: {str(error).splitlines()[-1].strip()}") from error
+    clean = look_at(model, options.images, (options.size, options.size), None, options)
+    generator = stream(options.seed, "visualize")
+    top_k = sample_top_k(len(clean.images), options.num_top_k, generator)
+    run = Train(method="rmix", num_patches=options.num_patches, alpha=options.alpha, rule=options.rule).resolved()
+    save_figures(mix_clean(clean, top_k, run, generator), clean, options, options.out or options.images)
 
 
-def pixels(training: Training, mixed: Mixed | Objective, index: int) -> NDArray[np.uint8]:
-    """One image (H, W, 3) as bytes."""
-    assert mixed.images is not None
-    return training.to_pixels(mixed.images[index : index + 1])[0, ..., :3].cpu().numpy()
+def look_at(
+    model: nn.Module, folder: Path, size: tuple[int, int], statistics: tuple[Tensor, Tensor] | None, options: Visualize
+) -> Clean:
+    """Pictures of a folder, labelled by the classifier itself; in eval mode, as so few make no batch to normalise by."""
+    device = next(model.parameters()).device
+    pixels = read_pictures(folder, size, options.num_images, options.skip_corrupt).to(device)
+    if statistics is None:
+        values = pixels.float().div(255)
+        statistics = values.mean((0, 1, 2)), values.std((0, 1, 2)).clamp(min=1e-3)
+    images = normalize(pixels, *statistics)
+    with evaluating(model):
+        with torch.no_grad():
+            labels = model(images).argmax(1)
+        seen = saliency(model, images, labels)
+    return Clean(images, labels, seen, *statistics)
 
 
-def shares(target: torch.Tensor) -> str:
-    """The classes of a target with more than 1 %, largest first."""
-    found = sorted(((float(share), label) for label, share in enumerate(target.tolist()) if share > 0.01), reverse=True)
-    return "  ".join(f"{label}: {share:.2f}" for share, label in found[:3])
+def choose(task: Task, seen: Saliency, generator: torch.Generator) -> Tensor:
+    """Each image's top-k value as the run's policy draws it; R-Mix's random choice for a run without one."""
+    count, run = len(seen.logits), task.options
+    if run.top_k is not None:
+        return torch.full((count,), run.top_k)
+    if task.agent is None:
+        return sample_top_k(count, run.num_top_k, generator)
+    patches = patch_saliency(seen.map, AGENT_PATCHES)
+    features = policy_features({"saliency": patches.cpu().numpy(), "logits": seen.logits.float().cpu().numpy()})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(run.seed, "visualize"))
+        if run.granularity == "batch":  # one decision for a batch of fixed size, image by image through the same layers
+            size = run.training.recipe.batch_size
+            row = np.resize(features, (size, features.shape[1])).reshape(1, -1)
+            action = task.agent.ppo.predict(row)[0][0][:count]
+        else:
+            action = task.agent.ppo.predict(features)[0]
+    return top_k_values(run.num_top_k)[torch.from_numpy(np.asarray(action)).long()]
+
+
+def mix_clean(clean: Clean, top_k: Tensor, run: Train, generator: torch.Generator) -> MixedBatch:
+    """Draw partners, lam and num_patches, and mix."""
+    device, alpha = clean.images.device, 1.0 if run.alpha is None else run.alpha
+    pairing = sample_pairing(len(clean.images), run.num_patches or (AGENT_PATCHES,), alpha, generator)
+    pairing = pairing._replace(partner=pairing.partner.to(device))
+    num_classes = clean.seen.logits.shape[1]
+    return mix_batch(clean.images, clean.labels, clean.seen.map, pairing, top_k.to(device), run.rule, num_classes)
+
+
+def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Path) -> dict[str, Figure]:
+    """figure2.png and figure4.png in ``folder``."""
+    count = min(options.num_images, len(clean.images))
+    pixels = denormalize(batch.images, clean.mean, clean.std)[..., :3].cpu().numpy()
+    mixed = denormalize(batch.mixed[:count], clean.mean, clean.std)[..., :3].cpu().numpy()
+    names = [f"class {label}" for label in range(batch.targets.shape[1])]
+    figures = {"figure2": draw_steps(batch, pixels, mixed, names), "figure4": draw_pairs(batch, pixels, mixed, names)}
+    for name, figure in figures.items():
+        _save(figure, folder / f"{name}.png")
+    return figures
+
+
+def as_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """A figure as (height, width, 3) bytes."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": ""})
 
 
 if __name__ == "__main__":

@@ -1,22 +1,39 @@
 """rlmix compare: statistics against SciPy's own, what is written, and what is not trained twice."""
 
+import base64
 import csv
+import itertools
 import json
 import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 from toys import write_npz
 
+from rlmix.checkpoints import list_checkpoints
 from rlmix.comparison import paired_difference, summarize
+from rlmix.metrics import reliability_bins
+from rlmix.models import MODELS
+from rlmix.models.preactresnet import PreActResNet
 from rlmix.runs import read_metrics
 from rlmix.scripts import compare as command
+from rlmix.scripts import engines, study
 from rlmix.scripts.main import main as rlmix_main
+from rlmix.scripts.reliability import load_reliability, pool
 
+PLOTS = ("learning_curves", "accuracy_by_time", "train_loss", "reward", "reliability", "top_k")
 numbers = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=6)
 
 
@@ -32,11 +49,19 @@ def test_paired_difference_is_that_of_scipys_paired_t_test(pairs):
 
 
 def test_summary_and_difference_of_literal_values():
-    assert summarize({0: 1.0, 1: 3.0}) == (2.0, math.sqrt(2))
+    assert summarize({0: 1.0, 1: 3.0}) == (2.0, math.sqrt(2), 1.0, 3.0)  # two seeds: the interval is their range
+    assert summarize({0: 1.0, 1: 2.0, 2: 6.0})[2:] == (1.0, 6.0)  # 1/27 of the resamples are the smallest alone, more than 2.5 %
+    assert math.isnan(summarize({0: 1.0}).low)
     assert paired_difference({0: 5.0, 1: 9.0}, {1: 1.0, 2: 7.0})[0] == 8.0  # seed 1 alone is shared
     assert math.isnan(paired_difference({0: 5.0}, {0: 4.0}).low)
     with pytest.raises(ValueError, match="must share seeds"):
         paired_difference({0: 1.0}, {1: 1.0})
+
+
+def test_the_interval_is_that_of_every_resample():
+    values = [60.0, 61.5, 61.0, 64.0, 59.0]
+    means = [np.mean(draw) for draw in itertools.product(values, repeat=5)]  # all 3125, equally likely
+    assert summarize(dict(enumerate(values)))[2:] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.11)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +95,8 @@ def test_the_table_is_that_of_the_runs(folder):
             base = [results["rmix", seed]["top1"] for seed in (0, 1)]
             assert row["top1"]["difference"]["mean"] == pytest.approx(np.mean(top1) - np.mean(base))
         assert row["step_ratio"] > 0
+        assert row["top1"]["low"] == min(top1)
+        assert row["top1"]["high"] == max(top1)
     assert report["methods"]["vanilla"]["step_ratio"] == 1
     assert "reward_mean" not in report["methods"]["vanilla"]
     with open(folder / "compare.csv", newline="") as handle:
@@ -79,7 +106,7 @@ def test_the_table_is_that_of_the_runs(folder):
         assert float(line["top1"]) == results[line["method"], int(line["seed"])]["top1"]
     text = (folder / "report.md").read_text()
     assert all(f"| {method} |" in text for method in report["methods"])
-    for name in ("learning_curves", "reward", "top_k", "train_loss"):
+    for name in PLOTS:
         assert f"plots/{name}.png" in text
         assert min(Image.open(folder / "plots" / f"{name}.png").size) > 200
 
@@ -90,18 +117,159 @@ def test_who_decides_is_the_only_difference_from_the_control(folder):
     assert [a for a, b in zip(*configs, strict=True) if a != b] == ["method: rlmix"]
 
 
+def test_the_html_report_needs_nothing_beside_it(folder):
+    class Reader(HTMLParser):
+        found = ()
+
+        def handle_starttag(self, tag, attributes):
+            self.found = (*self.found, (tag, dict(attributes)))
+
+    reader, text = Reader(), (folder / "report.html").read_text()
+    reader.feed(text)
+    images = [attributes for tag, attributes in reader.found if tag == "img"]
+    assert len(images) == len(PLOTS)
+    for image, name in zip(images, PLOTS, strict=True):
+        kind, _, data = image["src"].partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data) == (folder / "plots" / f"{name}.png").read_bytes()
+        assert image["alt"]
+    for _, attributes in reader.found:
+        for link in ("src", "href"):
+            assert attributes.get(link, "data:").startswith("data:")
+    assert not re.search(r"https?://|url\(|@import", text)
+    assert not any(tag == "script" for tag, _ in reader.found)
+
+
+def test_reliability_has_the_gap_of_the_calibration_error(folder):
+    for run in (folder / "runs").iterdir():
+        bins = load_reliability(run)
+        assert bins.num_images.sum() == 40
+        gap = 100 * np.abs(bins.correct.numpy() - bins.confidence.numpy()).sum() / 40
+        assert gap == pytest.approx(json.loads((run / "result.json").read_text())["ece"], abs=1e-4)
+
+
+def test_bins_pooled_over_runs_are_those_of_all_their_images():
+    probabilities = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1], [1.0, 0.0]])
+    bins = reliability_bins(probabilities, torch.tensor([0, 1, 1, 0]), num_bins=2)
+    assert bins.num_images.tolist() == [1, 3]  # a half belongs to the lower bin
+    assert bins.confidence.tolist() == pytest.approx([0.5, 0.8 + 0.9 + 1.0])
+    assert bins.correct.tolist() == [1, 2]
+    parts = [reliability_bins(probabilities[part], torch.tensor([0, 1, 1, 0])[part], num_bins=2) for part in ([0, 3], [1, 2])]
+    assert all(torch.equal(*sums) for sums in zip(pool(parts), bins, strict=True))
+
+
 def test_a_finished_comparison_is_not_trained_again_and_a_half_finished_one_goes_on(folder, options, monkeypatch):
     before = json.loads((folder / "compare.json").read_text())
     (folder / "runs" / "rmix-s1" / "result.json").unlink()
     trained = []
-    train = command.train
-    monkeypatch.setattr(command, "train", lambda run, quiet: trained.append(run.folder.name) or train(run, quiet=quiet))
-    monkeypatch.setattr(command.benchmark, "measure", lambda *args, **kwargs: pytest.fail("timed again"))
+    train = engines.train
+    monkeypatch.setattr(engines, "train", lambda run, quiet: trained.append(run.folder.name) or train(run, quiet=quiet))
+    monkeypatch.setattr(study.benchmark, "measure", lambda *args, **kwargs: pytest.fail("timed again"))
     command.main(options)
     assert trained == ["rmix-s1"]
-    after = json.loads((folder / "compare.json").read_text())
-    assert after["methods"]["rmix"]["top1"] == before["methods"]["rmix"]["top1"]
+    assert json.loads((folder / "compare.json").read_text()) == before
     assert len(read_metrics(folder / "runs" / "rmix-s1")) == 2
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {name: without_times(entry) for name, entry in value.items() if "seconds" not in name and "step_" not in name}
+    return value
+
+
+def small(options, tmp_path, *more):
+    """Two runs of a comparison like ``options``; its compare.json, times aside."""
+    args = [
+        *options,
+        "--methods",
+        "vanilla",
+        "rmix",
+        "--seeds",
+        "1",
+        "--threads",
+        "1",
+        "--no-timing",
+        *more,
+        "--out",
+        str(tmp_path),
+    ]
+    command.main(args)
+    return without_times(json.loads((tmp_path / "compare.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def in_process(options, tmp_path_factory):
+    return small(options, tmp_path_factory.mktemp("here"))
+
+
+def test_runs_at_once_give_the_same_to_the_bit(options, in_process, tmp_path, capsys):
+    assert small(options, tmp_path, "--jobs", "2") == in_process
+    assert {"1/2", "2/2"} <= set(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_to_the_bit(options, in_process, tmp_path):
+    pytest.importorskip("ray")
+    assert small(options, tmp_path, "--engine", "ray") == in_process
+
+
+def test_a_failed_run_is_named_and_does_not_stop_the_others(options, tmp_path, capsys, monkeypatch):
+    train = engines.train
+
+    def diverge(run, quiet):
+        if run.method == "vanilla":
+            raise FloatingPointError("the loss is nan in epoch 1")
+        return train(run, quiet=quiet)
+
+    monkeypatch.setattr(engines, "train", diverge)
+    args = [*options, "--methods", "vanilla", "rmix", "--seeds", "1", "--no-timing", "--out", str(tmp_path)]
+    assert "1 of 2 runs failed, the others are kept; vanilla-s1: the loss is nan in epoch 1" in refused(capsys, args)
+    assert (tmp_path / "runs" / "rmix-s1" / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_every_run_and_what_is_done_is_kept(options, tmp_path):
+    """A comparison of two processes, interrupted after an epoch or two of each."""
+    command_line = [
+        sys.executable,
+        "-m",
+        "rlmix.scripts.main",
+        "compare",
+        *options,
+        "--methods",
+        "vanilla",
+        "rmix",
+        "--seeds",
+        "1",
+    ]
+    command_line += ["--no-timing", "--jobs", "2", "--threads", "1", "--epochs", "2000", "--out", str(tmp_path)]
+    process = subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    logs = [tmp_path / "runs" / name / "metrics.jsonl" for name in ("vanilla-s1", "rmix-s1")]
+    while not all(log.exists() and log.read_text().count("\n") > 1 for log in logs):
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert "interrupted" in process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    sizes = [log.stat().st_size for log in logs]
+    time.sleep(2)
+    assert [log.stat().st_size for log in logs] == sizes  # nobody goes on training
+    for log in logs:
+        assert len(list_checkpoints(log.parent / "checkpoints")) == 2
+        assert not list(log.parent.rglob("*.tmp"))
+
+
+def test_models_share_a_table_and_each_has_its_own_baseline(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(MODELS, "narrow", partial(PreActResNet, (1, 1, 1, 1), width=8))
+    args = [*options, "--methods", "vanilla", "cutmix", "--models", "narrow", "preactresnet18_w16", "--baseline", "vanilla"]
+    command.main([*args, "--epochs", "1", "--seeds", "1", "--no-timing", "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "compare.json").read_text())
+    names = ["narrow-vanilla", "narrow-cutmix", "preactresnet18_w16-vanilla", "preactresnet18_w16-cutmix"]
+    assert list(report["methods"]) == names
+    for base, name in (names[:2], names[2:]):
+        row = report["methods"][name]
+        assert row["top1"]["difference"]["mean"] == row["top1"]["mean"] - report["methods"][base]["top1"]["mean"]
+    assert "| preactresnet18_w16 | cutmix |" in (tmp_path / "report.md").read_text()
 
 
 def refused(capsys, args):
@@ -116,5 +284,9 @@ def test_bad_input_is_one_line(folder, options, capsys, tmp_path):
     assert "method must be one of rlmix, rmix" in refused(capsys, ["--methods", "rmixx", "--out", str(tmp_path / "x")])
     assert "baseline must be one of the methods" in refused(capsys, ["--methods", "vanilla", "--out", str(tmp_path / "x")])
     assert "seeds must differ, got (1, 1)" in refused(capsys, ["--seeds", "1", "1", "--out", str(tmp_path / "x")])
-    assert "holds a run with other options (alpha)" in refused(capsys, [*options, "--alpha", "0.5"])
+    assert "holds a run with other options: alpha None is not 0.5" in refused(capsys, [*options, "--alpha", "0.5"])
+    assert "models must differ, got ('a', 'a')" in refused(capsys, ["--models", "a", "a", "--out", str(tmp_path / "x")])
+    assert "model must be one of" in refused(capsys, ["--models", "resnet", "--out", str(tmp_path / "x")])
+    assert "jobs must be at least 1, got 0" in refused(capsys, ["--jobs", "0", "--out", str(tmp_path / "x")])
+    assert "holds a comparison with other settings: threads" in refused(capsys, [*options, "--threads", "99"])
     assert not (tmp_path / "x").exists()

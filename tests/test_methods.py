@@ -11,7 +11,7 @@ import rlmix
 from rlmix.methods import METHODS, Setting
 from rlmix.mixing import Mixed
 from rlmix.objective import score
-from rlmix.scripts import visualize
+from rlmix.scripts import gallery, visualize
 from rlmix.training import Training
 
 SETTING = Setting(torch.nn.Identity(), (31, 31), torch.zeros(3), torch.ones(3), "npz", 10, None, 0)
@@ -77,7 +77,7 @@ def test_methods_that_need_stages_name_those_a_network_has(tiny_config):
 def test_the_picture_shows_every_method(tmp_path):
     path = tmp_path / "methods.png"
     visualize.main(["--train-images", "64", "--batch-size", "16", "--epochs", "1", "--num-images", "4", "--out", str(path)])
-    assert Image.open(path).size[1] > 100 * len(visualize.SHOWN)
+    assert Image.open(path).size[1] > 100 * len(gallery.SHOWN)
 
 
 def test_alpha_reaches_the_method(tiny_config):

@@ -1,0 +1,36 @@
+"""The bins of a run's reliability diagram, kept in the run's folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from rlmix.checkpoints import list_checkpoints, write_atomically
+from rlmix.metrics import ReliabilityBins, reliability_bins
+from rlmix.scripts.saved_run import load_run
+
+FILE = "reliability.json"
+
+
+def save_reliability(folder: Path) -> None:
+    """Write the bins of the run in ``folder``, by its newest checkpoint and its test images."""
+    training = load_run(folder).training
+    bins = reliability_bins(training.predict().softmax(1), training.data.labels("test"))
+    text = json.dumps({name: values.tolist() for name, values in bins._asdict().items()}) + "\n"
+    write_atomically(folder / FILE, lambda handle: handle.write(text.encode()))
+
+
+def load_reliability(folder: Path) -> ReliabilityBins | None:
+    """The bins of a finished run, computed where that was not done yet; None where its checkpoints are gone."""
+    if not (folder / FILE).exists():
+        if not list_checkpoints(folder / "checkpoints"):
+            return None
+        save_reliability(folder)
+    sums = json.loads((folder / FILE).read_text())
+    return ReliabilityBins(*(torch.tensor(sums[name], dtype=torch.float64) for name in ReliabilityBins._fields))
+
+
+def pool(bins: Sequence[ReliabilityBins]) -> ReliabilityBins:
+    """The bins of several runs together."""
+    return ReliabilityBins(*(torch.stack(sums).sum(0) for sums in zip(*bins, strict=True)))

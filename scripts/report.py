@@ -1,0 +1,145 @@
+"""A study's files: compare.json, compare.csv, report.md, plots/*.png, and report.html, which needs nothing beside it."""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rlmix.checkpoints import write_atomically
+from rlmix.runs import read_metrics
+from rlmix.scripts import plots, tables
+from rlmix.scripts.reliability import load_reliability
+from rlmix.scripts.study import Study, save_json
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #ffffff; --band: #f3f5f7; --line: #d0d7de; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --soft: #9da7b1; --paper: #0f1419; --band: #1a2129; --line: #3a434d; }
+}
+body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
+h1 { font-size: 1.7rem; margin: 0 0 .25rem; } h2 { font-size: 1.2rem; margin: 2.25rem 0 .75rem; }
+p { max-width: 62rem; margin: .5rem 0; } .soft { color: var(--soft); }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
+caption { text-align: left; color: var(--soft); padding-bottom: .5rem; }
+th, td { padding: .4rem .7rem; text-align: right; vertical-align: top; white-space: nowrap; border-bottom: 1px solid var(--line); }
+thead th { vertical-align: bottom; white-space: normal; } tbody th, .name { text-align: left; }
+tbody tr:nth-child(odd) { background: var(--band); }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1.25rem; }
+figure { margin: 0; min-width: 0; } figure.wide { grid-column: 1 / -1; }
+img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: .4rem; }
+figcaption { color: var(--soft); font-size: .9rem; margin-top: .35rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.25rem; font-size: .9rem; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+"""
+
+
+def write_report(
+    study: Study,
+    report: dict[str, Any],
+    title: str,
+    introduction: Sequence[str] = (),
+    first: Sequence[tuple[str, tables.Cells]] = (),
+) -> None:
+    """Write every file into the study's folder.
+
+    Args:
+        study: Whose runs are finished.
+        report: What compare.json holds.
+        title: Of report.md and report.html.
+        introduction: Paragraphs above the table.
+        first: Captions and cells of tables above the comparison's own; two columns of each are names.
+    """
+    folders = {arm.name: {seed: study.run(arm, seed).folder for seed in study.seeds} for arm in study.arms}
+    curves = {name: {seed: read_metrics(folder) for seed, folder in runs.items()} for name, runs in folders.items()}
+    bins = {name: [load_reliability(folder) for folder in runs.values()] for name, runs in folders.items()}
+    drawn = plots.draw(curves, bins, study.out / "plots", study.arms[0].options.num_top_k)
+    save_json(study.out / "compare.json", report)
+    markdown = tables.as_markdown(report, title, introduction, first, [path.relative_to(study.out) for path in drawn])
+    files = {
+        "compare.csv": tables.as_csv(report),
+        "report.md": markdown,
+        "report.html": as_html(report, title, introduction, first, drawn),
+    }
+    for name, text in files.items():
+        write_atomically(study.out / name, lambda handle, text=text: handle.write(text.encode()))  # type: ignore[misc]
+
+
+def as_html(
+    report: dict[str, Any],
+    title: str,
+    introduction: Sequence[str],
+    first: Sequence[tuple[str, tables.Cells]],
+    pictures: dict[Path, str],
+) -> str:
+    """report.html: style and pictures are inside, and nothing is fetched.
+
+    Args:
+        report: What compare.json holds.
+        title: The heading.
+        introduction: Paragraphs above the table.
+        first: Captions and cells of tables above the comparison's own.
+        pictures: Files, and what each shows.
+    """
+    settings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in report["config"].items())
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}</h1>
+{_paragraphs(introduction)}
+{"".join(html_table(cells, text, 2) for text, cells in first)}
+{html_table(tables.cells(report), tables.caption(report), tables.num_names(report))}
+{_paragraphs(tables.notes(report), soft=True)}
+<h2>Plots</h2>
+<div class="plots">
+{"".join(_figure(path, text) for path, text in pictures.items())}</div>
+<h2>Settings of all runs</h2>
+<dl>{settings}</dl>
+</main>
+</body>
+</html>
+"""
+
+
+def html_table(table: tables.Cells, caption: str, names: int = 1) -> str:
+    """A table with headers for rows and columns; it scrolls by itself where the page is narrower."""
+    header, lines = table
+    head = "".join(f'<th scope="col"{_name(index, names)}>{escape(cell)}</th>' for index, cell in enumerate(header))
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<th scope="row">{escape(cell)}</th>' if index < names else f"<td>{escape(cell).replace(' [', '<br>[')}</td>"
+            for index, cell in enumerate(line)
+        )
+        + "</tr>\n"
+        for line in lines
+    )
+    return (
+        f'<div class="scroll" role="region" aria-label="Table" tabindex="0"><table><caption>{escape(caption)}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
+    )
+
+
+def _name(index: int, names: int) -> str:
+    return ' class="name"' if index < names else ""
+
+
+def _paragraphs(lines: Sequence[str], soft: bool = False) -> str:
+    mark = ' class="soft"' if soft else ""
+    return "\n".join(f"<p{mark}>{escape(line)}</p>" for line in lines)
+
+
+def _figure(path: Path, text: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    wide = ' class="wide"' if path.stem in plots.WIDE else ""
+    return f'<figure{wide}><img alt="{escape(text)}" src="data:image/png;base64,{data}"><figcaption>{escape(text)}</figcaption></figure>\n'

@@ -1,0 +1,180 @@
+"""Trainings that belong together: every arm under every seed, what is missing trained, and what they come to."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlmix.checkpoints import write_atomically
+from rlmix.comparison import paired_difference, summarize
+from rlmix.runs import check_free, read_config
+from rlmix.scripts import benchmark
+from rlmix.scripts.engines import EngineOptions, run_all, using_threads
+from rlmix.scripts.train import Train
+
+RUN_FIGURES = ("top1", "top1_median10", "top1_best", "ece", "fgsm_error", "seconds_per_epoch", "reward_mean")
+"""Of a run. Its peak memory is left out: where runs share a process it is that of all of them."""
+COMPARED = ("top1", "top1_median10", "ece", "fgsm_error", "reward_mean")
+"""Figures compared pair by pair; reward_mean where a method has one."""
+TIMING_ROUNDS = 9
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is trained under every seed: a row of the table."""
+
+    name: str
+    """Of the row in files, and of its runs' folders."""
+    options: Train
+    """Seed and folder aside."""
+    baseline: str
+    """Name of the arm that its paired differences are from."""
+    label: str
+    """For people; with the model it names the row."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms, trained under the same seeds."""
+
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    out: Path
+    timed: bool = True
+    """Time a step of each arm's method relative to vanilla, interleaved, before the training."""
+
+    def run(self, arm: Arm, seed: int) -> Train:
+        """Options of one run."""
+        return replace(arm.options, seed=seed, out=self.out / "runs" / f"{arm.name}-s{seed}")
+
+    def check(self) -> None:
+        """Raise ValueError where an option is out of range, before anything is written."""
+        if not self.seeds:
+            raise ValueError("seeds must name at least one, got none")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        for arm in self.arms:
+            for seed in self.seeds:
+                self.run(arm, seed).resolved()
+
+
+def run_study(study: Study, engine: EngineOptions, *, quiet: bool = False) -> dict[str, Any]:
+    """Train what is missing and give what compare.json holds.
+
+    Raises:
+        ValueError: If an option is out of range, a run in the folder was made with other options, or runs failed.
+        OSError: If the data or the folder cannot be used.
+    """
+    study.check()
+    engine.check_engine()
+    runs = {study.run(arm, seed).folder.name: study.run(arm, seed) for seed in study.seeds for arm in study.arms}
+    planned = {name: plan_run(run) for name, run in runs.items()}
+    missing = {name: run for name, run in planned.items() if run is not None}
+    threads = settle_threads(study.out, engine)
+    timing = load_timing(study)
+    if timing is None:
+        timing = measure(study, threads)
+    save_json(study.out / "study.json", {"threads": threads, "timing": timing})
+    run_all(missing, engine, threads, quiet)
+    results = {
+        arm.name: {seed: json.loads((study.run(arm, seed).folder / "result.json").read_text()) for seed in study.seeds}
+        for arm in study.arms
+    }
+    return build_report(study, results, timing) | {"threads": threads}
+
+
+def plan_run(options: Train) -> Train | None:
+    """The options that start a run or go on with it; None where it is finished; ValueError where it was made with other options."""
+    folder = options.folder
+    if not (folder / "config.yaml").exists():
+        check_free(folder)
+        return options
+    saved, wanted = read_config(folder), options.resolved().as_dict()
+    different = [f"{name} {saved.get(name)!r} is not {wanted[name]!r}" for name in wanted if saved.get(name) != wanted[name]]
+    if different:
+        raise ValueError(f"{folder} holds a run with other options: {', '.join(different)}")
+    return None if (folder / "result.json").exists() else replace(options, resume=folder)
+
+
+def settle_threads(folder: Path, engine: EngineOptions) -> int:
+    """CPU threads of each training: those a study in ``folder`` began with, which it keeps."""
+    saved = _read_study(folder).get("threads")
+    if saved is not None and engine.threads not in (None, saved):
+        raise ValueError(f"{folder} holds a comparison with other settings: threads {saved} is not {engine.threads}")
+    return saved or engine.threads or max(1, torch.get_num_threads() // engine.jobs)
+
+
+def measure(study: Study, threads: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of a step of each arm, and its ratio to vanilla's, measured model by model in this process."""
+    timing: dict[str, dict[str, float]] = {}
+    if not study.timed:
+        return timing
+    for model in dict.fromkeys(arm.options.model for arm in study.arms):
+        arms = [arm for arm in study.arms if arm.options.model == model]
+        config = study.run(arms[0], study.seeds[0]).resolved().training
+        config = replace(config, epochs=1000, num_patches=None, alpha=None)
+        with using_threads(threads):
+            methods = benchmark.measure(config, [arm.options.method for arm in arms], rounds=TIMING_ROUNDS, parts=False)[
+                "methods"
+            ]
+        for arm in arms:
+            timing[arm.name] = {name: methods[arm.options.method][name] for name in ("ratio", "step_ms")}
+    return timing
+
+
+def load_timing(study: Study) -> dict[str, dict[str, float]] | None:
+    """What an earlier call measured; None where an arm is new."""
+    timing: dict[str, dict[str, float]] | None = _read_study(study.out).get("timing")
+    if timing is None or (study.timed and not {arm.name for arm in study.arms} <= set(timing)):
+        return None
+    return timing
+
+
+def build_report(
+    study: Study, results: Mapping[str, Mapping[int, Mapping[str, Any]]], timing: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """Means, spreads, intervals and paired differences of every arm."""
+    rows: dict[str, Any] = {}
+    for arm in study.arms:
+        runs, base_runs = results[arm.name], results[arm.baseline]
+        row: dict[str, Any] = {"label": arm.label, "model": arm.options.model, "baseline": arm.baseline}
+        row["runs"] = {str(seed): {name: result[name] for name in RUN_FIGURES} for seed, result in runs.items()}
+        for figure in (*COMPARED, "seconds_per_epoch"):
+            values = {seed: result[figure] for seed, result in runs.items() if result[figure] is not None}
+            base = {seed: result[figure] for seed, result in base_runs.items() if result[figure] is not None}
+            if not values:
+                continue
+            row[figure] = summarize(values)._asdict()
+            if figure in COMPARED and arm.name != arm.baseline and base:
+                row[figure]["difference"] = paired_difference(values, base)._asdict()
+        if arm.name in timing:
+            row["step_ratio"], row["step_ms"] = timing[arm.name]["ratio"], timing[arm.name]["step_ms"]
+        rows[arm.name] = row
+    configs = [study.run(arm, study.seeds[0]).resolved().training.as_dict() for arm in study.arms]
+    shared = {name: value for name, value in configs[0].items() if all(config[name] == value for config in configs)}
+    shared.pop("seed")
+    return _finite({"seeds": list(study.seeds), "config": shared, "methods": rows})
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write a value, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, indent=2) + "\n"
+    write_atomically(path, lambda handle: handle.write(text.encode()))
+
+
+def _read_study(folder: Path) -> dict[str, Any]:
+    path = folder / "study.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """NaN, which JSON does not have, as null."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,154 @@
+"""A study's table: the same cells for the terminal, Markdown, HTML and CSV."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from rlmix.scripts.study import RUN_FIGURES
+
+Cells = tuple[list[str], list[list[str]]]
+"""A header, and rows of as many cells."""
+
+
+def cells(report: dict[str, Any]) -> Cells:
+    """Header and rows of a report. Columns that no row fills are left out."""
+    rows = report["methods"]
+    bases = {rows[row["baseline"]]["label"] for row in rows.values()}
+    base = bases.pop() if len(bases) == 1 else "baseline"
+    several = len({row["model"] for row in rows.values()}) > 1
+    header = [*(["model"] if several else []), "method", "top-1 %", "95 % interval", f"top-1 - {base}", "median of last 10"]
+    header += ["ECE %", "FGSM error %", "reward", f"reward - {base}", "step / vanilla"]
+    lines = []
+    for row in rows.values():
+        reward, ratio = row.get("reward_mean", {}), row.get("step_ratio")
+        line = [row["model"]] if several else []
+        line += [
+            row["label"],
+            mean_std(row["top1"]),
+            interval(row["top1"]),
+            difference(row["top1"]),
+            mean_std(row["top1_median10"]),
+        ]
+        line += [mean_std(row["ece"]), mean_std(row["fgsm_error"]), mean_std(reward, 4), difference(reward, 4)]
+        lines.append([*line, "" if ratio is None else f"{ratio:.2f}"])
+    kept = [index for index in range(len(header)) if any(line[index] for line in lines)]
+    return [header[index] for index in kept], [[line[index] for index in kept] for line in lines]
+
+
+def num_names(report: dict[str, Any]) -> int:
+    """How many leading columns of :func:`cells` hold names and not figures."""
+    return 2 if len({row["model"] for row in report["methods"].values()}) > 1 else 1
+
+
+def caption(report: dict[str, Any]) -> str:
+    """Model, data, epochs and seeds."""
+    config = report["config"]
+    models = ", ".join(dict.fromkeys(row["model"] for row in report["methods"].values()))
+    kind, _, path = config["data"].partition(":")
+    images = "" if config["train_images"] is None else f", {config['train_images']} training images"
+    seeds = ", ".join(map(str, report["seeds"]))
+    return f"{models} on {Path(path).name if path else kind}{images}, {config['epochs']} epochs, seeds {seeds}"
+
+
+def notes(report: dict[str, Any]) -> list[str]:
+    """What the table's figures are, in sentences."""
+    seeds = len(report["seeds"])
+    lines = []
+    if seeds > 1:
+        lines += [
+            "Mean ± sample standard deviation over the seeds. The interval is the mean's percentile bootstrap interval (9,999 resamples of "
+            "the seeds); differences are paired by seed, with Student's 95 % interval."
+        ]
+    if seeds in (2, 3):
+        lines += [f"Of {seeds} seeds the bootstrap's interval is the range of the values: take it for no more than that."]
+    if seeds == 1:
+        lines += ["One seed: no spread and no interval can be given, and differences separate nothing."]
+    if any("reward_mean" in row for row in report["methods"].values()):
+        lines += ["The reward is the last epoch's mean, before credit is shared."]
+    if any("step_ratio" in row for row in report["methods"].values()):
+        lines += [
+            f"Steps are medians, relative to vanilla's, timed interleaved in one process (CPU threads: {report['threads']})."
+        ]
+    labels = {row["label"] for row in report["methods"].values()}
+    if {"rmix", "rmix-p8"} <= labels:
+        lines += [
+            "rmix cuts masks at 2 or 4 patches a side as in the paper; rmix-p8 at the agent's 8: beside rlmix only who decides differs."
+        ]
+    return lines
+
+
+def as_table(report: dict[str, Any]) -> Table:
+    """For the terminal."""
+    return rich_table(cells(report), caption(report), num_names(report))
+
+
+def rich_table(table: Cells, title: str, names: int = 1) -> Table:
+    """Cells for the terminal."""
+    header, lines = table
+    made = Table(title=title)
+    for index, name in enumerate(header):
+        made.add_column(name, justify="left" if index < names else "right")
+    for line in lines:
+        made.add_row(*line)
+    return made
+
+
+def markdown_table(table: Cells, names: int = 1) -> list[str]:
+    """Lines of a Markdown table."""
+    header, lines = table
+    rule = ["---"] * names + ["---:"] * (len(header) - names)
+    return ["| " + " | ".join(line) + " |" for line in (header, rule, *lines)]
+
+
+def as_csv(report: dict[str, Any]) -> str:
+    """A line a run."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["model", "method", "seed", *RUN_FIGURES])
+    for row in report["methods"].values():
+        for seed, result in row["runs"].items():
+            figures = ("" if result[name] is None else result[name] for name in RUN_FIGURES)
+            writer.writerow([row["model"], row["label"], seed, *figures])
+    return text.getvalue()
+
+
+def as_markdown(
+    report: dict[str, Any],
+    title: str,
+    introduction: Sequence[str],
+    first: Sequence[tuple[str, Cells]],
+    pictures: Sequence[Path],
+) -> str:
+    """report.md; ``first`` are tables above the comparison's own, and the pictures' paths are relative to the file."""
+    lines = [f"# {title}", "", *(line for text in introduction for line in (text, ""))]
+    lines += [line for text, table in first for line in (text, "", *markdown_table(table, 2), "")]
+    lines += [caption(report), "", *markdown_table(cells(report), num_names(report)), ""]
+    lines += [line for note in notes(report) for line in (note, "")]
+    lines += [line for picture in pictures for line in (f"![{picture.stem.replace('_', ' ')}]({picture.as_posix()})", "")]
+    return "\n".join([*lines, "## Settings", "", *(f"- {name}: {value}" for name, value in report["config"].items()), ""])
+
+
+def mean_std(figure: Mapping[str, Any], digits: int = 2) -> str:
+    """``mean ± deviation``; the deviation where there is one, and nothing where there is no figure."""
+    if not figure:
+        return ""
+    spread = "" if figure["std"] is None else f" ± {figure['std']:.{digits}f}"
+    return f"{figure['mean']:.{digits}f}{spread}"
+
+
+def interval(figure: Mapping[str, Any], digits: int = 2) -> str:
+    """``[low, high]``, or nothing."""
+    return "" if figure["low"] is None else f"[{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def difference(figure: Mapping[str, Any], digits: int = 2) -> str:
+    """``+mean [low, high]`` of the paired difference, or nothing."""
+    found = figure.get("difference")
+    if found is None:
+        return ""
+    bounds = "" if found["low"] is None else f" [{found['low']:+.{digits}f}, {found['high']:+.{digits}f}]"
+    return f"{found['mean']:+.{digits}f}{bounds}"
