@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
@@ -85,32 +86,46 @@ class PPOAgent:
         steps_per_epoch = self.process.require_training().steps_per_epoch
         self.rollouts = split_epoch(steps_per_epoch, config.rollout_steps)
         vec_env: VecEnv
+        policy: str | type[JointPolicy]
         if isinstance(env, RLMixVectorEnv):
             vec_env, policy = SlotVecEnv(env), "MlpPolicy"
         else:
-            batch_size = self.process.config.recipe.batch_size
-            vec_env, policy = DummyVecEnv([lambda: BatchFeatures(env, batch_size)]), JointPolicy  # type: ignore[assignment]
+            batch_size, observation = self.process.config.recipe.batch_size, self.process.config.observation
+            vec_env, policy = DummyVecEnv([lambda: BatchFeatures(env, batch_size, observation)]), JointPolicy
         self.num_envs = vec_env.num_envs
         set_random_seed(derive(seed, "policy") % 2**32)  # PPO(seed=...) would also reseed the environment: a new classifier
-        self.ppo = PPO(
+        layers = {"pi": list(config.policy_layers), "vf": list(config.value_layers)}
+        common: dict[str, Any] = {"learning_rate": config.learning_rate, "gamma": config.gamma}
+        common |= {"policy_kwargs": {"net_arch": layers, "activation_fn": nn.Tanh}}
+        common |= {"device": "cpu"}  # a few thousand parameters: a copy to the GPU costs more than the pass
+        self.ppo: Any = self.build(policy, vec_env, config, common)
+        self.ppo.set_logger(Logger(folder=None, output_formats=[]))
+
+    def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
+        """The algorithm of Stable-Baselines3; ``common`` are arguments that all of them take."""
+        return PPO(
             policy,
             vec_env,
-            learning_rate=config.learning_rate,
             n_steps=self.rollouts[0],
             batch_size=self._minibatch(config),
             n_epochs=config.passes,
-            gamma=config.gamma,
             gae_lambda=config.gae_lambda,
             clip_range=config.clip_range,
             ent_coef=config.entropy_coefficient,
             normalize_advantage=self.rollouts[0] * self.num_envs > 1,
-            policy_kwargs={
-                "net_arch": {"pi": list(config.policy_layers), "vf": list(config.value_layers)},
-                "activation_fn": nn.Tanh,
-            },
-            device="cpu",  # a few thousand parameters: a copy to the GPU costs more than the pass
+            **common,
         )
-        self.ppo.set_logger(Logger(folder=None, output_formats=[]))
+
+    def plan_rollout(self, steps: int) -> None:
+        """Settle the next rollout's length, when one has been collected."""
+        self.ppo.n_steps = steps
+
+    def begin_rollout(self) -> None:
+        """Lay the buffers out anew where this rollout's length is not the last one's."""
+        buffer = self.ppo.rollout_buffer
+        if buffer.buffer_size != self.ppo.n_steps:
+            buffer.buffer_size = self.ppo.n_steps
+            buffer.reset()
 
     def _minibatch(self, config: PPOConfig) -> int:
         """Near the configured size, and dividing the first rollout, so that no small rest is left over."""
@@ -133,7 +148,7 @@ class PPOAgent:
         training = self.process.require_training()
         remaining = training.num_steps - training.global_step
         callback = _EpochCallback(self, on_step, on_epoch)
-        self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)  # type: ignore[arg-type]
+        self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
 
     def update_metrics(self) -> dict[str, float]:
         """Figures of the last policy update."""
@@ -186,16 +201,13 @@ class _EpochCallback(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        """The first moment after an update. Buffers are laid out anew where this rollout's length is not the last one's."""
+        """The first moment after an update."""
         self._tell_epoch()
-        buffer = self.agent.ppo.rollout_buffer
-        if buffer.buffer_size != self.agent.ppo.n_steps:
-            buffer.buffer_size = self.agent.ppo.n_steps
-            buffer.reset()
+        self.agent.begin_rollout()
 
     def _on_rollout_end(self) -> None:
         self.collected += 1
-        self.agent.ppo.n_steps = self.agent.rollouts[self.collected % len(self.agent.rollouts)]
+        self.agent.plan_rollout(self.agent.rollouts[self.collected % len(self.agent.rollouts)])
 
     def _on_training_end(self) -> None:
         self._tell_epoch()

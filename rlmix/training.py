@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +13,10 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from rlmix import metrics
 from rlmix.augmentation import crop_flip, denormalize, normalize, sample_crop_flip
+from rlmix.checkpoints import newest_state
 from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, load_data
-from rlmix.maps import Saliency, saliency
+from rlmix.maps import Saliency, frozen_statistics, saliency
 from rlmix.methods import METHODS, Setting
 from rlmix.mixing import Mixed
 from rlmix.models import build_model
@@ -28,6 +30,15 @@ class Batch(NamedTuple):
 
     images: Float[Tensor, "batch channel height width"]
     labels: Int[Tensor, " batch"]
+
+
+class Look(NamedTuple):
+    """What :meth:`Training.look` gives."""
+
+    loss: Float[Tensor, ""]
+    logits: Float[Tensor, "batch classes"]
+    gradient: Float[Tensor, "batch channel height width"]
+    """Of the loss with respect to the mixed images."""
 
 
 @dataclass
@@ -67,6 +78,8 @@ class Training:
         self.num_steps = self.steps_per_epoch * recipe.epochs
 
         model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed)
+        if config.freeze_from is not None:
+            freeze(model, config.freeze_from)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.method = build_method(method, config, model, self.data, self.num_steps)
@@ -91,11 +104,17 @@ class Training:
         self.trained = self.steps_per_epoch
         """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
         self._order = torch.empty(0, dtype=torch.int64)
+        self._frozen_logits: Tensor | None = None
         self._tally = self._new_tally()
 
     @property
     def device(self) -> torch.device:
         return self.data.train_labels.device
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the classifier is that of ``config.freeze_from``, which no step changes."""
+        return self.config.freeze_from is not None
 
     @property
     def learning_rate(self) -> float:
@@ -151,9 +170,13 @@ class Training:
         Raises:
             FloatingPointError: If the loss is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a synchronisation).
         """
+        self.trained += 1
+        if self.frozen and isinstance(mixed, Mixed):
+            look = self.look(mixed)
+            self._record(look.loss, look.logits, mixed.targets)
+            return look.gradient
         if isinstance(mixed, Mixed):
             mixed = mixed._replace(images=mixed.images.detach().requires_grad_(input_gradient))
-        self.trained += 1
         with self.fabric.autocast():
             loss, logits = score(mixed, self._network)
         self._record(loss.detach(), logits.detach(), mixed.targets)
@@ -163,6 +186,14 @@ class Training:
         if not self.finished:
             self.scheduler.step()
         return mixed.images.grad if isinstance(mixed, Mixed) else None
+
+    def look(self, mixed: Mixed) -> "Look":
+        """What a step on ``mixed`` would compute, without taking it: the loss, and its gradient with respect to the mixed images alone."""
+        images = mixed.images.detach().requires_grad_()
+        with self.fabric.autocast(), frozen_statistics(self.model):
+            loss, logits = score(mixed._replace(images=images), self.model)
+        (gradient,) = torch.autograd.grad(loss, images)
+        return Look(loss.detach(), logits.detach(), gradient)
 
     def fit_epoch(self, method: Method | None = None) -> dict[str, float]:
         """Train one epoch under ``method``, or the training's own; gives :meth:`epoch_metrics`."""
@@ -210,9 +241,14 @@ class Training:
         return metrics.accuracy(self.predict(), self.data.test_labels)
 
     def predict(self) -> Float[Tensor, "test classes"]:
-        """Logits of the test images."""
+        """Logits of the test images; a frozen classifier's are computed once."""
+        if self._frozen_logits is not None:
+            return self._frozen_logits
         with self.fabric.autocast():
-            return metrics.predict(self.model, self.data)
+            logits = metrics.predict(self.model, self.data)
+        if self.frozen:
+            self._frozen_logits = logits
+        return logits
 
     def to_pixels(self, images: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch height width channel"]:
         """Normalised images as bytes again."""
@@ -268,6 +304,20 @@ class Training:
     def _new_tally(self) -> Tally:
         zero = torch.zeros((), dtype=torch.int64, device=self.device)
         return Tally(torch.zeros(self.steps_per_epoch, device=self.device), zero, zero.clone())
+
+
+def freeze(model: nn.Module, folder: str) -> None:
+    """Give ``model`` the weights and batch-norm statistics of the run in ``folder``, for good: none of them asks for a gradient.
+
+    Raises:
+        OSError: If there is no such run, or no checkpoint in it.
+        ValueError: If its classifier is another network, or has another number of classes.
+    """
+    try:
+        model.load_state_dict(newest_state(Path(folder))["training"]["model"])
+    except RuntimeError as error:
+        raise ValueError(f"freeze_from must name a run of the same model and number of classes: {error}") from error
+    model.requires_grad_(False)
 
 
 def build_method(name: str, config: TrainingConfig, model: nn.Module, data: ImageData, num_steps: int) -> Method:

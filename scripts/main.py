@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "train": "train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix",
     "compare": "the same training under several methods and seeds, in one table",
+    "policies": "policies beside each other on a frozen classifier, paired on common random numbers",
     "visualize": "the same images under every mix-up method, as a picture",
     "benchmark": "seconds a step of each method relative to vanilla, all interleaved",
 }

@@ -1,0 +1,108 @@
+"""Measure policies on a frozen classifier: the same batches, partners and lam for all, and paired differences.
+
+rlmix policies --freeze-from DIR --data ... --policies RUN-s0 RUN-s1 OTHER-s0 --batches 100 --searched 10
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
+from rlmix.agents.trials import CEILINGS, Rewards, closed_share, difference, try_policies
+from rlmix.allocator import keep_freed_memory
+from rlmix.comparison import Difference
+from rlmix.config import TrainingConfig
+from rlmix.envs.process import MixingProcess
+from rlmix.scripts.options import parse, read_args
+
+
+@dataclass(frozen=True)
+class Policies(TrainingConfig):
+    """Measure policies on a frozen classifier (--freeze-from): the same images, partners and lam for all of them."""
+
+    seed: int = 1000
+    """Of the images, partners and lam, and of the policies' draws: another one than the policies learned with."""
+    policies: tuple[str, ...] = ()
+    """Runs in which an agent learned. Folders that differ in their ending -s<seed> alone are one policy of several seeds."""
+    constants: tuple[float, ...] = (0.0, 0.11, 0.44, 0.99)
+    """Constant policies to measure beside them; uniform, and a coin between 0 and 0.99, are always there."""
+    batches: int = 100
+    """Batches that every policy chooses for."""
+    searched: int = 0
+    """Batches, the first ones, for which the best choices are searched too: K + K^2 passes each."""
+    out: Path = Path("policies.json")
+    """Every policy's mean reward of every batch."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Parse, measure, print the table."""
+    options = parse(Policies, "policies", read_args(args))
+    if options.freeze_from is None:
+        raise ValueError("freeze_from must name the run whose classifier is taken, got none")
+    if not 0 <= options.searched <= options.batches or options.batches < 2:
+        raise ValueError(f"batches must be at least 2, and searched at most as many, got {options.batches}, {options.searched}")
+    keep_freed_memory()
+    process = MixingProcess(TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)}))
+    policies = open_policies(options)
+    process.reset()
+    console = Console(soft_wrap=True)
+    rewards = try_policies(process, policies, options.batches, options.searched)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({name: values.tolist() for name, values in rewards.items()}).replace("NaN", "null") + "\n")
+    console.print(table(rewards), highlight=False)
+
+
+def open_policies(options: Policies) -> dict[str, Policy]:
+    """The yardsticks, and the learned ones by their folders."""
+    policies: dict[str, Policy] = {
+        "uniform": FixedRandomPolicy(options.num_top_k, options.seed),
+        "coin": CoinPolicy(options.num_top_k, options.seed),
+    }
+    policies |= {f"constant {top_k:g}": ConstantPolicy(top_k) for top_k in options.constants}
+    return policies | {folder: LearnedPolicy(Path(folder), options.seed) for folder in options.policies}
+
+
+def group(names: Sequence[str]) -> dict[str, list[str]]:
+    """Names that differ in their ending ``-s<seed>`` alone, together."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"-s\d+$", "", name.rstrip("/")), []).append(name)
+    return groups
+
+
+def table(rewards: dict[str, Rewards]) -> str:
+    """A line a policy, in Markdown: its reward, and paired differences with their 95 % intervals over the batches.
+
+    Of several seeds: the mean over the seeds, batch by batch, and the interval over the seeds' own means beside it.
+    """
+    uniform, coin, ceiling = rewards["uniform"], rewards["coin"], rewards.get(CEILINGS[1])
+    lines = ["| policy | seeds | reward | - uniform | - uniform, over seeds | - coin | - coin, over seeds | gap closed |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    for name, members in group(list(rewards)).items():
+        mean = np.mean([rewards[member] for member in members], axis=0)
+        cells: list[Any] = [Path(name).name, len(members), f"{np.nanmean(mean):.4f}"]
+        for baseline in (uniform, coin):
+            cells.append("" if baseline is mean else interval(difference(mean, baseline)))
+            means = np.array([difference(rewards[member], baseline).mean for member in members])
+            cells.append(interval(difference(means, np.zeros(len(means)))) if len(means) > 1 else "")
+        cells.append("" if ceiling is None else f"{closed_share(mean, uniform, ceiling):.0%}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def interval(difference: Difference) -> str:
+    """``+0.0125 [+0.0095, +0.0155]``."""
+    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+
+
+if __name__ == "__main__":
+    from rlmix.scripts.main import run_command
+
+    run_command(main)
