@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from rlmix.agents.learned import LearnedPolicy
-from rlmix.agents.search import best_joint, reward_table
-from rlmix.envs.process import Decision, MixingProcess
+from rlmix.envs.process import Decision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,19 +23,11 @@ class Choices(NamedTuple):
     quantities: dict[str, NDArray[np.float32]]
     """By name, each (images,)."""
 
-
-def observe_choices(process: MixingProcess, policy: LearnedPolicy, num_batches: int) -> Choices:
-    """Let a policy choose for batches, and note what is known of their images; the process goes on by the policy's choices."""
-    probabilities, quantities = [], []
-    for _ in range(num_batches):
-        if process.require_training().finished:
-            process.reset()
-        decision = process.observe()
-        probabilities.append(policy.probabilities(decision))
-        quantities.append(describe_images(decision))
-        process.act(policy(decision))
-    joined = {name: torch.cat([each[name] for each in quantities]).cpu().numpy() for name in quantities[0]}
-    return Choices(torch.cat(probabilities).numpy(), joined)
+    @classmethod
+    def join(cls, probabilities: Sequence[torch.Tensor], quantities: Sequence[dict[str, torch.Tensor]]) -> "Choices":
+        """Batches as one; quantities as :func:`describe_images` gives them."""
+        joined = {name: torch.cat([each[name] for each in quantities]).cpu().numpy() for name in quantities[0]}
+        return cls(torch.cat(list(probabilities)).numpy(), joined)
 
 
 def describe_images(decision: Decision) -> dict[str, torch.Tensor]:
@@ -57,21 +48,10 @@ def describe_images(decision: Decision) -> dict[str, torch.Tensor]:
     }
 
 
-def agreement(process: MixingProcess, policy: LearnedPolicy, num_batches: int) -> dict[str, float]:
-    """How often a policy chooses as the best joint choice does (K^2 passes a batch): ``policy``, and ``chance``.
-
-    Chance is the agreement of the policy's choices with the best ones of other images: what its favourite values alone bring.
-    """
-    same, other = [], []
-    for _ in range(num_batches):
-        decision = process.observe()
-        best = best_joint(reward_table(process), decision.pairing.partner).indices
-        probabilities = policy.probabilities(decision)
-        same.append(probabilities.gather(1, best[:, None]).mean())
-        shares = torch.bincount(best, minlength=probabilities.shape[1]) / len(best)
-        other.append((probabilities.mean(0) * shares).sum())
-        process.act(policy(decision))
-    return {"policy": float(torch.stack(same).mean()), "chance": float(torch.stack(other).mean())}
+def agreement(probabilities: Float[torch.Tensor, "images values"], best: Int[torch.Tensor, " images"]) -> tuple[float, float]:
+    """How often a policy chooses what is best, and how often it would by chance: if its choices were dealt out among the images."""
+    shares = torch.bincount(best, minlength=probabilities.shape[1]) / len(best)
+    return float(probabilities.gather(1, best[:, None]).mean()), float((probabilities.mean(0) * shares).sum())
 
 
 def draw_choices(choices: Choices, values: Sequence[float], num_bins: int = 10) -> "Figure":

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rlmix.agents.policies import Policy
-from rlmix.agents.search import best_constant, best_joint, reward_table
+from rlmix.agents.search import Choice, best_constant, best_joint, reward_table
 from rlmix.comparison import Difference, paired_difference
-from rlmix.envs.process import MixingProcess
+from rlmix.envs.process import Decision, MixingProcess
 
 Rewards = NDArray[np.float64]
 """A policy's mean reward, batch by batch, before credit is shared; NaN for a batch it was not tried on."""
@@ -21,7 +22,8 @@ def try_policies(
     policies: Mapping[str, Policy],
     num_batches: int,
     num_searched: int = 0,
-    on_batch: Callable[[int], None] = lambda batch: None,
+    on_batch: Callable[[Decision], None] = lambda decision: None,
+    on_search: Callable[[Decision, Tensor, Choice], None] = lambda decision, table, best: None,
 ) -> dict[str, Rewards]:
     """Mean rewards of policies, and of the ceilings, on the same batches of a frozen classifier, whose draws no action moves.
 
@@ -30,7 +32,8 @@ def try_policies(
         policies: By name.
         num_batches: Batches that all of them choose for.
         num_searched: Batches, the first ones, for which the ceilings are searched as well, at K + K^2 passes each.
-        on_batch: Called after each.
+        on_batch: Called with each batch.
+        on_search: Called with each batch that is searched, its table of rewards and the best joint choice.
 
     Raises:
         ValueError: If the classifier is not frozen: then the first policy's choices would move it for all.
@@ -47,13 +50,15 @@ def try_policies(
         for name, top_k in choices.items():
             rewards[name][batch] = float(process.try_out(top_k).mean())
         if batch < num_searched:
-            joint = best_joint(reward_table(process), decision.pairing.partner)
+            table = reward_table(process)
+            joint = best_joint(table, decision.pairing.partner)
+            on_search(decision, table, joint)
             rewards["best constant"][batch] = best_constant(process).reward
             rewards["best joint"][batch] = float(
                 process.try_out(process.values[joint.indices]).mean()
             )  # not only what the table says
         process.act(next(iter(choices.values())))
-        on_batch(batch)
+        on_batch(decision)
     return rewards
 
 

@@ -42,6 +42,8 @@ class Compare(TrainingConfig):
     """Any of rlmix train's methods but constant."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each method is trained once with each; --seed is not read."""
+    observation: Literal["paper", "pair"] = "pair"
+    """What an agent sees of an image, as for rlmix train."""
     credit: Literal["own", "pair", "batch"] = "pair"
     """Who earns an image's reward, as for rlmix train."""
     baseline: str = "rmix"

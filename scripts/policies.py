@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from torch import Tensor
 
+from rlmix.agents.analysis import Choices, agreement, credit_dilemma, describe_images, draw_choices, draw_dilemma
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
+from rlmix.agents.search import Choice
 from rlmix.agents.trials import CEILINGS, Rewards, closed_share, difference, try_policies
 from rlmix.allocator import keep_freed_memory
 from rlmix.comparison import Difference
 from rlmix.config import TrainingConfig
-from rlmix.envs.process import MixingProcess
+from rlmix.envs.process import Decision, MixingProcess
 from rlmix.scripts.options import parse, read_args
 
 
@@ -37,8 +40,8 @@ class Policies(TrainingConfig):
     """Batches that every policy chooses for."""
     searched: int = 0
     """Batches, the first ones, for which the best choices are searched too: K + K^2 passes each."""
-    out: Path = Path("policies.json")
-    """Every policy's mean reward of every batch."""
+    out: Path = Path("policies")
+    """A folder: report.md, policies.json (every policy's mean reward of every batch), pictures of what the learned ones choose."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -52,11 +55,53 @@ def main(args: Sequence[str] | None = None) -> None:
     process = MixingProcess(TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)}))
     policies = open_policies(options)
     process.reset()
-    console = Console(soft_wrap=True)
-    rewards = try_policies(process, policies, options.batches, options.searched)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({name: values.tolist() for name, values in rewards.items()}).replace("NaN", "null") + "\n")
-    console.print(table(rewards), highlight=False)
+    watch = Watch(policies)
+    rewards = try_policies(process, policies, options.batches, options.searched, watch.batch, watch.search)
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({name: values.tolist() for name, values in rewards.items()}).replace("NaN", "null")
+    (options.out / "policies.json").write_text(text + "\n")
+    lines = [table(rewards), *watch.draw(options.out, process.values.tolist())]
+    (options.out / "report.md").write_text("\n".join(lines) + "\n")
+    Console(soft_wrap=True).print("\n".join(lines), highlight=False)
+
+
+class Watch:
+    """Notes, while policies are tried, what the learned ones choose for whom, and what the search finds."""
+
+    def __init__(self, policies: dict[str, Policy]) -> None:
+        self.learned = {name: policy for name, policy in policies.items() if isinstance(policy, LearnedPolicy)}
+        self.probabilities: dict[str, list[Tensor]] = {name: [] for name in self.learned}
+        self.quantities: list[dict[str, Tensor]] = []
+        self.tables: list[Tensor] = []
+        self.agreements: dict[str, list[tuple[float, float]]] = {name: [] for name in self.learned}
+
+    def batch(self, decision: Decision) -> None:
+        self.quantities.append(describe_images(decision))
+        for name, policy in self.learned.items():
+            self.probabilities[name].append(policy.probabilities(decision))
+
+    def search(self, decision: Decision, table: Tensor, best: Choice) -> None:
+        self.tables.append(table.cpu())
+        for name, policy in self.learned.items():
+            if len(policy.values) == table.shape[1]:
+                self.agreements[name].append(agreement(policy.probabilities(decision), best.indices))
+
+    def draw(self, folder: Path, values: list[float]) -> list[str]:
+        """Write the pictures; gives the lines about agreement."""
+        pictures = {}
+        for name, policy in self.learned.items():
+            choices = Choices.join(self.probabilities[name], self.quantities)
+            pictures[f"choices-{Path(name).name}"] = draw_choices(choices, policy.values.tolist())
+        if self.tables:
+            pictures["dilemma"] = draw_dilemma(credit_dilemma(self.tables), values)
+        for name, figure in pictures.items():
+            figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": ""})
+        lines = []
+        for name, pairs in self.agreements.items():
+            if pairs:
+                same, chance = np.mean(pairs, axis=0)
+                lines.append(f"{Path(name).name} chooses as the best joint choice does in {same:.0%} (by chance {chance:.0%})")
+        return lines
 
 
 def open_policies(options: Policies) -> dict[str, Policy]:

@@ -50,6 +50,9 @@ class Train(TrainingConfig):
     credit: Literal["own", "pair", "batch"] = "pair"
     """Who earns an image's reward. An image's choice also mixes the image it is the partner of: paid for their own alone, agents drift to
     Input Mix-up and lower everyone's reward; paid half for the other (pair) they raise it. batch pays everyone the mean."""
+    observation: Literal["paper", "pair"] = "pair"
+    """What an agent sees of an image: paper (its map and logits), pair (also those of its two partners, lam, and the training's
+    progress). On what the paper's sees there is next to nothing to learn."""
     top_k: float | None = None
     """The quantile of --method constant, in [0, 1); 0 is plain Input Mix-up."""
     policy: str | None = None
@@ -285,7 +288,7 @@ class Session:
             "top1_median10": statistics.median(top1[-10:]),
             "top1_best": max(top1),
             "ece": metrics.expected_calibration_error(logits.softmax(1), training.data.test_labels),
-            "fgsm_error": metrics.fgsm_error(training.model, training.data),
+            "fgsm_error": None if training.frozen else metrics.fgsm_error(training.model, training.data),
             "seconds": seconds,
             "seconds_per_epoch": seconds / len(epochs),
             "peak_memory_mb": peak_memory_mb(training.device),

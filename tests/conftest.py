@@ -7,7 +7,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two spinnin
 import pytest
 from jaxtyping import install_import_hook
 
-CHECKED = ("augmentation", "envs.rewards", "methods", "metrics", "mixing", "models", "pictures", "maps", "static_saliency")
+CHECKED = (
+    "agents.search",
+    "augmentation",
+    "envs.rewards",
+    "envs.training_rewards",
+    "maps",
+    "methods",
+    "metrics",
+    "mixing",
+    "models",
+    "pictures",
+    "static_saliency",
+)
 install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
 import rlmix  # noqa: E402

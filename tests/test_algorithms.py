@@ -94,10 +94,10 @@ def test_pair_features_are_the_images_own_their_partners_and_hosts(config):
         for part, index in zip(parts, (image, partner[image], host), strict=False):
             np.testing.assert_array_equal(part, own[index])
         maps = decision.patches.double().flatten(1).numpy()
-        for overlap, other in zip(parts[3], (partner[image], host), strict=False):
-            expected = maps[image] @ maps[other] / np.sqrt((maps[image] @ maps[image]) * (maps[other] @ maps[other]))
-            assert overlap == pytest.approx(expected, rel=1e-5)
-        assert parts[3][2:].tolist() == pytest.approx([decision.pairing.lam, 0])
+        for angle, other in zip((parts[3] + 2) / 4, (partner[image], host), strict=False):
+            cosine = maps[image] @ maps[other] / np.sqrt((maps[image] @ maps[image]) * (maps[other] @ maps[other]))
+            assert np.cos(angle) == pytest.approx(cosine, abs=1e-5)
+        assert ((parts[3][2:] + 2) / 4).tolist() == pytest.approx([decision.pairing.lam, 0], abs=1e-6)
 
 
 # -- learned policies
