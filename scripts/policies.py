@@ -62,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> None:
     (options.out / "policies.json").write_text(text + "\n")
     lines = [table(rewards), *watch.draw(options.out, process.values.tolist())]
     (options.out / "report.md").write_text("\n".join(lines) + "\n")
-    Console(soft_wrap=True).print("\n".join(lines), highlight=False)
+    Console(soft_wrap=True).print("\n".join(lines), highlight=False, markup=False)
 
 
 class Watch:
