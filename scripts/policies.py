@@ -127,17 +127,18 @@ def table(rewards: dict[str, Rewards]) -> str:
 
     Of several seeds: the mean over the seeds, batch by batch, and the interval over the seeds' own means beside it.
     """
-    uniform, coin, ceiling = rewards["uniform"], rewards["coin"], rewards.get(CEILINGS[1])
+    ceiling = rewards.get(CEILINGS[1])
     lines = ["| policy | seeds | reward | - uniform | - uniform, over seeds | - coin | - coin, over seeds | gap closed |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for name, members in group(list(rewards)).items():
         mean = np.mean([rewards[member] for member in members], axis=0)
         cells: list[Any] = [Path(name).name, len(members), f"{np.nanmean(mean):.4f}"]
-        for baseline in (uniform, coin):
-            cells.append("" if baseline is mean else interval(difference(mean, baseline)))
+        for yardstick in ("uniform", "coin"):
+            baseline = rewards[yardstick]
+            cells.append("" if name == yardstick else interval(difference(mean, baseline)))
             means = np.array([difference(rewards[member], baseline).mean for member in members])
             cells.append(interval(difference(means, np.zeros(len(means)))) if len(means) > 1 else "")
-        cells.append("" if ceiling is None else f"{closed_share(mean, uniform, ceiling):.0%}")
+        cells.append("" if ceiling is None else f"{closed_share(mean, rewards['uniform'], ceiling):.0%}")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
