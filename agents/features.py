@@ -50,7 +50,8 @@ def image_features(maps: NDArray[np.float32], logits: NDArray[np.float32]) -> ND
     kept = min(NUM_LOGITS, logits.shape[1])
     largest = -np.sort(-log_probabilities, axis=1)[:, :kept]
     features[:, AGENT_PATCHES**2 : AGENT_PATCHES**2 + kept] = largest.clip(min=LOG_PROBABILITY_FLOOR)
-    return features / 10
+    features /= 10
+    return features
 
 
 def _angle(maps: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
