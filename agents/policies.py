@@ -1,5 +1,6 @@
 """Policies that do not learn: the fixed-random one, which is R-Mix, and the constant one. They stay in torch."""
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -45,6 +46,17 @@ class FixedRandomPolicy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
+
+
+class CoinPolicy(FixedRandomPolicy):
+    """A fair coin an image, between the smallest and the largest of the top-k values: all of it is salient, or next to nothing."""
+
+    def __init__(self, num_top_k: int, seed: int) -> None:
+        super().__init__(num_top_k, seed)
+        self.entropy = math.log(2)
+
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+        return 0.99 * torch.randint(2, (len(decision.patches),), generator=self.generator)
 
 
 class ConstantPolicy:

@@ -4,41 +4,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from rlmix.envs.observations import observe
 from rlmix.envs.process import Decision, MixingProcess
-from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.pictures import mixing_picture
 
 Observation = dict[str, NDArray[np.float32]]
 
-LOGIT_LIMIT = float(np.finfo(np.float32).max)
-"""Bound of the logits: every finite float32. Gymnasium's checker warns about infinite bounds."""
 
-
-def observation_space(shape: tuple[int, ...], num_classes: int) -> spaces.Dict:
-    """8x8 saliency and logits, with ``shape`` in front of both."""
-    return spaces.Dict(
-        saliency=spaces.Box(0, 1, (*shape, AGENT_PATCHES, AGENT_PATCHES), np.float32),
-        logits=spaces.Box(-LOGIT_LIMIT, LOGIT_LIMIT, (*shape, num_classes), np.float32),
-    )
-
-
-def to_host(decision: Decision, rewards: Tensor | None = None) -> tuple[Observation, NDArray[np.float32]]:
-    """Observation and rewards in one transfer, which is the step's one synchronisation; fresh arrays."""
-    logits = decision.saliency.logits
-    columns = [decision.patches.flatten(1), logits]
-    if rewards is not None:
-        columns.append(rewards[:, None])
-    table = torch.cat(columns, 1).cpu().numpy()
-    saliency, logits_host, rest = np.split(table, [AGENT_PATCHES**2, AGENT_PATCHES**2 + logits.shape[1]], axis=1)
-    observation = {
-        "saliency": np.ascontiguousarray(saliency).reshape(-1, AGENT_PATCHES, AGENT_PATCHES),
-        "logits": np.ascontiguousarray(logits_host),
-    }
-    return observation, rest.flatten()
+def to_host(decision: Decision, observation: str, rewards: Tensor | None = None) -> tuple[Observation, NDArray[np.float32]]:
+    """The observation called so, and rewards, in one transfer, which is the step's one synchronisation; fresh arrays."""
+    seen = observe(decision, observation)
+    parts = list(seen.values()) + ([] if rewards is None else [rewards])
+    table = torch.cat([part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts], 1).cpu().numpy()
+    *columns, rest = np.split(table, np.cumsum([part[0].numel() for part in seen.values()]), axis=1)
+    arrays = {name: np.ascontiguousarray(column).reshape(seen[name].shape) for name, column in zip(seen, columns, strict=True)}
+    return arrays, rest.flatten()
 
 
 def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observation, NDArray[np.float32]]:
@@ -46,7 +29,8 @@ def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observati
     training, outcome = process.training, process.outcome
     assert training is not None
     assert outcome is not None
-    return to_host(outcome.decision if training.finished else process.observe(), rewards)
+    decision = outcome.decision if training.finished else process.observe()
+    return to_host(decision, process.config.observation, rewards)
 
 
 def to_top_k(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:

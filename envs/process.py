@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
-from rlmix.envs.rewards import AGENT_PATCHES, reward_function, share_credit
+from rlmix.envs.rewards import AGENT_PATCHES, Reaction, rarity, share_credit
+from rlmix.envs.training_rewards import UPDATING, build_reward
 from rlmix.maps import Saliency, gradient_map, patch_saliency, salient_mask
-from rlmix.mixing import Mixed, Pairing, check_mixing, mix, sample_pairing, top_k_values
+from rlmix.mixing import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
 from rlmix.seeding import derive
 from rlmix.sources import Source
 from rlmix.training import Batch, Training
@@ -27,6 +29,13 @@ class Decision:
     patches: Float[Tensor, "batch 8 8"]
     """The pooled saliency map that the agent sees."""
     pairing: Pairing
+    progress: float
+    """Part of the training budget that has been used, in [0, 1)."""
+
+    @cached_property
+    def host(self) -> Int[Tensor, " batch"]:
+        """Index of the image in whose mixture each image is the partner."""
+        return self.pairing.partner.argsort()
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,9 @@ class MixingProcess:
             if height % patches or width % patches:
                 raise ValueError(f"num_patches must divide the image size {height}x{width}, got {patches}")
         self.values = top_k_values(config.num_top_k)
-        self._reward = reward_function(config.reward)
+        self._reward = build_reward(config.reward)
+        if config.freeze_from is not None and config.reward in UPDATING:
+            raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.reward}")
         self.training: Training | None = None
         self.outcome: Outcome | None = None
         self.on_epoch_end: Callable[[Training], None] = lambda training: None
@@ -105,7 +116,8 @@ class MixingProcess:
             saliency = training.saliency(batch)
             pairing = sample_pairing(self.config.recipe.batch_size, self.num_patches, self.alpha, training.mixing_generator)
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
-            self._decision = Decision(batch, saliency, patch_saliency(saliency.map, AGENT_PATCHES), pairing)
+            patches = patch_saliency(saliency.map, AGENT_PATCHES)
+            self._decision = Decision(batch, saliency, patches, pairing, training.global_step / training.num_steps)
         return self._decision
 
     def act(self, top_k: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -114,24 +126,67 @@ class MixingProcess:
         The reward compares the gradient of the observation's pass with that of the training step's own backward pass.
         """
         training, decision = self.require_training(), self.observe()
-        (images, labels), saliency, patches, pairing = decision.batch, decision.saliency, decision.patches, decision.pairing
         top_k = top_k.to(training.device, non_blocking=True)
-        if pairing.num_patches != AGENT_PATCHES:
-            patches = patch_saliency(saliency.map, pairing.num_patches)
-        mask = salient_mask(patches, top_k)
-        mixed = mix(images, labels, mask, pairing.partner, pairing.lam, self.config.rule, num_classes=self.data.num_classes)
-        gradient = training.step(mixed, input_gradient=True)
-        assert gradient is not None
+        mask = self._mask(decision, top_k)
+        with self._reward(training) as judge:
+            mixed, share = self._mix(decision, mask, mask[decision.pairing.partner])
+            gradient = training.step(mixed, input_gradient=True)
+            assert gradient is not None
+            rewards = judge(mixed, Reaction(decision.saliency.map, gradient_map(gradient), decision.pairing.partner, share))
         self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
-        rewards = self._reward(saliency.map, gradient_map(gradient))
         if training.trained == 1:
             self._rewards, self._top_k = [], []
         self._rewards.append(rewards)
         self._top_k.append(top_k)
-        rewards = share_credit(rewards, rewards[pairing.partner.argsort()], self.config.credit)
+        rewards = share_credit(rewards, rewards[decision.host], self.config.credit)
+        if self.config.diversity:
+            rewards = rewards + self.config.diversity * rarity(self._nearest(top_k), len(self.values))
         if training.at_epoch_end:
             self.on_epoch_end(training)
         return rewards
+
+    def try_out(
+        self, top_k: Float[Tensor, " batch"], partner_top_k: Float[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """What each image of the batch that waits would earn by itself, before credit is shared. Nothing changes.
+
+        Args:
+            top_k: Each image's own choice.
+            partner_top_k: The choice of each image's partner where it is not what ``top_k`` says of it: then every mixture is tried
+                as if it were alone, which the choices of no one batch could bring about.
+
+        Raises:
+            ValueError: If the reward is one that needs the classifier to change.
+        """
+        if self.config.reward in UPDATING:
+            raise ValueError(
+                f"reward must be one that needs no change of the classifier to try choices out, got {self.config.reward}"
+            )
+        training, decision = self.require_training(), self.observe()
+        partner = decision.pairing.partner
+        mask = self._mask(decision, top_k.to(training.device))
+        theirs = mask[partner]
+        if partner_top_k is not None:
+            theirs = self._mask(decision, partner_top_k.to(training.device)[decision.host])[partner]
+        with self._reward(training) as judge:
+            mixed, share = self._mix(decision, mask, theirs)
+            look = training.look(mixed)
+            return judge(mixed, Reaction(decision.saliency.map, gradient_map(look.gradient), partner, share))
+
+    def _mask(self, decision: Decision, top_k: Tensor) -> Tensor:
+        num_patches = decision.pairing.num_patches
+        same = num_patches == AGENT_PATCHES
+        return salient_mask(decision.patches if same else patch_saliency(decision.saliency.map, num_patches), top_k)
+
+    def _mix(self, decision: Decision, mask: Tensor, theirs: Tensor) -> tuple[Mixed, Tensor]:
+        """The mixed batch, and the share of its target that each image has."""
+        (images, labels), pairing = decision.batch, decision.pairing
+        weights = patch_weights(mask, theirs, pairing.lam, self.config.rule)
+        return blend(images, soft_targets(labels, self.data.num_classes), weights, pairing.partner), weights.mean((1, 2))
+
+    def _nearest(self, top_k: Tensor) -> Tensor:
+        """Index of the nearest of the K values."""
+        return (top_k[:, None] - self.values.to(top_k.device)).abs().argmin(1)
 
     def run_epoch(
         self, policy: Callable[[Decision], Tensor], on_step: Callable[[Tensor, Tensor], None] = lambda top_k, rewards: None
@@ -157,8 +212,7 @@ class MixingProcess:
 
     def epoch_top_k_counts(self) -> list[int]:
         """How often each of the K values was chosen in this epoch so far; a value between two counts for the nearer."""
-        nearest = (self.epoch_top_k()[:, None] - self.values).abs().argmin(1)
-        return torch.bincount(nearest, minlength=len(self.values)).tolist()
+        return torch.bincount(self._nearest(self.epoch_top_k()), minlength=len(self.values)).tolist()
 
     def state_dict(self) -> dict[str, Any]:
         """The state between two decisions; ValueError where one has been observed and not acted upon."""

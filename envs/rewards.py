@@ -1,18 +1,31 @@
-"""Rewards by name: how well a mixed image keeps what its clean image's gradient points at, one number an image."""
+"""Rewards that compare saliency maps, and who earns them. docs/rewards.md tells every reward's reason and source."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlmix.maps import patch_saliency
-from rlmix.names import check_name
-
-Reward = Callable[[Tensor, Tensor], Tensor]
 
 AGENT_PATCHES = 8
 """Patches per side of the map that an agent sees and is rewarded on (the paper's)."""
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """How a classifier reacts to a mixed batch."""
+
+    clean: Float[Tensor, "batch height width"]
+    """Saliency maps of the clean images."""
+    mixed: Float[Tensor, "batch height width"]
+    """Input-gradient maps of the mixed images."""
+    partner: Int[Tensor, " batch"]
+    share: Float[Tensor, " batch"]
+    """Each image's own part of its mixed target."""
 
 
 def cosine(clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]) -> Float[Tensor, " batch"]:
@@ -35,13 +48,49 @@ def cosine_batch(
     return F.cosine_similarity(flat[0], flat[1], dim=0).expand(len(clean))
 
 
-REWARDS: dict[str, Reward] = {"cosine": cosine, "cosine_full": cosine_full, "cosine_batch": cosine_batch}
+def standardize(rewards: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """``(r - mean) / std`` over the batch: what the classifier's progress and lam do to everyone alike is gone. Zero where all are equal.
+
+    One image hardly moves the mean of many, so to its chooser it is a baseline (Williams 1992), and the best choice stays the best.
+    """
+    deviation = rewards - rewards.mean()
+    return deviation / deviation.square().mean().sqrt().clamp(min=1e-6)
 
 
-def reward_function(name: str) -> Reward:
-    """The reward called ``name``; ValueError for an unknown one."""
-    check_name("reward", name, REWARDS)
-    return REWARDS[name]
+def cosine_label(
+    clean: Float[Tensor, "batch height width"],
+    mixed: Float[Tensor, "batch height width"],
+    partner: Int[Tensor, " batch"],
+    share: Float[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:
+    """Cosine with both images' pooled maps added in the proportion of the label: ``cos(s m_i + (1 - s) m_j, mixed)``.
+
+    A mixed image is trained towards both labels, so its gradient ought to point at both. The paper's reward knows the first alone.
+    """
+    maps = patch_saliency(clean, AGENT_PATCHES).flatten(1)
+    wanted = share[:, None] * maps + (1 - share[:, None]) * maps[partner]
+    return F.cosine_similarity(wanted, patch_saliency(mixed, AGENT_PATCHES).flatten(1))
+
+
+def cosine_shares(
+    clean: Float[Tensor, "batch height width"],
+    mixed: Float[Tensor, "batch height width"],
+    partner: Int[Tensor, " batch"],
+    share: Float[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:
+    """Both images' cosines, in the proportion of the label: ``s cos(m_i, mixed) + (1 - s) cos(m_j, mixed)``."""
+    return share * cosine(clean, mixed) + (1 - share) * cosine(clean[partner], mixed)
+
+
+MAP_REWARDS: dict[str, Callable[[Reaction], Tensor]] = {
+    "cosine": lambda reaction: cosine(reaction.clean, reaction.mixed),
+    "cosine_full": lambda reaction: cosine_full(reaction.clean, reaction.mixed),
+    "cosine_batch": lambda reaction: cosine_batch(reaction.clean, reaction.mixed),
+    "cosine_standard": lambda reaction: standardize(cosine(reaction.clean, reaction.mixed)),
+    "cosine_label": lambda reaction: cosine_label(reaction.clean, reaction.mixed, reaction.partner, reaction.share),
+    "cosine_shares": lambda reaction: cosine_shares(reaction.clean, reaction.mixed, reaction.partner, reaction.share),
+}
+"""The rewards that need nothing but maps and shares."""
 
 
 def share_credit(rewards: Float[Tensor, " batch"], partner_of: Float[Tensor, " batch"], credit: str) -> Float[Tensor, " batch"]:
@@ -57,3 +106,12 @@ def share_credit(rewards: Float[Tensor, " batch"], partner_of: Float[Tensor, " b
     if credit == "batch":
         return rewards.mean().expand(len(rewards))
     return rewards
+
+
+def rarity(choices: Int[Tensor, " batch"], num_choices: int) -> Float[Tensor, " batch"]:
+    """How rare each choice is in its batch, ``-log(share of the batch that chose the same) / log K``.
+
+    Its mean is the entropy of the batch's choices, from 0 (all the same) to 1 (all K equally frequent). 0 where there is no choice.
+    """
+    counts = torch.bincount(choices, minlength=num_choices)
+    return (len(choices) / counts[choices]).log() / math.log(max(num_choices, 2))

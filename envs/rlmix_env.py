@@ -8,7 +8,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.envs.host import Observation, next_observation, observation_space, render_process, step_info, to_host, to_top_k
+from rlmix.envs.host import Observation, next_observation, render_process, step_info, to_host, to_top_k
+from rlmix.envs.observations import observation_space
 from rlmix.envs.process import MixingProcess
 from rlmix.sources import Source
 
@@ -73,7 +74,9 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         self.process = MixingProcess(config or TrainingConfig(), data)
         self.continuous, self.render_mode = continuous, render_mode
         batch_size, num_top_k = self.process.config.recipe.batch_size, len(self.process.values)
-        self.observation_space: spaces.Space[Any] = observation_space((batch_size,), self.process.data.num_classes)
+        self.observation_space: spaces.Space[Any] = observation_space(
+            self.process.config.observation, (batch_size,), self.process.data.num_classes
+        )
         self.action_space: spaces.Space[NDArray[Any]] = (
             spaces.Box(0, 0.99, (batch_size,), np.float32) if continuous else spaces.MultiDiscrete([num_top_k] * batch_size)
         )
@@ -81,7 +84,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.process.reset(seed)
-        observation, _ = to_host(self.process.observe())
+        observation, _ = to_host(self.process.observe(), self.process.config.observation)
         return observation, step_info(self.process)
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

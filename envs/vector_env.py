@@ -9,7 +9,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.envs.host import Observation, next_observation, observation_space, render_process, to_host, to_top_k
+from rlmix.envs.host import Observation, next_observation, render_process, to_host, to_top_k
+from rlmix.envs.observations import observation_space
 from rlmix.envs.process import MixingProcess
 from rlmix.sources import Source
 
@@ -62,7 +63,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
             raise ValueError(f"num_envs must be the batch size {self.process.config.recipe.batch_size}, got {num_envs}")
         self.num_envs = self.process.config.recipe.batch_size
         self.continuous, self.render_mode = continuous, render_mode
-        self.single_observation_space = observation_space((), self.process.data.num_classes)
+        self.single_observation_space = observation_space(self.process.config.observation, (), self.process.data.num_classes)
         self.single_action_space = (
             spaces.Box(0, 0.99, (), np.float32) if continuous else spaces.Discrete(len(self.process.values))
         )
@@ -72,7 +73,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.process.reset(seed)
-        return to_host(self.process.observe())[0], {}
+        return to_host(self.process.observe(), self.process.config.observation)[0], {}
 
     def step(
         self, actions: NDArray[Any]

@@ -49,6 +49,19 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.removeprefix("epoch-")))
 
 
+def newest_state(folder: Path) -> dict[str, Any]:
+    """The newest checkpoint of the run in ``folder``, read only.
+
+    Raises:
+        FileNotFoundError: If it holds none.
+        ValueError: If that checkpoint is damaged.
+    """
+    paths = list_checkpoints(folder / "checkpoints")
+    if not paths:
+        raise FileNotFoundError(f"{folder} must be the folder of a run with a checkpoint, and holds none")
+    return load_checkpoint(paths[-1])
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Tensors and plain values on the host; executes nothing the file holds.
 

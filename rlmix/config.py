@@ -8,7 +8,18 @@ from rlmix.names import check_name
 DATA = ("digits", "cifar10", "cifar100", "fashion_mnist", "npz:PATH", "imagefolder:PATH")
 SCHEDULES = ("onecycle", "multistep")
 RULES = ("cut_top", "cut_top_least", "mix_top", "mix_least")
-REWARDS = ("cosine", "cosine_full", "cosine_batch")
+REWARDS = (
+    "cosine",
+    "cosine_full",
+    "cosine_batch",
+    "cosine_standard",
+    "cosine_label",
+    "cosine_shares",
+    "last_layer",
+    "parameters",
+    "held_out_loss",
+)
+OBSERVATIONS = ("paper", "pair")
 CREDITS = ("own", "pair", "batch")
 SALIENCY_MODES = ("exact", "bfloat16", "half", "previous", "alternate")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -80,13 +91,21 @@ class TrainingConfig:
     rule: Literal["cut_top", "cut_top_least", "mix_top", "mix_least"] = "mix_top"
     """How patches are mixed: mix_top is R-Mix."""
     reward: str = "cosine"
-    """cosine (pooled 8x8 maps, image by image), cosine_full (every pixel), cosine_batch (one cosine for the flattened batch)."""
+    """cosine (pooled 8x8 maps, image by image), cosine_full (every pixel), cosine_batch (one cosine for the flattened batch),
+    cosine_standard (within the batch), cosine_label and cosine_shares (towards both images' maps); last_layer, parameters (their
+    gradients against a clean batch's); held_out_loss (its decrease). docs/rewards.md."""
+    diversity: float = 0.0
+    """Weight of a bonus for rare choices: its mean is the entropy of the batch's choices, 1 where all are equally frequent."""
+    observation: Literal["paper", "pair"] = "paper"
+    """What is seen of an image: paper (its map and logits), pair (also those of its two partners, lam, and the training's progress)."""
     credit: Literal["own", "pair", "batch"] = "own"
     """Who earns an image's reward: own (the image), pair (half its own, half that of the image it is the partner of), batch (the mean)."""
 
     saliency_mode: Literal["exact", "bfloat16", "half", "previous", "alternate"] = "exact"
     """Cheaper stand-ins for the exact saliency map: in bfloat16, at half resolution, the previous epoch's in every second epoch, uniform in
     every other step (docs/performance.md)."""
+    freeze_from: str | None = None
+    """The folder of a run, whose classifier is taken as it is and not updated: a stationary environment, in which agents are measured."""
 
     device: str = "auto"
     """auto (cuda where there is one), cpu, cuda, cuda:1, mps."""
@@ -125,6 +144,7 @@ class TrainingConfig:
         check_name("reward", self.reward, REWARDS)
         check_name("credit", self.credit, CREDITS)
         check_name("saliency_mode", self.saliency_mode, SALIENCY_MODES)
+        check_name("observation", self.observation, OBSERVATIONS)
         check_name("precision", self.precision, PRECISIONS)
         at_least: dict[str, float] = {
             "epochs": 1,
@@ -136,7 +156,7 @@ class TrainingConfig:
             "image_size": 8,
             "workers": 0,
         }
-        at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1}
+        at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1, "diversity": 0}
         for name, low in at_least.items():
             value = getattr(self, name)
             if value is not None and not low <= value < float("inf"):

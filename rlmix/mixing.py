@@ -96,21 +96,38 @@ def mix(
         ValueError: If a shape, ``lam`` or ``rule`` is not as stated.
     """
     _validate(images, targets, mask, partner, lam, rule)
-    targets = soft_targets(targets, num_classes)
-    theirs = mask[partner]
+    return blend(images, soft_targets(targets, num_classes), patch_weights(mask, mask[partner], lam, rule), partner)
+
+
+def patch_weights(
+    mask: Bool[Tensor, "batch patch patch"],
+    theirs: Bool[Tensor, "batch patch patch"],
+    lam: float | Float[Tensor, "*batch"],
+    rule: Rule = "mix_top",
+) -> Float[Tensor, "batch patch patch"]:
+    """How much of each patch is the image's own, in [0, 1], by its mask and its partner's (Table 12); its mean is the label's share."""
     if isinstance(lam, Tensor):
-        blend = lam.to(images.device, torch.float32).reshape(-1, 1, 1)
+        both = lam.to(mask.device, torch.float32).reshape(-1, 1, 1)
     else:
-        blend = torch.full((1, 1, 1), lam, device=images.device)  # filled there: a copy from the host would wait for the device
+        both = torch.full((1, 1, 1), lam, device=mask.device)  # filled there: a copy from the host would wait for the device
     same = mask == theirs
-    weight = {
+    return {
         "cut_top": lambda: mask.float(),
         "cut_top_least": lambda: same.float(),
-        "mix_top": lambda: torch.where(same, blend, mask.float()),
-        "mix_least": lambda: torch.where(same, blend, theirs.float()),
+        "mix_top": lambda: torch.where(same, both, mask.float()),
+        "mix_least": lambda: torch.where(same, both, theirs.float()),
     }[rule]()
-    share = weight.mean((1, 2))[:, None]
-    pixels = enlarge(weight, images.shape[2:])[:, None].to(images.dtype)
+
+
+def blend(
+    images: Float[Tensor, "batch channel height width"],
+    targets: Float[Tensor, "batch classes"],
+    weights: Float[Tensor, "batch patch patch"],
+    partner: Int[Tensor, " batch"],
+) -> Mixed:
+    """Each image with its partner, patch by patch in the ratio of ``weights``, and its target by their mean."""
+    share = weights.mean((1, 2))[:, None]
+    pixels = enlarge(weights, images.shape[2:])[:, None].to(images.dtype)
     return Mixed(
         pixels * images + (1 - pixels) * images[partner],
         share * targets + (1 - share) * targets[partner],

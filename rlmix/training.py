@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +15,11 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from rlmix import approximations, metrics
 from rlmix.approximations import Moment
 from rlmix.augmentation import denormalize, normalize
+from rlmix.checkpoints import newest_state
 from rlmix.compilation import can_compile, compile_saliency, compile_training
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
-from rlmix.maps import Saliency, saliency
+from rlmix.maps import Saliency, frozen_statistics, saliency
 from rlmix.methods import METHODS, Setting
 from rlmix.mixing import Mixed
 from rlmix.models import build_model
@@ -32,6 +34,15 @@ class Batch(NamedTuple):
 
     images: Float[Tensor, "batch channel height width"]
     labels: Int[Tensor, " batch"]
+
+
+class Look(NamedTuple):
+    """What :meth:`Training.look` gives."""
+
+    loss: Float[Tensor, ""]
+    logits: Float[Tensor, "batch classes"]
+    gradient: Float[Tensor, "batch channel height width"]
+    """Of the loss with respect to the mixed images."""
 
 
 @dataclass
@@ -71,6 +82,8 @@ class Training:
         self.num_steps = self.steps_per_epoch * recipe.epochs
 
         model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed, data.image_size)
+        if config.freeze_from is not None:
+            freeze(model, config.freeze_from)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.method = build_method(method, config, model, self.data, self.num_steps)
@@ -103,11 +116,17 @@ class Training:
         self._batches: Iterator[Augmented] | None = None
         self.moment = Moment(self.epoch, self.batch)
         """Of the batch drawn last."""
+        self._frozen_logits: dict[str, Tensor] = {}
         self._tally = self._new_tally()
 
     @property
     def device(self) -> torch.device:
         return self.data.train_labels.device
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the classifier is that of ``config.freeze_from``, which no step changes."""
+        return self.config.freeze_from is not None
 
     @property
     def learning_rate(self) -> float:
@@ -170,9 +189,13 @@ class Training:
         Raises:
             FloatingPointError: If the loss is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a synchronisation).
         """
+        self.trained += 1
+        if self.frozen and isinstance(mixed, Mixed):
+            look = self.look(mixed)
+            self._record(look.loss, look.logits, mixed.targets)
+            return look.gradient
         if isinstance(mixed, Mixed):
             mixed = mixed._replace(images=mixed.images.detach().requires_grad_(input_gradient))
-        self.trained += 1
         with self.fabric.autocast():
             # an objective may hook into stages, which a compiled network does not notice
             loss, logits = score(mixed, self._forward if isinstance(mixed, Mixed) else self._network)
@@ -183,6 +206,14 @@ class Training:
         if not self.finished:
             self.scheduler.step()
         return mixed.images.grad if isinstance(mixed, Mixed) else None
+
+    def look(self, mixed: Mixed) -> "Look":
+        """What a step on ``mixed`` would compute, without taking it: the loss, and its gradient with respect to the mixed images alone."""
+        images = mixed.images.detach().requires_grad_()
+        with self.fabric.autocast(), frozen_statistics(self.model):
+            loss, logits = score(mixed._replace(images=images), self.model)
+        (gradient,) = torch.autograd.grad(loss, images)
+        return Look(loss.detach(), logits.detach(), gradient)
 
     def fit_epoch(self, method: Method | None = None) -> dict[str, float]:
         """Train one epoch under ``method``, or the training's own; gives :meth:`epoch_metrics`."""
@@ -233,9 +264,14 @@ class Training:
         return result
 
     def predict(self, split: str = "test") -> Float[Tensor, "split classes"]:
-        """Logits of the images of a split."""
+        """Logits of the images of a split; a frozen classifier's are computed once."""
+        if split in self._frozen_logits:
+            return self._frozen_logits[split]
         with self.fabric.autocast():
-            return metrics.predict(self.model, self.data, split)
+            logits = metrics.predict(self.model, self.data, split)
+        if self.frozen:
+            self._frozen_logits[split] = logits
+        return logits
 
     def to_pixels(self, images: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch height width channel"]:
         """Normalised images as bytes again."""
@@ -294,6 +330,20 @@ class Training:
     def _new_tally(self) -> Tally:
         zero = torch.zeros((), dtype=torch.int64, device=self.device)
         return Tally(torch.zeros(self.steps_per_epoch, device=self.device), zero, zero.clone())
+
+
+def freeze(model: nn.Module, folder: str) -> None:
+    """Give ``model`` the weights and batch-norm statistics of the run in ``folder``, for good: none of them asks for a gradient.
+
+    Raises:
+        OSError: If there is no such run, or no checkpoint in it.
+        ValueError: If its classifier is another network, or has another number of classes.
+    """
+    try:
+        model.load_state_dict(newest_state(Path(folder))["training"]["model"])
+    except RuntimeError as error:
+        raise ValueError(f"freeze_from must name a run of the same model and number of classes: {error}") from error
+    model.requires_grad_(False)
 
 
 def build_method(name: str, config: TrainingConfig, model: nn.Module, data: Source, num_steps: int) -> Method:

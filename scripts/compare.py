@@ -34,6 +34,8 @@ class Compare(EngineOptions, TrainingConfig):
     """Each method is trained once with each; --seed is not read."""
     models: tuple[str, ...] = ()
     """Compare on each of these models, in one table; on --model where not given."""
+    observation: Literal["paper", "pair"] = "pair"
+    """What an agent sees of an image, as for rlmix train."""
     credit: Literal["own", "pair", "batch"] = "pair"
     """Who earns an image's reward, as for rlmix train."""
     baseline: str = "rmix"

@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix",
     "compare": "the same training under several methods and seeds, in one table",
     "evaluate": "accuracy, calibration, robustness and localization of a run, or of a bare state_dict",
+    "policies": "policies beside each other on a frozen classifier, paired on common random numbers",
     "visualize": "the same images under every mix-up method, as a picture",
     "fidelity": "how near cheaper saliency comes to the exact one",
     "reproduce": "the experiment behind a table of the paper, at its scale or at a fraction",

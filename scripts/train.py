@@ -14,8 +14,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from rlmix import metrics
-from rlmix.agents.policies import ConstantPolicy, FixedRandomPolicy, Policy
-from rlmix.agents.ppo import PPOAgent, PPOConfig
+from rlmix.agents.algorithms import ALGORITHMS, Agent, build_agent
+from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
+from rlmix.agents.ppo import PPOConfig
 from rlmix.allocator import keep_freed_memory
 from rlmix.config import TrainingConfig
 from rlmix.envs.host import render_process
@@ -29,8 +31,9 @@ from rlmix.scripts.options import UsageError, parse, read_args, to_args
 from rlmix.scripts.progress import TrainingProgress
 from rlmix.training import Training
 
-POLICIES = ("rlmix", "rmix", "rmix-p8", "constant")
-"""Methods that are a policy in the environment: PPO, the fixed-random one at two patch counts, a constant."""
+POLICIES = ("rlmix", "policy", "rmix", "rmix-p8", "constant", "coin")
+"""Methods that are a policy in the environment: an agent that learns, one that has learned, the fixed-random one at two patch counts,
+a constant, a coin."""
 ALL_METHODS = (*POLICIES, *METHODS)
 NO_ALPHA = ("vanilla", "cutout")
 NOT_SAVED = ("out", "overwrite", "resume", "config")
@@ -41,17 +44,25 @@ class Train(TrainingConfig):
     """Train a classifier under a mix-up method. Options left at None take the data set's recipe."""
 
     method: str = "rlmix"
-    """rlmix (a PPO agent chooses), rmix (fixed-random), rmix-p8 (the same at the agent's 8 patches), constant; vanilla, input_mixup,
+    """rlmix (an agent learns to choose), policy (see --policy), rmix (fixed-random), rmix-p8 (the same at the agent's 8 patches),
+    constant (see --top-k), coin (between 0 and 0.99); vanilla, input_mixup,
     manifold_mixup, cutout, cutmix, saliencymix, puzzlemix, comixup, automix, alignmix, augmix."""
     credit: Literal["own", "pair", "batch"] = "pair"
     """Who earns an image's reward. An image's choice also mixes the image it is the partner of: paid for their own alone, agents drift to
     Input Mix-up and lower everyone's reward; paid half for the other (pair) they raise it. batch pays everyone the mean."""
+    observation: Literal["paper", "pair"] = "pair"
+    """What an agent sees of an image: paper (its map and logits), pair (also those of its two partners, lam, and the training's
+    progress). On what the paper's sees there is next to nothing to learn."""
     top_k: float | None = None
     """The quantile of --method constant, in [0, 1); 0 is plain Input Mix-up."""
+    policy: str | None = None
+    """The run whose learned policy --method policy takes, as it is: whatever classifier, data or batch size it was learned with."""
+    algorithm: str = "ppo"
+    """Who learns under rlmix: ppo, a2c, dqn (Stable-Baselines3), bandit (one-step policy gradient)."""
     granularity: Literal["image", "batch"] = "image"
     """Under rlmix: one decision an image (the vector environment), or the paper's joint decision for the batch."""
     agent: PPOConfig = field(default_factory=PPOConfig)
-    """PPO's hyperparameters."""
+    """The agent's hyperparameters."""
     picture_every: int = 5
     """Epochs between two pictures of a mixed batch in TensorBoard; 0 for none."""
     out: Path | None = None
@@ -69,6 +80,11 @@ class Train(TrainingConfig):
             raise ValueError(f"top_k must be given with method constant, and only then, got {self.top_k} with {self.method}")
         if self.top_k is not None and not 0 <= self.top_k < 1:
             raise ValueError(f"top_k must be in [0, 1), got {self.top_k}")
+        if (self.method == "policy") != (self.policy is not None):
+            raise ValueError(f"policy must be given with method policy, and only then, got {self.policy} with {self.method}")
+        check_name("algorithm", self.algorithm, ALGORITHMS)
+        if self.freeze_from is not None and self.method not in POLICIES:
+            raise ValueError(f"freeze_from must go with a policy ({', '.join(POLICIES)}), got method {self.method}")
         if self.picture_every < 0:
             raise ValueError(f"picture_every must be at least 0, got {self.picture_every}")
         if self.alpha is not None and self.method in NO_ALPHA:
@@ -155,22 +171,19 @@ class Task:
         self.options = options
         self.process: MixingProcess | None = None
         self.policy: Policy | None = None
-        self.agent: PPOAgent | None = None
+        self.agent: Agent | None = None
         config = options.training
         if options.method in METHODS:
             self.training = Training(config, method=options.method)
             return
         if options.method == "rlmix":
             env = RLMixEnv(config) if options.granularity == "batch" else RLMixVectorEnv(config=config)
-            self.agent = PPOAgent(env, options.agent, options.seed)
+            self.agent = build_agent(options.algorithm, env, options.agent, options.seed)
             self.process = env.process
         else:
             self.process = MixingProcess(config)
             self.process.reset()
-            if options.top_k is not None:
-                self.policy = ConstantPolicy(options.top_k)
-            else:
-                self.policy = FixedRandomPolicy(options.num_top_k, options.seed)
+            self.policy = fixed_policy(options)
         self.training = self.process.require_training()
 
     def fit(self, session: "Session") -> None:
@@ -201,6 +214,16 @@ class Task:
         decider = self.agent or self.policy
         if decider is not None:
             decider.load_state_dict(state["decider"])
+
+
+def fixed_policy(options: Train) -> Policy:
+    """Who decides where nobody learns."""
+    if options.policy is not None:
+        return LearnedPolicy(Path(options.policy), options.seed)
+    if options.top_k is not None:
+        return ConstantPolicy(options.top_k)
+    kind = CoinPolicy if options.method == "coin" else FixedRandomPolicy
+    return kind(options.num_top_k, options.seed)
 
 
 class Session:
@@ -271,7 +294,7 @@ class Session:
             "top1_best": chosen["test_top1"],
             **({"val_top1": epochs[-1]["val_top1"]} if "val_top1" in epochs[-1] else {}),
             "ece": metrics.expected_calibration_error(logits.softmax(1), training.data.labels("test")),
-            "fgsm_error": metrics.fgsm_error(training.model, training.data),
+            "fgsm_error": None if training.frozen else metrics.fgsm_error(training.model, training.data),
             "seconds": seconds,
             "seconds_per_epoch": seconds / len(epochs),
             "peak_memory_mb": peak_memory_mb(training.device),

@@ -19,24 +19,27 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlmix.agents.features import policy_features
+from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.policies import FixedRandomPolicy, Policy
 from rlmix.allocator import keep_freed_memory
 from rlmix.augmentation import denormalize, normalize
-from rlmix.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.config import TrainingConfig
+from rlmix.envs.process import Decision
 from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.maps import Saliency, patch_saliency, saliency
 from rlmix.metrics import evaluating
-from rlmix.mixing import sample_pairing, sample_top_k, top_k_values
+from rlmix.mixing import sample_pairing
 from rlmix.models import build_model
+from rlmix.models.weights import load_weights, read_weights
 from rlmix.names import check_name
 from rlmix.scripts import gallery
 from rlmix.scripts.mixing_steps import MixedBatch, draw_pairs, draw_steps, mix_batch
 from rlmix.scripts.options import parse, read_args
 from rlmix.scripts.picture_folder import read_pictures
-from rlmix.scripts.saved_run import read_options
-from rlmix.scripts.train import Task, Train
-from rlmix.seeding import derive, stream
+from rlmix.scripts.saved_run import load_run
+from rlmix.scripts.train import POLICIES, Train, fixed_policy
+from rlmix.seeding import stream
+from rlmix.training import Batch
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,12 @@ class Visualize(TrainingConfig):
 
 
 class Clean(NamedTuple):
-    """What is mixed, and by whom."""
+    """What is mixed, and what was seen of it."""
 
-    images: Tensor
-    """Normalised (batch, channel, height, width)."""
-    labels: Tensor
-    """(batch,)"""
+    batch: Batch
     seen: Saliency
     mean: Tensor
+    """By which the images are normalised."""
     std: Tensor
 
 
@@ -100,48 +101,38 @@ def draw_run(options: Visualize, folder: Path) -> None:
     """Figures 2 and 4 of a run, as files and into its TensorBoard events."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    run = read_options(folder).resolved()
-    checkpoints = list_checkpoints(folder / "checkpoints")
-    if not checkpoints:
-        raise FileNotFoundError(f"{folder} must hold a checkpoint, and has none")
-    task, state = Task(run), load_checkpoint(checkpoints[-1])
-    try:
-        task.load_state_dict(state)
-    except (RuntimeError, KeyError) as error:
-        raise ValueError(f"{checkpoints[-1]} must hold a {run.model}: {str(error).splitlines()[-1].strip()}") from error
-    training, data = task.training, task.training.data
+    run, training, state = load_run(folder)
+    data = training.data
     if options.images is None:
         batch = training.next_batch()
-        clean = Clean(*batch, training.saliency(batch), data.mean, data.std)
+        clean = Clean(batch, training.saliency(batch), data.mean, data.std)
     else:
         clean = look_at(training.model, options.images, data.image_size, (data.mean, data.std), options)
-    generator = stream(options.seed, "visualize")
-    top_k = choose(task, clean.seen, generator)
-    written = save_figures(mix_clean(clean, top_k, run, generator), clean, options, options.out or folder)
+    epoch = int(state["epoch"])
+    policy = policy_of(run, folder)
+    mixed = mix_clean(clean, policy, run, stream(options.seed, "visualize"), min(epoch / training.recipe.epochs, 1.0))
+    written = save_figures(mixed, clean, options, options.out or folder)
     with SummaryWriter(str(folder)) as writer:
         for name, figure in written.items():
-            writer.add_image(f"visualize/{name}", as_pixels(figure), int(state["epoch"]), dataformats="HWC")
+            writer.add_image(f"visualize/{name}", as_pixels(figure), epoch, dataformats="HWC")
 
 
 def draw_weights(options: Visualize, path: Path) -> None:
     """Figures 2 and 4 of a bare classifier on a folder of pictures."""
     if options.images is None or options.model is None:
         raise ValueError("weights must come with --model and --images, which they are for")
-    state = load_checkpoint(path)
-    state = state.get("state_dict", state)
+    state = read_weights(path)
     rows = [len(value) for value in state.values() if isinstance(value, Tensor) and value.ndim == 2]
     if not rows:
         raise ValueError(f"{path} must hold a classifier's state_dict, and has no linear layer")
-    model = build_model(options.model, rows[-1])
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} must hold a {options.model}: {str(error).splitlines()[-1].strip()}") from error
-    clean = look_at(model, options.images, (options.size, options.size), None, options)
-    generator = stream(options.seed, "visualize")
-    top_k = sample_top_k(len(clean.images), options.num_top_k, generator)
+    size = (options.size, options.size)
+    model = build_model(options.model, rows[-1], image_size=size)
+    load_weights(model, options.model, state, str(path))
+    clean = look_at(model, options.images, size, None, options)
     run = Train(method="rmix", num_patches=options.num_patches, alpha=options.alpha, rule=options.rule).resolved()
-    save_figures(mix_clean(clean, top_k, run, generator), clean, options, options.out or options.images)
+    policy = FixedRandomPolicy(options.num_top_k, options.seed)
+    mixed = mix_clean(clean, policy, run, stream(options.seed, "visualize"))
+    save_figures(mixed, clean, options, options.out or options.images)
 
 
 def look_at(
@@ -158,41 +149,30 @@ def look_at(
         with torch.no_grad():
             labels = model(images).argmax(1)
         seen = saliency(model, images, labels)
-    return Clean(images, labels, seen, *statistics)
+    return Clean(Batch(images, labels), seen, *statistics)
 
 
-def choose(task: Task, seen: Saliency, generator: torch.Generator) -> Tensor:
-    """Each image's top-k value as the run's policy draws it; R-Mix's random choice for a run without one."""
-    count, run = len(seen.logits), task.options
-    if run.top_k is not None:
-        return torch.full((count,), run.top_k)
-    if task.agent is None:
-        return sample_top_k(count, run.num_top_k, generator)
-    patches = patch_saliency(seen.map, AGENT_PATCHES)
-    features = policy_features({"saliency": patches.cpu().numpy(), "logits": seen.logits.float().cpu().numpy()})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(run.seed, "visualize"))
-        if run.granularity == "batch":  # one decision for a batch of fixed size, image by image through the same layers
-            size = run.training.recipe.batch_size
-            row = np.resize(features, (size, features.shape[1])).reshape(1, -1)
-            action = task.agent.ppo.predict(row)[0][0][:count]
-        else:
-            action = task.agent.ppo.predict(features)[0]
-    return top_k_values(run.num_top_k)[torch.from_numpy(np.asarray(action)).long()]
+def policy_of(run: Train, folder: Path) -> Policy:
+    """Who decides in the run in ``folder``; R-Mix's random choice for a run in which nobody does."""
+    if run.method == "rlmix":
+        return LearnedPolicy(folder, run.seed)
+    return fixed_policy(run) if run.method in POLICIES else FixedRandomPolicy(run.num_top_k, run.seed)
 
 
-def mix_clean(clean: Clean, top_k: Tensor, run: Train, generator: torch.Generator) -> MixedBatch:
-    """Draw partners, lam and num_patches, and mix."""
-    device, alpha = clean.images.device, 1.0 if run.alpha is None else run.alpha
-    pairing = sample_pairing(len(clean.images), run.num_patches or (AGENT_PATCHES,), alpha, generator)
-    pairing = pairing._replace(partner=pairing.partner.to(device))
-    num_classes = clean.seen.logits.shape[1]
-    return mix_batch(clean.images, clean.labels, clean.seen.map, pairing, top_k.to(device), run.rule, num_classes)
+def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generator, progress: float = 0.0) -> MixedBatch:
+    """Draw partners, lam and num_patches, let the policy choose, and mix."""
+    images, labels = clean.batch
+    alpha = 1.0 if run.alpha is None else run.alpha
+    pairing = sample_pairing(len(images), run.num_patches or (AGENT_PATCHES,), alpha, generator)
+    pairing = pairing._replace(partner=pairing.partner.to(images.device))
+    decision = Decision(clean.batch, clean.seen, patch_saliency(clean.seen.map, AGENT_PATCHES), pairing, progress)
+    top_k = policy(decision).to(images.device)
+    return mix_batch(images, labels, clean.seen.map, pairing, top_k, run.rule, clean.seen.logits.shape[1])
 
 
 def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Path) -> dict[str, Figure]:
     """figure2.png and figure4.png in ``folder``."""
-    count = min(options.num_images, len(clean.images))
+    count = min(options.num_images, len(clean.batch.images))
     pixels = denormalize(batch.images, clean.mean, clean.std)[..., :3].cpu().numpy()
     mixed = denormalize(batch.mixed[:count], clean.mean, clean.std)[..., :3].cpu().numpy()
     names = [f"class {label}" for label in range(batch.targets.shape[1])]

@@ -7,19 +7,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two spinnin
 import pytest
 from jaxtyping import install_import_hook
 
-CHECKED = (
-    "approximations",
-    "augmentation",
-    "boxes",
-    "envs.rewards",
-    "maps",
-    "methods",
-    "metrics",
-    "mixing",
-    "models",
-    "pictures",
-)
-CHECKED += ("static_saliency",)
+CHECKED = ("agents.search", "approximations", "augmentation", "boxes", "envs.rewards", "envs.training_rewards", "maps", "methods")
+CHECKED += ("metrics", "mixing", "models", "pictures", "static_saliency")
 install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
 import rlmix  # noqa: E402

@@ -1,0 +1,84 @@
+"""A contextual bandit: one network, one gradient step a batch, no critic and no future."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlmix.agents.features import NUM_FEATURES, policy_features
+from rlmix.agents.ppo import PPOConfig
+from rlmix.envs.host import to_host
+from rlmix.envs.process import Decision, MixingProcess
+from rlmix.envs.rewards import standardize
+from rlmix.envs.rlmix_env import RLMixEnv
+from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.seeding import derive, stream
+
+
+class BanditAgent:
+    """REINFORCE with the batch's mean reward as its baseline (Williams 1992), after every batch.
+
+    What an image is, hardly depends on what was chosen for others before; to a bandit it does not at all. The images of a batch share
+    lam and the classifier's state, so their mean is a good baseline, and a critic has little to add.
+
+    Args:
+        env: The vector form.
+        config: Of it the learning rate, the actor's layers and the entropy coefficient are used.
+        seed: Of the network's weights and of its draws.
+    """
+
+    def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
+        config.check()
+        if not isinstance(env, RLMixVectorEnv):
+            raise ValueError("granularity must be image under the bandit, which decides image by image, got batch")
+        self.process: MixingProcess = env.process
+        self.process.reset()
+        self.entropy_coefficient = config.entropy_coefficient
+        sizes = [NUM_FEATURES[self.process.config.observation], *config.policy_layers]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive(seed, "policy"))
+            hidden = [layer for before, after in pairwise(sizes) for layer in (nn.Linear(before, after), nn.Tanh())]
+            last = nn.Linear(sizes[-1], len(self.process.values))
+        self.policy = nn.Sequential(*hidden, last)
+        nn.init.zeros_(last.weight)  # uniform at first
+        nn.init.zeros_(last.bias)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), config.learning_rate)
+        self.generator = stream(seed, "policy draws")
+
+    def learn(self, on_step: Callable[[], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
+        """Train until the classifier's budget is used up; as :meth:`rlmix.agents.ppo.PPOAgent.learn`."""
+        training = self.process.require_training()
+        while not training.finished:
+            entropies = []
+            for _ in range(training.steps_per_epoch):
+                entropies.append(self.learn_step(self.process.observe()))
+                on_step()
+            on_epoch({"policy_entropy": float(torch.stack(entropies).mean())})
+
+    def learn_step(self, decision: Decision) -> Tensor:
+        """Choose for a batch, and follow the gradient of ``advantage * log probability``; gives the mean entropy in nats."""
+        logits = self.policy(torch.from_numpy(policy_features(to_host(decision, self.process.config.observation)[0])))
+        log_probabilities = logits.log_softmax(1)
+        index = torch.multinomial(log_probabilities.detach().exp(), 1, generator=self.generator)
+        rewards = self.process.act(self.process.values[index[:, 0]]).cpu()
+        entropy = torch.special.entr(log_probabilities.exp()).sum(1).mean()
+        gain = (standardize(rewards) * log_probabilities.gather(1, index)[:, 0]).mean()
+        self.optimizer.zero_grad()
+        (-gain - self.entropy_coefficient * entropy).backward()
+        self.optimizer.step()
+        return entropy.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Network, optimizer and generator."""
+        return {
+            "parameters": {"policy": self.policy.state_dict(), "policy.optimizer": self.optimizer.state_dict()},
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
+        self.policy.load_state_dict(state["parameters"]["policy"])
+        self.optimizer.load_state_dict(state["parameters"]["policy.optimizer"])
+        self.generator.set_state(state["generator"].cpu())

@@ -1,0 +1,84 @@
+"""A run's learned policy, which decides and does not learn: on any classifier, data set, number of classes, batch size."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rlmix.agents.features import policy_features
+from rlmix.checkpoints import newest_state
+from rlmix.envs.host import to_host
+from rlmix.envs.process import Decision
+from rlmix.mixing import top_k_values
+from rlmix.runs import read_config
+from rlmix.seeding import stream
+
+LAYERS = {
+    "dqn": r"q_net\.q_net\.\d+",
+    "bandit": r"\d+",
+    "ppo": r"mlp_extractor\.policy_net\.\d+|action_net(\.linear)?",
+}
+"""What the linear layers from features to scores are called; those of a2c as those of ppo."""
+
+
+class LearnedPolicy:
+    """The policy of the run in ``folder``, frozen.
+
+    What it reads is the observation it was trained with (see :func:`~rlmix.agents.features.policy_features`: the ten largest
+    log-probabilities, sorted, padded with -20), and what it chooses are its own top-k values. It draws from the distribution that it
+    learned, for a mixed policy is one; DQN, which has none, takes the value it thinks best.
+
+    Args:
+        folder: The run's.
+        seed: Of its own generator.
+
+    Raises:
+        OSError: If there is no such run.
+        ValueError: If nobody learned in it.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        config, state = read_config(folder), newest_state(folder)
+        if "parameters" not in state.get("decider", {}):
+            raise ValueError(
+                f"policy must be the folder of a run in which an agent learned, got {folder} of {config.get('method')}"
+            )
+        self.observation = str(config.get("observation", "paper"))
+        self.greedy = config.get("algorithm") == "dqn"
+        self.values = top_k_values(int(config["num_top_k"]))
+        self.actor = read_actor(state["decider"]["parameters"]["policy"], str(config.get("algorithm", "ppo")))
+        self.generator = stream(seed, "policy")
+        self.entropy = 0.0
+
+    @torch.no_grad()
+    def probabilities(self, decision: Decision) -> Float[Tensor, "batch values"]:
+        """How likely each of the K values is, for each image; on the host."""
+        features = policy_features(to_host(decision, self.observation)[0])
+        scores = self.actor(torch.from_numpy(features))
+        return nn.functional.one_hot(scores.argmax(1), scores.shape[1]).float() if self.greedy else scores.softmax(1)
+
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+        probabilities = self.probabilities(decision)
+        self.entropy = float(torch.special.entr(probabilities).sum(1).mean())
+        return self.values[torch.multinomial(probabilities, 1, generator=self.generator)[:, 0]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+
+
+def read_actor(weights: dict[str, Tensor], algorithm: str) -> nn.Sequential:
+    """The network from features to K scores: the tanh layers that the algorithm trained, from its state dict."""
+    pattern = LAYERS.get(algorithm, LAYERS["ppo"])
+    names = [name.removesuffix(".weight") for name in weights if re.fullmatch(rf"({pattern})\.weight", name)]
+    layers: list[nn.Module] = []
+    for name in names:
+        linear = nn.Linear(weights[f"{name}.weight"].shape[1], weights[f"{name}.weight"].shape[0])
+        linear.load_state_dict({part: weights[f"{name}.{part}"] for part in ("weight", "bias")})
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])

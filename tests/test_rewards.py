@@ -1,0 +1,153 @@
+"""Rewards by name: literal numbers, and gradients by autograd as the oracle of the closed form."""
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import toy_config
+
+from rlmix.config import REWARDS
+from rlmix.envs.process import MixingProcess
+from rlmix.envs.rewards import MAP_REWARDS, cosine_label, cosine_shares, rarity, standardize
+from rlmix.envs.training_rewards import CLASSIFIER_REWARDS, build_reward, held_out_batch, last_layer_alignment, with_bias
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Two epochs of two steps of eight 8x8 images."""
+    return toy_config(tmp_path_factory.mktemp("rewards"), 8, num_train=16, num_classes=4, batch_size=8)
+
+
+def test_every_reward_has_a_name_in_the_configuration():
+    assert sorted(REWARDS) == sorted((*MAP_REWARDS, *CLASSIFIER_REWARDS))
+    with pytest.raises(ValueError, match=r"did you mean 'last_layer'"):
+        build_reward("lastlayer")
+
+
+def test_standardized_rewards_of_known_numbers():
+    torch.testing.assert_close(standardize(torch.tensor([1.0, 3.0, 1.0, 3.0])), torch.tensor([-1.0, 1.0, -1.0, 1.0]))
+    assert standardize(torch.full((5,), 0.7)).tolist() == [0] * 5
+
+
+def test_label_aware_rewards_of_maps_that_do_not_overlap():
+    """Two images that are salient in different corners; the mixed map is what each reward wants, or half of it."""
+    first, second = torch.zeros(8, 8), torch.zeros(8, 8)
+    first[0, 0], second[7, 7] = 1, 1
+    clean, partner, share = torch.stack([first, second]), torch.tensor([1, 0]), torch.tensor([0.8, 1.0])
+    wanted = torch.stack([0.8 * first + 0.2 * second, second])
+    torch.testing.assert_close(cosine_label(clean, wanted, partner, share), torch.ones(2))
+    torch.testing.assert_close(cosine_label(clean, clean, partner, share), torch.tensor([0.8 / math.hypot(0.8, 0.2), 1.0]))
+    torch.testing.assert_close(cosine_shares(clean, clean, partner, share), share)  # own map alone: its share of the label
+    torch.testing.assert_close(cosine_shares(clean, clean[partner], partner, share), 1 - share)
+
+
+def test_rarity_has_the_entropy_of_the_choices_as_its_mean():
+    choices = torch.tensor([0, 0, 1, 3])
+    shares = np.array([0.5, 0.25, 0.25])
+    found = rarity(choices, 4)
+    assert float(found.mean()) == pytest.approx(-(shares * np.log(shares)).sum() / np.log(4))
+    torch.testing.assert_close(found, torch.tensor([0.5, 0.5, 1.0, 1.0]))
+    assert rarity(torch.zeros(3, dtype=torch.int64), 4).tolist() == [0, 0, 0]
+    torch.testing.assert_close(rarity(torch.arange(4), 4), torch.ones(4))
+
+
+def test_diversity_adds_to_what_is_earned_and_not_to_what_is_logged(config):
+    top_k = torch.tensor([0.0, 0, 0, 0, 0, 0, 0, 0.99])
+    found = {}
+    for weight in (0.0, 0.3):
+        process = MixingProcess(replace(config, diversity=weight))
+        process.reset()
+        found[weight] = process.act(top_k), process.epoch_metrics()["reward_mean"]
+    choices = torch.tensor([0] * 7 + [9])
+    torch.testing.assert_close(found[0.3][0], found[0.0][0] + 0.3 * rarity(choices, 10))
+    assert found[0.3][1] == found[0.0][1]
+
+
+def test_alignment_is_the_cosine_of_the_gradients_that_autograd_gives():
+    draw = torch.Generator().manual_seed(0)
+    features, targets = torch.randn(5, 7, generator=draw), torch.rand(5, 4, generator=draw).softmax(1)
+    layer, wanted = torch.nn.Linear(7, 4), torch.randn(4, 8, generator=draw)
+    expected = []
+    for row, target in zip(features, targets, strict=True):
+        layer.zero_grad()
+        F.cross_entropy(layer(row[None]), target[None]).backward()
+        gradient = torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1)
+        expected.append(F.cosine_similarity(gradient.flatten(), wanted.flatten(), dim=0))
+    residual = layer(features).softmax(1) - targets
+    torch.testing.assert_close(last_layer_alignment(with_bias(features), residual, wanted), torch.stack(expected))
+
+
+def gradients_of(model, images, targets, weights):
+    model = copy.deepcopy(model)
+    loss = F.cross_entropy(model(images), targets)
+    named = dict(model.named_parameters())
+    return torch.autograd.grad(loss, [named[name] for name in weights])
+
+
+def test_last_layer_reward_is_the_cosine_of_last_layer_gradients(config):
+    """The oracle is autograd's gradient of one image's loss in its batch: the batch norms see all images."""
+    process = MixingProcess(replace(config, reward="last_layer"))
+    process.reset()
+    process.observe()
+    training = process.require_training()
+    model, held_out = copy.deepcopy(training.model), held_out_batch(training)
+    rewards = process.act(torch.zeros(8))
+    assert ((rewards >= -1) & (rewards <= 1)).all()
+    names = ("classifier.weight", "classifier.bias")
+    wanted = gradients_of(model, held_out.images, held_out.labels, names)
+    mixed = process.outcome.mixed
+    for image in range(8):
+        weight = F.one_hot(torch.tensor(image), 8).float()
+        copied = copy.deepcopy(model)
+        loss = (F.cross_entropy(copied(mixed.images), mixed.targets, reduction="none") * weight).sum()
+        taken = torch.autograd.grad(loss, [copied.classifier.weight, copied.classifier.bias])
+        flat = [torch.cat([part.flatten() for part in parts]) for parts in (taken, wanted)]
+        assert float(rewards[image]) == pytest.approx(float(F.cosine_similarity(*flat, dim=0)), rel=1e-3, abs=1e-5)
+
+
+def test_parameters_reward_is_the_cosine_of_all_gradients(config):
+    process = MixingProcess(replace(config, reward="parameters"))
+    process.reset()
+    process.observe()
+    training = process.require_training()
+    model, held_out = copy.deepcopy(training.model), held_out_batch(training)
+    rewards = process.act(torch.full((8,), 0.55))
+    mixed, names = process.outcome.mixed, [name for name, _ in model.named_parameters()]
+    flat = [
+        torch.cat([part.flatten() for part in gradients_of(model, *batch, names)])
+        for batch in ((mixed.images, mixed.targets), (held_out.images, held_out.labels))
+    ]
+    torch.testing.assert_close(rewards, F.cosine_similarity(*flat, dim=0).expand(8), rtol=1e-3, atol=1e-5)
+
+
+def test_held_out_loss_reward_is_what_the_step_gained(config):
+    process = MixingProcess(replace(config, reward="held_out_loss"))
+    process.reset()
+    process.observe()
+    training = process.require_training()
+    held_out, losses = held_out_batch(training), []
+    losses.append(F.cross_entropy(copy.deepcopy(training.model)(held_out.images), held_out.labels))
+    rewards = process.act(torch.zeros(8))
+    losses.append(F.cross_entropy(copy.deepcopy(training.model)(held_out.images), held_out.labels))
+    torch.testing.assert_close(rewards, (losses[0] - losses[1]).detach().expand(8), rtol=1e-3, atol=1e-5)
+    assert abs(float(rewards[0])) > 0
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_no_reward_moves_the_training(config, reward):
+    """The same actions under every reward give the same classifier, to the bit: statistics, weights and draws are left alone."""
+    weights = []
+    for name in ("cosine", reward):
+        process = MixingProcess(replace(config, reward=name))
+        process.reset()
+        for _ in range(4):
+            rewards = process.act(torch.linspace(0, 0.99, 8))
+            assert rewards.shape == (8,)
+            assert rewards.isfinite().all()
+        weights.append(process.require_training().model.state_dict())
+    for name in weights[0]:
+        assert torch.equal(weights[0][name], weights[1][name]), name
