@@ -83,6 +83,7 @@ def prepare(name: str, config: TrainingConfig, data: ImageData | None) -> Timed:
         spans = (Span(training, "next_batch", "data"), Span(training, "step", "train"))
         return Timed(lambda: training.fit_step(rmix), training.device, "method", spans, logging=lambda: time_logging(training))
     if name == "rlmix":
+        config = replace(config, observation="pair", credit="pair")  # the defaults of rlmix train
         return _prepare_agent(RLMixVectorEnv(config=config, data=data))
     config = replace(config, num_patches=(8,) if name == "rmix-p8" else (2, 4))
     if name in CHEAPER:
@@ -128,9 +129,9 @@ def _prepare_handwritten(config: TrainingConfig, data: ImageData | None) -> Time
     )
 
 
-def _prepare_agent(env: RLMixVectorEnv, rollout_steps: int = 20) -> Timed:
+def _prepare_agent(env: RLMixVectorEnv) -> Timed:
     """Stable-Baselines3's collecting step, spelled out; its update on a rollout of such steps, divided by them."""
-    agent = PPOAgent(env, PPOConfig(rollout_steps=rollout_steps), seed=0)
+    agent = PPOAgent(env, PPOConfig(), seed=0)
     ppo: Any = agent.ppo
     vec_env = ppo.env
     ppo._last_obs = vec_env.reset()

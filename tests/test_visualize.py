@@ -93,7 +93,9 @@ def test_a_bare_classifier_on_pictures(tmp_path):
     args = ["--weights", str(tmp_path / "state.pt"), "--images", str(pictures), "--out", str(tmp_path), "--num-patches", "2", "4"]
     visualize.main([*args, "--model", "preactresnet18_w16"])
     assert (tmp_path / "figure2.png").exists()
-    assert "the weights of preactresnet18, and holds those of preactresnet18_w16" in refused_line([*args, "--model", "preactresnet18"])
+    assert "the weights of preactresnet18, and holds those of preactresnet18_w16" in refused_line(
+        [*args, "--model", "preactresnet18"]
+    )
 
 
 def refused_line(args):
