@@ -45,7 +45,7 @@ class PPOConfig:
     policy_layers: tuple[int, ...] = (64, 64)
     """Hidden tanh layers of the actor, apart from the critic's: separate networks did better. Its last layer starts 100 times smaller."""
     value_layers: tuple[int, ...] = (64, 64)
-    """Hidden tanh layers of the critic. The study's "use a wide value MLP" gained nothing here: 256 learned as 64 does, at twice the cost."""
+    """Hidden tanh layers of the critic. "Use a wide value MLP" gained nothing here: 256 learned as 64 does, at twice the cost."""
     rollout_steps: int | None = None
     """Steps between two updates, at most: an epoch is cut into equal rollouts. Where not given, 10 for a decision an image (a batch of 100
     is 1,000 decisions then), and 1000 for the joint decision, which is one a step."""
