@@ -72,13 +72,19 @@ class MixingProcess:
         self._decision: Decision | None = None
         self._rewards: list[Tensor] = []
         self._top_k: list[Tensor] = []
+        self._undrawn: list[Tensor] = []
+        self._loaded = False
 
     def reset(self, seed: int | None = None) -> Training:
         """Go to the start of an epoch.
 
         With a seed, or first of all, or when the training budget is used up: the first epoch of a new classifier. Otherwise the
-        training goes on with its next epoch; what is left of an epoch in progress is given up, and the schedule moves past it.
+        training goes on with its next epoch; what is left of an epoch in progress is given up, and the schedule moves past it. The
+        first reset after :meth:`load_state_dict` goes on within the epoch.
         """
+        loaded, self._loaded = self._loaded, False
+        if loaded and seed is None:
+            return self.require_training()
         if self.training is not None and seed is None and not self.training.finished:
             if self.training.trained > 0 and not self.training.at_epoch_end:
                 self.training.skip_epoch()
@@ -100,6 +106,8 @@ class MixingProcess:
             training = self.require_training()
             if training.finished:
                 raise RuntimeError("reset() must be called after the end of the training, got another step")
+            training.begin_epoch()
+            self._undrawn = training.generator_states()
             batch = training.next_batch()
             saliency = training.saliency(batch)
             pairing = sample_pairing(self.config.recipe.batch_size, self.num_patches, self.alpha, training.mixing_generator)
@@ -135,9 +143,9 @@ class MixingProcess:
     def run_epoch(
         self, policy: Callable[[Decision], Tensor], on_step: Callable[[Tensor, Tensor], None] = lambda top_k, rewards: None
     ) -> None:
-        """One epoch under a policy that maps a decision to top-k values (B,), without a round trip through NumPy."""
+        """What is left of an epoch under a policy that maps a decision to top-k values (B,), without a round trip through NumPy."""
         training = self.require_training()
-        for _ in range(training.steps_per_epoch):
+        for _ in range(training.steps_left):
             top_k = policy(self.observe())
             on_step(top_k, self.act(top_k))
 
@@ -160,15 +168,21 @@ class MixingProcess:
         return torch.bincount(nearest, minlength=len(self.values)).tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state between two decisions; ValueError where one has been observed and not acted upon."""
+        """Everything that changes. A batch that waits for its action is not part of it: the next observation draws it again."""
+        state = self.require_training().state_dict()
         if self._decision is not None:
-            raise ValueError("state_dict must be taken before the next batch is observed, got a batch that waits for its action")
-        return self.require_training().state_dict()
+            state["generators"] = self._undrawn
+        for name, values in (("rewards", self._rewards), ("top_k", self._top_k)):
+            state[name] = torch.cat(values) if values else torch.empty(0)
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
-        self.require_training().load_state_dict(state)
+        training = self.require_training()
+        training.load_state_dict(state)
+        self._rewards, self._top_k = [state["rewards"].to(training.device)], [state["top_k"].to(training.device)]
         self._decision = self.outcome = None
+        self._loaded = True
 
     def require_training(self) -> Training:
         """The training in progress; RuntimeError before the first reset."""

@@ -10,6 +10,7 @@ SCHEDULES = ("onecycle", "multistep")
 RULES = ("cut_top", "cut_top_least", "mix_top", "mix_least")
 REWARDS = ("cosine", "cosine_full", "cosine_batch")
 CREDITS = ("own", "pair", "batch")
+ON_NONFINITE = ("stop", "skip")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -78,6 +79,9 @@ class TrainingConfig:
     channels_last: bool = True
     """Memory format of images and weights; channels last is the faster one for convolutions."""
 
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """At a loss or gradient that is not finite: stop, or leave that step out and count it (nonfinite_steps in metrics.jsonl)."""
+
     @property
     def recipe(self) -> "Recipe":
         """The data set's recipe, with what is set here in its place."""
@@ -101,6 +105,7 @@ class TrainingConfig:
         check_name("reward", self.reward, REWARDS)
         check_name("credit", self.credit, CREDITS)
         check_name("precision", self.precision, PRECISIONS)
+        check_name("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         at_least: dict[str, float] = {
             "epochs": 1,
             "batch_size": 1,

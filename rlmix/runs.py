@@ -40,8 +40,10 @@ class Run:
 
     def __init__(self, folder: Path, epochs: list[dict[str, Any]]) -> None:
         self.folder, self.epochs = folder, epochs
-        self.kept = len(epochs)
-        """Epochs that a checkpoint holds."""
+        self.last: Path | None = None
+        """The newest checkpoint."""
+        self.kept = (len(epochs), 0)
+        """What it holds: epochs done, and steps of the one after."""
         self._writer: SummaryWriter | None = None
 
     @classmethod
@@ -54,17 +56,17 @@ class Run:
         """
         check_free(folder, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (*_run_files(folder), *list_checkpoints(folder / "checkpoints")):
+        for old in (*_run_files(folder), *(folder / "checkpoints").glob("*.pt")):
             old.unlink()
-        text = yaml.safe_dump(config, sort_keys=False)
-        write_atomically(folder / "config.yaml", lambda handle: handle.write(text.encode()))
-        return cls(folder, [])
+        run = cls(folder, [])
+        run.write_config(config)
+        return run
 
     @classmethod
     def reopen(cls, folder: Path) -> tuple[Self, dict[str, Any] | None]:
-        """Go on with a run: the run, its metrics cut back to its newest checkpoint, and that checkpoint (None where there is none).
+        """Go on with a run: the run, its metrics up to its newest checkpoint, and that checkpoint (None where there is none).
 
-        A damaged newest checkpoint falls back to the one before, with a warning.
+        A damaged newest checkpoint falls back to the one before, with a warning. Nothing is written before :meth:`cut_back`.
 
         Raises:
             FileNotFoundError: If ``folder`` holds no run.
@@ -82,15 +84,21 @@ class Run:
             raise ValueError(f"{folder} has no readable checkpoint: {damage[0]}")
         for message in damage:
             warnings.warn(f"{message}; the one before it is used", stacklevel=2)
-        done = 0 if state is None else int(state["epoch"])
+        done = 0 if state is None else _epochs_done(path, state)
         epochs = read_metrics(folder)[:done]
         if len(epochs) < done:
             raise ValueError(
                 f"{folder / 'metrics.jsonl'} must have a line for each of the checkpoint's {done} epochs, got {len(epochs)}"
             )
         run = cls(folder, epochs)
-        run._rewrite_metrics()
+        if state is not None:
+            run.last, run.kept = path, (done, int(state["steps"]))
         return run, state
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write config.yaml."""
+        text = yaml.safe_dump(config, sort_keys=False)
+        write_atomically(self.folder / "config.yaml", lambda handle: handle.write(text.encode()))
 
     @property
     def writer(self) -> "SummaryWriter":
@@ -120,10 +128,16 @@ class Run:
                 self.writer.add_scalar(_tag(name), value, record["epoch"])
         self.writer.flush()
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Keep ``state``, whose ``epoch`` is the number of epochs done."""
-        save_checkpoint(self.folder / "checkpoints", state["epoch"], state)
-        self.kept = state["epoch"]
+    def describe_kept(self, epochs: int | None) -> str:
+        """What the newest checkpoint holds of so many epochs, and where it lies."""
+        done, steps = self.kept
+        kept = f"{done} of {epochs} epochs" + (f" and {steps} step{'s' * (steps > 1)}" if steps else "") + " are kept"
+        return f"{kept} in {self.last}" if self.last else kept
+
+    def save_checkpoint(self, state: dict[str, Any], best: bool = False) -> None:
+        """Keep ``state``, whose ``epoch`` is the number of epochs done and whose ``steps`` that of steps after them."""
+        folder, kept = self.folder / "checkpoints", (state["epoch"], state["steps"])
+        self.last, self.kept = save_checkpoint(folder, kept[0], state, kept[1], best), kept
 
     def finish(self, result: dict[str, Any], hparams: dict[str, Any]) -> None:
         """Write result.json and TensorBoard's hparams, which end the run."""
@@ -139,7 +153,8 @@ class Run:
             self._writer.close()
             self._writer = None
 
-    def _rewrite_metrics(self) -> None:
+    def cut_back(self) -> None:
+        """Drop the lines of metrics.jsonl that are not part of the run any more."""
         text = "".join(json.dumps(record) + "\n" for record in self.epochs)
         write_atomically(self.folder / "metrics.jsonl", lambda handle: handle.write(text.encode()))
 
@@ -188,6 +203,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _epochs_done(path: Path, state: dict[str, Any]) -> int:
+    if not all(isinstance(state.get(name), int) and state[name] >= 0 for name in ("epoch", "steps")):
+        raise ValueError(f"{path} is not a checkpoint of a run: it does not say how many epochs and steps are done")
+    return int(state["epoch"])
+
+
 def peak_memory_mb(device: torch.device) -> float | None:
     """Most memory used so far: of the GPU where there is one, else resident memory of the process; None where the system does not say."""
     if device.type == "cuda":
@@ -211,6 +232,6 @@ def _tag(name: str) -> str:
             return name.replace("_", "/", 1)
     if name.startswith(("reward", "top_k")):
         return f"mixing/{name}"
-    if name in ("learning_rate", "epoch_seconds"):
+    if name in ("learning_rate", "epoch_seconds", "nonfinite_steps"):
         return f"train/{name}"
     return f"agent/{name}"

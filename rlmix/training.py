@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
@@ -14,6 +14,7 @@ from rlmix import metrics
 from rlmix.augmentation import crop_flip, denormalize, normalize, sample_crop_flip
 from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, load_data
+from rlmix.finite import all_finite, restore_where_not
 from rlmix.maps import Saliency, saliency
 from rlmix.methods import METHODS, Setting
 from rlmix.mixing import Mixed
@@ -35,6 +36,8 @@ class Tally:
     """Sums over an epoch's steps, kept on the device and read once."""
 
     losses: Float[Tensor, " step"]
+    finite: Bool[Tensor, " step"]
+    """Whether the step's loss and gradient were; where not, it was left out."""
     top1: Int[Tensor, ""]
     top5: Int[Tensor, ""]
 
@@ -77,8 +80,11 @@ class Training:
         optimizer = torch.optim.SGD(
             parameters, recipe.learning_rate, config.momentum, weight_decay=recipe.weight_decay, nesterov=True, fused=True
         )
+        for parameter in parameters:  # zeros are what a first step starts from; it would leave them unset where it is left out
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.scheduler = make_schedule(optimizer, config, self.num_steps)
         self._network, self._optimizer = self.fabric.setup(model, optimizer)
+        self._parameters = parameters
         self.model = model  # the inner module: input gradients do not pass through a wrapper
 
         self._order_generator = stream(config.seed, "order")
@@ -91,6 +97,8 @@ class Training:
         self.trained = self.steps_per_epoch
         """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
         self._order = torch.empty(0, dtype=torch.int64)
+        self._looked_at = 0
+        self._rates: list[float] = []
         self._tally = self._new_tally()
 
     @property
@@ -113,16 +121,26 @@ class Training:
         return self.trained == self.steps_per_epoch
 
     @property
+    def steps_left(self) -> int:
+        """Of the epoch in progress; of the next one where none is."""
+        return self.steps_per_epoch - self.trained % self.steps_per_epoch
+
+    @property
     def finished(self) -> bool:
         """Whether the training budget is used up."""
         return self.at_epoch_end and self.epoch == self.recipe.epochs
 
-    def next_batch(self) -> Batch:
-        """Draw the next batch; begins the next epoch where the last one is over."""
-        recipe = self.recipe
+    def begin_epoch(self) -> None:
+        """Draw the order of the next epoch, where the last one is over; :meth:`next_batch` does so by itself."""
         if self.batch == self.steps_per_epoch:
             self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
             self.epoch, self.batch, self.trained, self._tally = self.epoch + 1, 0, 0, self._new_tally()
+            self._looked_at, self._rates = 0, []
+
+    def next_batch(self) -> Batch:
+        """Draw the next batch; begins the next epoch where the last one is over."""
+        recipe = self.recipe
+        self.begin_epoch()
         index = self._order[self.batch * recipe.batch_size : (self.batch + 1) * recipe.batch_size]
         index = index.to(self.device, non_blocking=True)
         self.batch += 1
@@ -149,24 +167,31 @@ class Training:
             That gradient (B, C, H, W), or None.
 
         Raises:
-            FloatingPointError: If the loss is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a synchronisation).
+            FloatingPointError: If the loss or a gradient is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a
+                synchronisation). Such a step is not applied. With ``on_nonfinite="skip"`` it is only counted.
         """
         if isinstance(mixed, Mixed):
             mixed = mixed._replace(images=mixed.images.detach().requires_grad_(input_gradient))
         self.trained += 1
+        skip = self.config.on_nonfinite == "skip"
+        buffers = list(self.model.buffers()) if skip else []
+        before = [buffer.clone() for buffer in buffers]
         with self.fabric.autocast():
             loss, logits = score(mixed, self._network)
-        self._record(loss.detach(), logits.detach(), mixed.targets)
         self._optimizer.zero_grad()
         self.fabric.backward(loss)
+        finite = all_finite(loss, self._parameters)
+        self._optimizer.optimizer.found_inf = (~finite).float()  # the fused step does nothing where it is 1
         self._optimizer.step()
+        restore_where_not(finite, buffers, before)
+        self._record(loss.detach(), finite, logits.detach(), mixed.targets)
         if not self.finished:
             self.scheduler.step()
         return mixed.images.grad if isinstance(mixed, Mixed) else None
 
     def fit_epoch(self, method: Method | None = None) -> dict[str, float]:
-        """Train one epoch under ``method``, or the training's own; gives :meth:`epoch_metrics`."""
-        for _ in range(self.steps_per_epoch):
+        """Train an epoch, or what is left of it, under ``method``, or the training's own; gives :meth:`epoch_metrics`."""
+        for _ in range(self.steps_left):
             self.fit_step(method)
         return self.epoch_metrics()
 
@@ -189,21 +214,23 @@ class Training:
     def skip_epoch(self) -> None:
         """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""
         self.batch = self.trained = self.steps_per_epoch
-        while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
-            self.scheduler.step()
+        self._catch_up()
 
     def epoch_metrics(self) -> dict[str, float]:
         """Means over this epoch's steps so far: ``train_loss``, and ``train_top1`` and ``train_top5`` in percent.
 
-        The accuracies are those of the training step itself, on what it trained on, against each target's largest share.
+        The accuracies are those of the training step itself, on what it trained on, against each target's largest share. Steps that
+        were left out do not count; with ``on_nonfinite="skip"``, ``nonfinite_steps`` says how many.
         """
-        steps = max(self.trained, 1)
-        images = steps * self.recipe.batch_size
-        return {
-            "train_loss": float(self._tally.losses[:steps].mean()),
+        finite = self._tally.finite[: self.trained]
+        steps = int(finite.sum())
+        images = max(steps, 1) * self.recipe.batch_size
+        metrics = {
+            "train_loss": float(self._tally.losses[: self.trained][finite].mean()) if steps else 0.0,
             "train_top1": 100 * float(self._tally.top1) / images,
             "train_top5": 100 * float(self._tally.top5) / images,
         }
+        return metrics | ({"nonfinite_steps": self.trained - steps} if self.config.on_nonfinite == "skip" else {})
 
     def evaluate(self) -> dict[str, float]:
         """``test_loss``, ``test_top1``, ``test_top5`` on the test split."""
@@ -219,19 +246,29 @@ class Training:
         return denormalize(images, self.data.mean, self.data.std)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes, as tensors and plain values; to be taken when no batch waits for its step."""
-        generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
+        """Everything that changes, as tensors and plain values; to be taken when no batch waits for its step.
+
+        Raises:
+            FloatingPointError: If a step was not finite that had not been looked at yet.
+        """
+        self.check_finite()
         return {
             "model": self.model.state_dict(),
             "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "generators": [generator.get_state() for generator in generators],
+            "generators": self.generator_states(),
             "epoch": self.epoch,
             "trained": self.trained,
             "order": self._order,
             "tally": vars(self._tally),
         }
+
+    def generator_states(self) -> list[Tensor]:
+        """Of data order, augmentation and mixing."""
+        return [
+            generator.get_state() for generator in (self._order_generator, self._augmentation_generator, self.mixing_generator)
+        ]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
@@ -239,35 +276,47 @@ class Training:
         if isinstance(self.method, nn.Module):
             self.method.load_state_dict(state["method"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        own = {"milestones": self.scheduler.milestones} if isinstance(self.scheduler, MultiStepLR) else {}
+        self.scheduler.load_state_dict(state["scheduler"] | own)
         generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
         for generator, generator_state in zip(generators, state["generators"], strict=True):
             generator.set_state(generator_state.cpu())
         self.epoch, self._order = state["epoch"], state["order"].cpu()
-        self.batch = self.trained = state["trained"]
-        self._tally = Tally(**{name: tensor.to(self.device) for name, tensor in state["tally"].items()})
+        self.batch = self.trained = self._looked_at = state["trained"]
+        self._tally, self._rates = Tally(**{name: tensor.to(self.device) for name, tensor in state["tally"].items()}), []
+        self._catch_up()
 
-    def _record(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        self._tally.losses[self.trained - 1] = loss
-        dominant = targets.argmax(1)
-        self._tally.top1 += metrics.topk_correct(logits, dominant, 1)
-        self._tally.top5 += metrics.topk_correct(logits, dominant, 5)
-        if self.device.type == "cpu":
-            first = self.trained - 1
-        elif self.trained % 100 == 0 or self.at_epoch_end:
-            first = (self.trained - 1) // 100 * 100
-        else:
+    def check_finite(self) -> None:
+        """Raise FloatingPointError if a step since the last look was not finite, or, where such are skipped, an epoch's every one."""
+        first, self._looked_at = self._looked_at, self.trained
+        rates, self._rates = self._rates, []
+        wrong = (~self._tally.finite[first : self.trained]).nonzero().flatten().tolist()
+        skip = self.config.on_nonfinite == "skip"
+        if not wrong or (skip and not (self.at_epoch_end and not self._tally.finite.any())):
             return
-        for offset, value in enumerate(self._tally.losses[first : self.trained].tolist(), start=first):
-            if not math.isfinite(value):
-                step = self.global_step - self.trained + offset + 1
-                raise FloatingPointError(
-                    f"the loss is {value} in epoch {self.epoch}, step {step}, at learning rate {self.learning_rate:g}"
-                )
+        loss, step = float(self._tally.losses[first + wrong[0]]), self.global_step - self.trained + first + wrong[0] + 1
+        what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+        where = f"in epoch {self.epoch}, step {step}, at learning rate {rates[wrong[0]]:g}"
+        raise FloatingPointError(f"{what} {where}" + (", and no other step of the epoch was finite" if skip else ""))
+
+    def _record(self, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> None:
+        self._tally.losses[self.trained - 1], self._tally.finite[self.trained - 1] = loss, finite
+        self._rates.append(self.learning_rate)
+        dominant = targets.argmax(1)
+        self._tally.top1 += metrics.topk_correct(logits, dominant, 1) * finite
+        self._tally.top5 += metrics.topk_correct(logits, dominant, 5) * finite
+        if self.device.type == "cpu" or self.trained % 100 == 0 or self.at_epoch_end:
+            self.check_finite()
+
+    def _catch_up(self) -> None:
+        """Move the schedule to the next step."""
+        while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
+            self.scheduler.step()
 
     def _new_tally(self) -> Tally:
         zero = torch.zeros((), dtype=torch.int64, device=self.device)
-        return Tally(torch.zeros(self.steps_per_epoch, device=self.device), zero, zero.clone())
+        losses = torch.zeros(self.steps_per_epoch, device=self.device)
+        return Tally(losses, torch.ones_like(losses, dtype=torch.bool), zero, zero.clone())
 
 
 def build_method(name: str, config: TrainingConfig, model: nn.Module, data: ImageData, num_steps: int) -> Method:

@@ -47,7 +47,7 @@ def run_command(command: Callable[[], None]) -> None:
         command()
     except KeyboardInterrupt as interrupt:
         _say("interrupted", interrupt)
-        sys.exit(130)
+        sys.exit(getattr(interrupt, "code", 130))  # Interrupted tells a signal or a time limit apart
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("RLMIX_TRACEBACK"):
             raise

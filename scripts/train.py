@@ -4,30 +4,21 @@ rlmix train --method rlmix --data digits --epochs 5 --seed 0 --out DIR
 rlmix train --resume DIR
 """
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
-
-from rlmix import metrics
-from rlmix.agents.policies import ConstantPolicy, FixedRandomPolicy, Policy
-from rlmix.agents.ppo import PPOAgent, PPOConfig
+from rlmix.agents.ppo import PPOConfig
 from rlmix.allocator import keep_freed_memory
 from rlmix.config import TrainingConfig
-from rlmix.envs.host import render_process
-from rlmix.envs.process import MixingProcess
-from rlmix.envs.rlmix_env import RLMixEnv
-from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.methods import METHODS
 from rlmix.names import check_name
-from rlmix.runs import Run, check_free, peak_memory_mb, read_config, read_yaml
+from rlmix.runs import Run, check_free, read_config, read_yaml
 from rlmix.scripts.options import UsageError, parse, read_args, to_args
-from rlmix.scripts.progress import TrainingProgress
-from rlmix.training import Training
+from rlmix.scripts.resuming import check_resumable
+from rlmix.scripts.session import Session, Task
+from rlmix.scripts.stopping import StopRequest
 
 POLICIES = ("rlmix", "rmix", "rmix-p8", "constant")
 """Methods that are a policy in the environment: PPO, the fixed-random one at two patch counts, a constant."""
@@ -54,12 +45,16 @@ class Train(TrainingConfig):
     """PPO's hyperparameters."""
     picture_every: int = 5
     """Epochs between two pictures of a mixed batch in TensorBoard; 0 for none."""
+    checkpoint_every: int = 0
+    """Steps between two checkpoints within an epoch; 0 for none. There is one at every epoch's end, and one where a run is stopped."""
+    time_limit: float | None = None
+    """Minutes after which the run is stopped as by SIGTERM, with exit code 124: a little less than what a job may take."""
     out: Path | None = None
     """The run's folder; runs/<data>-<model>-<method>-s<seed> where not given."""
     overwrite: bool = False
     """Replace the run that --out holds."""
     resume: Path | None = None
-    """Go on with the run in this folder, with its own options."""
+    """Go on with the run in this folder, with its own options; typed ones may change what the training does not depend on."""
     config: Path | None = None
     """Read options from a YAML file, such as a run's config.yaml; typed ones win."""
 
@@ -71,6 +66,10 @@ class Train(TrainingConfig):
             raise ValueError(f"top_k must be in [0, 1), got {self.top_k}")
         if self.picture_every < 0:
             raise ValueError(f"picture_every must be at least 0, got {self.picture_every}")
+        if self.checkpoint_every < 0:
+            raise ValueError(f"checkpoint_every must be at least 0, got {self.checkpoint_every}")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit must be above 0, got {self.time_limit}")
         if self.alpha is not None and self.method in NO_ALPHA:
             raise ValueError(f"alpha must be left out with method {self.method}, which has none, got {self.alpha}")
         self.agent.check()
@@ -106,11 +105,11 @@ def read_options(args: Sequence[str]) -> Train:
     """Options from the command line, over those of --config, or those of the run to resume."""
     options = parse(Train, "train", args)
     if options.resume is not None:
-        typed = [arg for arg in args if arg.startswith("--") and arg.partition("=")[0] != "--resume"]
-        if typed:
-            raise UsageError(f"--resume goes on with the run's own options and takes no others, got {', '.join(typed)}")
+        elsewhere = [name for name in ("out", "overwrite", "config") if getattr(options, name)]
+        if elsewhere:
+            raise UsageError(f"--resume goes on with a run where it is, and takes no --{elsewhere[0]}")
         saved = parse(Train, "train", to_args(Train, read_config(options.resume)))
-        return replace(saved, out=options.resume, resume=options.resume)
+        return replace(parse(Train, "train", args, default=saved), out=options.resume)
     if options.config is not None:
         saved = parse(Train, "train", to_args(Train, read_yaml(options.config)))
         return parse(Train, "train", args, default=saved)
@@ -121,176 +120,43 @@ def train(options: Train, *, quiet: bool = False) -> dict[str, Any]:
     """Run a training to its end and give its result.json.
 
     Raises:
-        ValueError: If an option is out of range; nothing has been written then.
+        ValueError: If an option is out of range, or not that of the run to resume; nothing has been written then.
         OSError: If the data or the run's folder cannot be used.
-        FloatingPointError: If the loss stops being finite.
+        FloatingPointError: If the loss or a gradient stops being finite.
+        Interrupted: If a signal or the time limit stopped it; a checkpoint holds everything up to the step.
     """
     keep_freed_memory()
     options = options.resolved()
     if options.resume is None:
         check_free(options.folder, options.overwrite)
-    task = Task(options)
-    if options.resume is not None:
-        run, state = Run.reopen(options.folder)
-        if state is not None:
-            task.load_state_dict(state)
-    else:
-        run = Run.create(options.folder, options.as_dict(), options.overwrite)
-    session = Session(run, options, task, quiet)
-    try:
-        with session.progress:
-            task.fit(session)
-        return session.finish()
-    except (KeyboardInterrupt, FloatingPointError, OSError) as error:
-        error.add_note(f"{run.kept} of {options.epochs} epochs are kept; go on with: rlmix train --resume {run.folder}")
-        raise
-    finally:
-        run.close()
+    with StopRequest(options.time_limit) as stop:
+        task = Task(options)
+        run = _resume(options, task) if options.resume is not None else _start(options)
+        session = Session(run, options, task, stop, quiet)
+        try:
+            with session.progress:
+                task.fit(session)
+            return session.finish()
+        except (KeyboardInterrupt, FloatingPointError, OSError) as error:
+            error.add_note(f"{run.describe_kept(options.epochs)}; go on with: rlmix train --resume {run.folder}")
+            raise
+        finally:
+            run.close()
 
 
-class Task:
-    """What is trained: a classifier, and where the method is a policy, the environment's process and who decides in it."""
-
-    def __init__(self, options: Train) -> None:
-        self.options = options
-        self.process: MixingProcess | None = None
-        self.policy: Policy | None = None
-        self.agent: PPOAgent | None = None
-        config = options.training
-        if options.method in METHODS:
-            self.training = Training(config, method=options.method)
-            return
-        if options.method == "rlmix":
-            env = RLMixEnv(config) if options.granularity == "batch" else RLMixVectorEnv(config=config)
-            self.agent = PPOAgent(env, options.agent, options.seed)
-            self.process = env.process
-        else:
-            self.process = MixingProcess(config)
-            self.process.reset()
-            if options.top_k is not None:
-                self.policy = ConstantPolicy(options.top_k)
-            else:
-                self.policy = FixedRandomPolicy(options.num_top_k, options.seed)
-        self.training = self.process.require_training()
-
-    def fit(self, session: "Session") -> None:
-        """Train what is left of the budget."""
-        training, process = self.training, self.process
-        if self.agent is not None and process is not None:
-            process.on_epoch_end = session.close_epoch
-            if not training.finished:
-                self.agent.learn(session.step, session.end_epoch)
-        while not training.finished:
-            if process is not None and self.policy is not None:
-                process.run_epoch(self.policy, on_step=lambda top_k, rewards: session.step())
-            else:
-                for _ in range(training.steps_per_epoch):
-                    training.fit_step()
-                    session.step()
-            session.close_epoch(training)
-            session.end_epoch({} if self.policy is None else {"policy_entropy": self.policy.entropy})
-
-    def deciders(self) -> dict[str, Any]:
-        """The state of who decides."""
-        decider = self.agent or self.policy
-        return {} if decider is None else {"decider": decider.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
-        (self.process or self.training).load_state_dict(state["training"])
-        decider = self.agent or self.policy
-        if decider is not None:
-            decider.load_state_dict(state["decider"])
+def _start(options: Train) -> Run:
+    return Run.create(options.folder, options.as_dict(), options.overwrite)
 
 
-class Session:
-    """Watches a task: measures it, logs it, keeps checkpoints."""
-
-    def __init__(self, run: Run, options: Train, task: Task, quiet: bool) -> None:
-        self.run, self.options, self.task = run, options, task
-        training = task.training
-        self.progress = TrainingProgress(training.num_steps, training.global_step, training.config.recipe.epochs, quiet=quiet)
-        self.progress.say(
-            f"{options.method} on {options.data} with {options.model}, {training.steps_per_epoch} steps an epoch: {run.folder}"
-        )
-        self._resumed_at = time.perf_counter()
-        self._training_seconds = 0.0
-        self._record: dict[str, Any] = {}
-        self._state: dict[str, Any] = {}
-
-    def step(self) -> None:
-        """After each step."""
-        if self.progress.due():
-            training, process = self.task.training, self.task.process
-            metrics = training.epoch_metrics() | ({} if process is None else process.epoch_metrics())
-            self.progress.step(training.epoch, training.global_step, metrics["train_loss"], metrics.get("reward_mean"))
-
-    def close_epoch(self, training: Training) -> None:
-        """After an epoch's last step, before anything else is drawn: evaluate, and take the classifier's state."""
-        self._pause()
-        process = self.task.process
-        self._record = {
-            "epoch": training.epoch,
-            "step": training.global_step,
-            **training.epoch_metrics(),
-            **training.evaluate(),
-            "learning_rate": training.learning_rate,
-            **({} if process is None else process.epoch_metrics() | {"top_k_counts": process.epoch_top_k_counts()}),
-        }
-        self._state = training.state_dict()
-        if process is not None:
-            self._log_mixing(process)
-        self._resumed_at = time.perf_counter()
-
-    def end_epoch(self, update: dict[str, float]) -> None:
-        """After the agent's update on the epoch: log it and keep a checkpoint."""
-        self._pause()
-        record = self._record | update | {"epoch_seconds": self._training_seconds}
-        self.run.log_epoch(record)
-        self.run.save_checkpoint({"epoch": record["epoch"], "training": self._state, **self.task.deciders()})
-        self.progress.epoch(record)
-        self._training_seconds = 0.0
-        self._resumed_at = time.perf_counter()
-
-    def finish(self) -> dict[str, Any]:
-        """Measure the trained classifier, and write result.json."""
-        training, epochs = self.task.training, self.run.epochs
-        top1 = [record["test_top1"] for record in epochs]
-        seconds = sum(record["epoch_seconds"] for record in epochs)
-        logits = training.predict()
-        result = {
-            "method": self.options.method,
-            "seed": self.options.seed,
-            "top1": top1[-1],
-            "top1_median10": statistics.median(top1[-10:]),
-            "top1_best": max(top1),
-            "ece": metrics.expected_calibration_error(logits.softmax(1), training.data.test_labels),
-            "fgsm_error": metrics.fgsm_error(training.model, training.data),
-            "seconds": seconds,
-            "seconds_per_epoch": seconds / len(epochs),
-            "peak_memory_mb": peak_memory_mb(training.device),
-            "reward_mean": epochs[-1].get("reward_mean"),
-        }
-        self.run.finish(result, self.options.as_dict())
-        self.progress.say(
-            f"test top-1 {result['top1']:.2f} %, calibration error {result['ece']:.2f} %, {seconds:.0f} s: {self.run.folder}"
-        )
-        return result
-
-    def _log_mixing(self, process: MixingProcess) -> None:
-        epoch, every = self._record["epoch"], self.options.picture_every
-        self.run.writer.add_histogram("mixing/top_k", process.epoch_top_k(), epoch)
-        if every and (epoch % every == 0 or epoch in (1, self.options.epochs)):
-            self.run.writer.add_image("mixing/batch", render_process(process), epoch, dataformats="HWC")
-
-    def _pause(self) -> None:
-        if self.task.training.device.type == "cuda":
-            _synchronize(self.task.training.data.mean)
-        self._training_seconds += time.perf_counter() - self._resumed_at
-
-
-def _synchronize(tensor: Tensor) -> None:
-    tensor.sum().item()
+def _resume(options: Train, task: Task) -> Run:
+    """Bring the task to where the run's newest checkpoint was taken."""
+    run, state = Run.reopen(options.folder)
+    check_resumable(options, task.training, read_config(options.folder), state)
+    if state is not None:
+        task.load_state_dict(state)
+    run.cut_back()
+    run.write_config(options.as_dict())
+    return run
 
 
 if __name__ == "__main__":
