@@ -64,13 +64,13 @@ class Run:
 
     @classmethod
     def reopen(cls, folder: Path) -> tuple[Self, dict[str, Any] | None]:
-        """Go on with a run: the run, its metrics up to its newest checkpoint, and that checkpoint (None where there is none).
+        """Go on with a run: the run, as its newest checkpoint knows it, and that checkpoint (None where there is none).
 
-        A damaged newest checkpoint falls back to the one before, with a warning. Nothing is written before :meth:`cut_back`.
+        A damaged newest checkpoint falls back to the one before, with a warning. Nothing is written before :meth:`rewrite_metrics`.
 
         Raises:
             FileNotFoundError: If ``folder`` holds no run.
-            ValueError: If no checkpoint is readable, or the metrics do not reach the newest.
+            ValueError: If no checkpoint is readable, or the newest is none of a run.
         """
         read_config(folder)
         state, damage = None, []
@@ -84,15 +84,13 @@ class Run:
             raise ValueError(f"{folder} has no readable checkpoint: {damage[0]}")
         for message in damage:
             warnings.warn(f"{message}; the one before it is used", stacklevel=2)
-        done = 0 if state is None else _epochs_done(path, state)
-        epochs = read_metrics(folder)[:done]
-        if len(epochs) < done:
-            raise ValueError(
-                f"{folder / 'metrics.jsonl'} must have a line for each of the checkpoint's {done} epochs, got {len(epochs)}"
-            )
-        run = cls(folder, epochs)
-        if state is not None:
-            run.last, run.kept = path, (done, int(state["steps"]))
+        if state is None:
+            return cls(folder, []), None
+        epoch, steps, records = (state.get(name) for name in ("epoch", "steps", "records"))
+        if not (isinstance(epoch, int) and isinstance(steps, int) and isinstance(records, list) and len(records) == epoch):
+            raise ValueError(f"{path} is not a checkpoint of a run: it does not say what has been done")
+        run = cls(folder, records)
+        run.last, run.kept = path, (epoch, steps)
         return run, state
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -136,8 +134,9 @@ class Run:
 
     def save_checkpoint(self, state: dict[str, Any], best: bool = False) -> None:
         """Keep ``state``, whose ``epoch`` is the number of epochs done and whose ``steps`` that of steps after them."""
-        folder, kept = self.folder / "checkpoints", (state["epoch"], state["steps"])
-        self.last, self.kept = save_checkpoint(folder, kept[0], state, kept[1], best), kept
+        kept = (state["epoch"], state["steps"])
+        state = state | {"records": self.epochs}  # metrics.jsonl is made from them where a run goes on
+        self.last, self.kept = save_checkpoint(self.folder / "checkpoints", kept[0], state, kept[1], best), kept
 
     def finish(self, result: dict[str, Any], hparams: dict[str, Any]) -> None:
         """Write result.json and TensorBoard's hparams, which end the run."""
@@ -153,8 +152,8 @@ class Run:
             self._writer.close()
             self._writer = None
 
-    def cut_back(self) -> None:
-        """Drop the lines of metrics.jsonl that are not part of the run any more."""
+    def rewrite_metrics(self) -> None:
+        """Make metrics.jsonl what the checkpoint knows: lines after it are dropped, damaged ones mended."""
         text = "".join(json.dumps(record) + "\n" for record in self.epochs)
         write_atomically(self.folder / "metrics.jsonl", lambda handle: handle.write(text.encode()))
 
@@ -192,21 +191,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a broken last line, which a crash can leave, is left out."""
+    """The lines of metrics.jsonl up to the first broken one: a crash can leave a half line at the end."""
     path = folder / "metrics.jsonl"
     records: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except ValueError:
             break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
     return records
-
-
-def _epochs_done(path: Path, state: dict[str, Any]) -> int:
-    if not all(isinstance(state.get(name), int) and state[name] >= 0 for name in ("epoch", "steps")):
-        raise ValueError(f"{path} is not a checkpoint of a run: it does not say how many epochs and steps are done")
-    return int(state["epoch"])
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "train": "train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix",
     "compare": "the same training under several methods and seeds, in one table",
+    "export": "a run's policy and classifier in the formats of other libraries",
     "visualize": "the same images under every mix-up method, as a picture",
     "benchmark": "seconds a step of each method relative to vanilla, all interleaved",
 }

@@ -154,7 +154,7 @@ def _resume(options: Train, task: Task) -> Run:
     check_resumable(options, task.training, read_config(options.folder), state)
     if state is not None:
         task.load_state_dict(state)
-    run.cut_back()
+    run.rewrite_metrics()
     run.write_config(options.as_dict())
     return run
 
