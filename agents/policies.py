@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlmix.envs.process import Decision
 from rlmix.mixing import sample_top_k
+from rlmix.ranks import Ranks
 from rlmix.seeding import stream
 
 
@@ -30,15 +31,17 @@ class FixedRandomPolicy:
     Args:
         num_top_k: How many there are.
         seed: Of its own generator.
+        ranks: Each of them draws for the whole batch and takes its share.
     """
 
-    def __init__(self, num_top_k: int, seed: int) -> None:
-        self.num_top_k = num_top_k
+    def __init__(self, num_top_k: int, seed: int, ranks: Ranks | None = None) -> None:
+        self.num_top_k, self.ranks = num_top_k, ranks or Ranks()
         self.generator = stream(seed, "policy")
         self.entropy = float(torch.tensor(float(num_top_k)).log())
 
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
-        return sample_top_k(len(decision.patches), self.num_top_k, self.generator)
+        batch_size = len(decision.patches) * self.ranks.size
+        return self.ranks.share(sample_top_k(batch_size, self.num_top_k, self.generator))
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}

@@ -26,13 +26,13 @@ def observation_space(shape: tuple[int, ...], num_classes: int) -> spaces.Dict:
     )
 
 
-def to_host(decision: Decision, rewards: Tensor | None = None) -> tuple[Observation, NDArray[np.float32]]:
-    """Observation and rewards in one transfer, which is the step's one synchronisation; fresh arrays."""
+def to_host(decision: Decision, process: MixingProcess, rewards: Tensor | None = None) -> tuple[Observation, NDArray[np.float32]]:
+    """Observation and rewards of all ranks in one transfer, which is the step's one synchronisation; fresh arrays."""
     logits = decision.saliency.logits
     columns = [decision.patches.flatten(1), logits]
     if rewards is not None:
         columns.append(rewards[:, None])
-    table = torch.cat(columns, 1).cpu().numpy()
+    table = process.require_training().ranks.gather(torch.cat(columns, 1)).flatten(0, 1).numpy()
     saliency, logits_host, rest = np.split(table, [AGENT_PATCHES**2, AGENT_PATCHES**2 + logits.shape[1]], axis=1)
     observation = {
         "saliency": np.ascontiguousarray(saliency).reshape(-1, AGENT_PATCHES, AGENT_PATCHES),
@@ -46,15 +46,21 @@ def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observati
     training, outcome = process.training, process.outcome
     assert training is not None
     assert outcome is not None
-    return to_host(outcome.decision if training.finished else process.observe(), rewards)
+    return to_host(outcome.decision if training.finished else process.observe(), process, rewards)
 
 
 def to_top_k(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
-    """The top-k value of every image from a validated action (B,).
+    """The top-k value of each of this rank's images, from rank 0's validated action (B,) for all of them.
 
     Raises:
         ValueError: If the action has another shape, kind or range than the action space.
     """
+    ranks, batch_size = process.require_training().ranks, process.config.recipe.batch_size
+    top_k = _validated(action, process, continuous) if ranks.first else torch.empty(batch_size)
+    return ranks.share(ranks.from_first(top_k))
+
+
+def _validated(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
     action, batch_size = np.asarray(action), process.config.recipe.batch_size
     if action.shape != (batch_size,):
         raise ValueError(f"action must have shape ({batch_size},), got {action.shape}")

@@ -110,7 +110,7 @@ class MixingProcess:
             self._undrawn = training.generator_states()
             batch = training.next_batch()
             saliency = training.saliency(batch)
-            pairing = sample_pairing(self.config.recipe.batch_size, self.num_patches, self.alpha, training.mixing_generator)
+            pairing = sample_pairing(training.share, self.num_patches, self.alpha, training.batch_generator())
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
             self._decision = Decision(batch, saliency, patch_saliency(saliency.map, AGENT_PATCHES), pairing)
         return self._decision
@@ -151,7 +151,7 @@ class MixingProcess:
 
     def epoch_metrics(self) -> dict[str, float]:
         """Over this epoch's images so far: mean and standard deviation of the reward before credit is shared, and the mean top-k."""
-        rewards = torch.cat(self._rewards)
+        rewards = self._gather(self._rewards).flatten()
         return {
             "reward_mean": float(rewards.mean()),
             "reward_std": float(rewards.std(correction=0)),
@@ -160,7 +160,7 @@ class MixingProcess:
 
     def epoch_top_k(self) -> Float[Tensor, " images"]:
         """Every top-k value chosen in this epoch so far, on the host."""
-        return torch.cat(self._top_k).cpu()
+        return self._gather(self._top_k).flatten()
 
     def epoch_top_k_counts(self) -> list[int]:
         """How often each of the K values was chosen in this epoch so far; a value between two counts for the nearer."""
@@ -173,16 +173,22 @@ class MixingProcess:
         if self._decision is not None:
             state["generators"] = self._undrawn
         for name, values in (("rewards", self._rewards), ("top_k", self._top_k)):
-            state[name] = torch.cat(values) if values else torch.empty(0)
+            state[name] = self._gather(values)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
         training = self.require_training()
         training.load_state_dict(state)
-        self._rewards, self._top_k = [state["rewards"].to(training.device)], [state["top_k"].to(training.device)]
+        ranks = training.ranks
+        for own, values in ((self._rewards, state["rewards"]), (self._top_k, state["top_k"])):
+            part = values[ranks.rank] if len(values) == ranks.size else values.flatten().chunk(ranks.size)[ranks.rank]
+            own[:] = [part.to(training.device)]
         self._decision = self.outcome = None
         self._loaded = True
+
+    def _gather(self, values: list[Tensor]) -> Float[Tensor, "rank images"]:
+        return self.require_training().ranks.gather(torch.cat(values) if values else torch.empty(0))
 
     def require_training(self) -> Training:
         """The training in progress; RuntimeError before the first reset."""

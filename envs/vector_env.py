@@ -72,7 +72,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.process.reset(seed)
-        return to_host(self.process.observe())[0], {}
+        return to_host(self.process.observe(), self.process)[0], {}
 
     def step(
         self, actions: NDArray[Any]

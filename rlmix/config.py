@@ -76,6 +76,10 @@ class TrainingConfig:
     """auto (cuda where there is one), cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast precision; auto is bfloat16 on CUDA and float32 elsewhere."""
+    devices: int | None = None
+    """Processes of one training on this machine, one a GPU, or several on the CPU; each takes its share of every batch."""
+    nodes: int = 1
+    """Machines that run so many each; MASTER_ADDR and NODE_RANK must be set."""
     channels_last: bool = True
     """Memory format of images and weights; channels last is the faster one for convolutions."""
 
@@ -114,7 +118,7 @@ class TrainingConfig:
             "crop_padding": 0,
             "weight_decay": 0,
         }
-        at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1}
+        at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1, "devices": 1, "nodes": 1}
         for name, low in at_least.items():
             value = getattr(self, name)
             if value is not None and not low <= value < float("inf"):

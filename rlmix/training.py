@@ -1,19 +1,18 @@
 """A classifier in training: weights, optimizer, schedule, data order and every random state it uses, one step at a time."""
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
-from lightning_fabric import Fabric
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import MultiStepLR
 
 from rlmix import metrics
-from rlmix.augmentation import crop_flip, denormalize, normalize, sample_crop_flip
+from rlmix.augmentation import CropFlip, crop_flip, denormalize, normalize, sample_crop_flip
 from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, load_data
+from rlmix.devices import open_device
 from rlmix.finite import all_finite, restore_where_not
 from rlmix.maps import Saliency, saliency
 from rlmix.methods import METHODS, Setting
@@ -21,7 +20,10 @@ from rlmix.mixing import Mixed
 from rlmix.models import build_model
 from rlmix.names import check_name
 from rlmix.objective import Method, Objective, score
+from rlmix.ranks import Ranks
+from rlmix.schedules import make_schedule
 from rlmix.seeding import derive, stream
+from rlmix.tally import Tally
 
 
 class Batch(NamedTuple):
@@ -29,17 +31,6 @@ class Batch(NamedTuple):
 
     images: Float[Tensor, "batch channel height width"]
     labels: Int[Tensor, " batch"]
-
-
-@dataclass
-class Tally:
-    """Sums over an epoch's steps, kept on the device and read once."""
-
-    losses: Float[Tensor, " step"]
-    finite: Bool[Tensor, " step"]
-    """Whether the step's loss and gradient were; where not, it was left out."""
-    top1: Int[Tensor, ""]
-    top5: Int[Tensor, ""]
 
 
 class Training:
@@ -60,11 +51,16 @@ class Training:
     def __init__(self, config: TrainingConfig, data: ImageData | None = None, method: str = "vanilla") -> None:
         self.config = config = config.resolved()
         self.recipe = recipe = config.recipe
-        device, self.fabric = _open_device(config)
+        device, self.fabric = open_device(config)
+        self.ranks = Ranks()
         data = load_data(config) if data is None else data
         num_images = len(data.train_labels)
         if recipe.batch_size > num_images:
             raise ValueError(f"batch_size must be at most the {num_images} training images, got {recipe.batch_size}")
+        if recipe.batch_size % self.ranks.size:
+            raise ValueError(f"batch_size must be a multiple of the {self.ranks.size} devices, got {recipe.batch_size}")
+        self.share = recipe.batch_size // self.ranks.size
+        """Images of a batch that are this process's; partners are drawn within."""
         self.data = data.to(device)
         self.steps_per_epoch = num_images // recipe.batch_size
         self.num_steps = self.steps_per_epoch * recipe.epochs
@@ -99,7 +95,7 @@ class Training:
         self._order = torch.empty(0, dtype=torch.int64)
         self._looked_at = 0
         self._rates: list[float] = []
-        self._tally = self._new_tally()
+        self._tally = Tally.empty(self.steps_per_epoch, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -134,7 +130,12 @@ class Training:
         """Draw the order of the next epoch, where the last one is over; :meth:`next_batch` does so by itself."""
         if self.batch == self.steps_per_epoch:
             self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
-            self.epoch, self.batch, self.trained, self._tally = self.epoch + 1, 0, 0, self._new_tally()
+            self.epoch, self.batch, self.trained, self._tally = (
+                self.epoch + 1,
+                0,
+                0,
+                Tally.empty(self.steps_per_epoch, self.device),
+            )
             self._looked_at, self._rates = 0, []
 
     def next_batch(self) -> Batch:
@@ -142,14 +143,22 @@ class Training:
         recipe = self.recipe
         self.begin_epoch()
         index = self._order[self.batch * recipe.batch_size : (self.batch + 1) * recipe.batch_size]
-        index = index.to(self.device, non_blocking=True)
+        index = self.ranks.share(index).to(self.device, non_blocking=True)
         self.batch += 1
         images = self.data.train_images[index]
         draw = sample_crop_flip(recipe.batch_size, recipe.crop_padding, recipe.flip, self._augmentation_generator)
+        draw = CropFlip(*map(self.ranks.share, draw))
         images = normalize(crop_flip(images, draw, recipe.crop_padding), self.data.mean, self.data.std)
         if not self.config.channels_last:
             images = images.contiguous()
         return Batch(images, self.data.train_labels[index])
+
+    def batch_generator(self) -> torch.Generator:
+        """What the batch at hand is mixed by: the mixing generator, or of several ranks each its own, seeded by one draw of it."""
+        if self.ranks.size == 1:
+            return self.mixing_generator
+        seed = int(torch.randint(2**62, (), generator=self.mixing_generator))  # every rank draws it: their generators stay alike
+        return stream(seed, f"rank {self.ranks.rank}")
 
     def saliency(self, batch: Batch) -> Saliency:
         """The saliency pass at the training's own precision."""
@@ -180,7 +189,12 @@ class Training:
             loss, logits = score(mixed, self._network)
         self._optimizer.zero_grad()
         self.fabric.backward(loss)
-        finite = all_finite(loss, self._parameters)
+        if self.ranks.size > 1 and isinstance(self.method, nn.Module):  # DDP knows the classifier's parameters only
+            for parameter in self.method.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")  # type: ignore[assignment]
+        # of several ranks all must come to the same answer, and share nothing but the gradient
+        finite = all_finite(loss if self.ranks.size == 1 else torch.zeros_like(loss), self._parameters)
         self._optimizer.optimizer.found_inf = (~finite).float()  # the fused step does nothing where it is 1
         self._optimizer.step()
         restore_where_not(finite, buffers, before)
@@ -206,7 +220,7 @@ class Training:
             raise ValueError(f"method must have no parameters, or be the training's own, got {type(method).__name__}")
         images, labels = self.next_batch()
         with self.fabric.autocast():
-            mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.mixing_generator)
+            mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.batch_generator())
         self.step(mixed)
         if hasattr(method, "after_step"):
             method.after_step(self.model)
@@ -222,15 +236,10 @@ class Training:
         The accuracies are those of the training step itself, on what it trained on, against each target's largest share. Steps that
         were left out do not count; with ``on_nonfinite="skip"``, ``nonfinite_steps`` says how many.
         """
-        finite = self._tally.finite[: self.trained]
-        steps = int(finite.sum())
-        images = max(steps, 1) * self.recipe.batch_size
-        metrics = {
-            "train_loss": float(self._tally.losses[: self.trained][finite].mean()) if steps else 0.0,
-            "train_top1": 100 * float(self._tally.top1) / images,
-            "train_top5": 100 * float(self._tally.top5) / images,
-        }
-        return metrics | ({"nonfinite_steps": self.trained - steps} if self.config.on_nonfinite == "skip" else {})
+        metrics = self._tally.means(self.trained, self.recipe.batch_size, self.ranks)
+        if self.config.on_nonfinite != "skip":
+            del metrics["nonfinite_steps"]
+        return metrics
 
     def evaluate(self) -> dict[str, float]:
         """``test_loss``, ``test_top1``, ``test_top5`` on the test split."""
@@ -246,7 +255,7 @@ class Training:
         return denormalize(images, self.data.mean, self.data.std)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes, as tensors and plain values; to be taken when no batch waits for its step.
+        """Everything that changes, as tensors and plain values; to be taken when no batch waits for its step, by all ranks alike.
 
         Raises:
             FloatingPointError: If a step was not finite that had not been looked at yet.
@@ -261,7 +270,7 @@ class Training:
             "epoch": self.epoch,
             "trained": self.trained,
             "order": self._order,
-            "tally": vars(self._tally),
+            "tally": self._tally.state_dict(self.ranks),
         }
 
     def generator_states(self) -> list[Tensor]:
@@ -283,7 +292,7 @@ class Training:
             generator.set_state(generator_state.cpu())
         self.epoch, self._order = state["epoch"], state["order"].cpu()
         self.batch = self.trained = self._looked_at = state["trained"]
-        self._tally, self._rates = Tally(**{name: tensor.to(self.device) for name, tensor in state["tally"].items()}), []
+        self._tally, self._rates = Tally.load(state["tally"], self.ranks, self.device), []
         self._catch_up()
 
     def check_finite(self) -> None:
@@ -300,11 +309,8 @@ class Training:
         raise FloatingPointError(f"{what} {where}" + (", and no other step of the epoch was finite" if skip else ""))
 
     def _record(self, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> None:
-        self._tally.losses[self.trained - 1], self._tally.finite[self.trained - 1] = loss, finite
+        self._tally.add(self.trained - 1, loss, finite, logits, targets)
         self._rates.append(self.learning_rate)
-        dominant = targets.argmax(1)
-        self._tally.top1 += metrics.topk_correct(logits, dominant, 1) * finite
-        self._tally.top5 += metrics.topk_correct(logits, dominant, 5) * finite
         if self.device.type == "cpu" or self.trained % 100 == 0 or self.at_epoch_end:
             self.check_finite()
 
@@ -313,59 +319,9 @@ class Training:
         while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
             self.scheduler.step()
 
-    def _new_tally(self) -> Tally:
-        zero = torch.zeros((), dtype=torch.int64, device=self.device)
-        losses = torch.zeros(self.steps_per_epoch, device=self.device)
-        return Tally(losses, torch.ones_like(losses, dtype=torch.bool), zero, zero.clone())
-
 
 def build_method(name: str, config: TrainingConfig, model: nn.Module, data: ImageData, num_steps: int) -> Method:
     """The method called ``name`` for a training; ValueError for an unknown one."""
     check_name("method", name, METHODS)
     kind, seed = config.data.partition(":")[0], derive(config.seed, "method")
     return METHODS[name](Setting(model, data.image_size, data.mean, data.std, kind, num_steps, config.alpha, seed))
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, num_steps: int) -> LRScheduler:
-    """The learning rate of each step: OneCycleLR with constant momentum, or MultiStepLR."""
-    recipe = config.recipe
-    if recipe.schedule == "multistep":
-        return MultiStepLR(optimizer, [round(part * num_steps) for part in config.milestones])
-    initial = recipe.learning_rate / config.div_factor
-    pct_start = config.pct_start
-    if pct_start * num_steps == 1:  # OneCycleLR divides by the length of a warm-up that ends with its first step
-        pct_start += 1e-6
-    return OneCycleLR(
-        optimizer,
-        max_lr=recipe.learning_rate,
-        total_steps=num_steps,
-        pct_start=pct_start,
-        div_factor=config.div_factor,
-        final_div_factor=initial / config.final_learning_rate,
-        cycle_momentum=False,
-    )
-
-
-def _open_device(config: TrainingConfig) -> tuple[torch.device, Fabric]:
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device must be one that is there ({torch.cuda.device_count()} CUDA devices), got {config.device!r}")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device must be one that is there (no mps), got {config.device!r}")
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=1 if device.type == "cpu" else [device.index or 0],
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
-    )
-    return fabric.device, fabric

@@ -53,7 +53,7 @@ def export(options: Export) -> list[Path]:
         ppo = task.agent.ppo
         written.append(out / "policy.zip")
         # the buffer's class is rlmix's own: without it the zip loads where rlmix is not installed
-        write_atomically(written[1], lambda handle: ppo.save(handle, exclude=["rollout_buffer_class"]))
+        write_atomically(written[1], lambda handle: ppo.save(handle, exclude=["rollout_buffer_class"]))  # type: ignore[arg-type]
     return written
 
 

@@ -11,7 +11,7 @@ from rlmix.training import Training
 if TYPE_CHECKING:
     from rlmix.scripts.train import Train
 
-FREE = ("data_root", "download", "picture_every", "checkpoint_every", "time_limit", "on_nonfinite")
+FREE = ("data_root", "download", "picture_every", "checkpoint_every", "time_limit", "on_nonfinite", "devices", "nodes")
 """Options that what is trained does not depend on."""
 
 

@@ -4,6 +4,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from rlmix.methods import METHODS
 from rlmix.runs import Run, peak_memory_mb
 from rlmix.scripts.progress import TrainingProgress
 from rlmix.scripts.resuming import data_checksum
-from rlmix.scripts.stopping import StopRequest
+from rlmix.scripts.stopping import Interrupted, StopRequest
 from rlmix.seeding import derive
 from rlmix.training import Training
 
@@ -34,6 +35,7 @@ class Task:
         self.process: MixingProcess | None = None
         self.policy: Policy | None = None
         self.agent: PPOAgent | None = None
+        self.env: RLMixEnv | RLMixVectorEnv | None = None
         self.seconds = 0.0
         """Of training in the epoch in progress, before this process."""
         config = options.training
@@ -43,24 +45,27 @@ class Task:
             return
         if options.method == "rlmix":
             env = RLMixEnv(config) if options.granularity == "batch" else RLMixVectorEnv(config=config)
-            self.agent = PPOAgent(env, options.agent, options.seed)
-            self.process = env.process
+            self.env, self.process = env, env.process
+            if self.process.reset().ranks.first:
+                self.agent = PPOAgent(env, options.agent, options.seed)
         else:
             self.process = MixingProcess(config)
-            self.process.reset()
+            ranks = self.process.reset().ranks
             if options.top_k is not None:
                 self.policy = ConstantPolicy(options.top_k)
             else:
-                self.policy = FixedRandomPolicy(options.num_top_k, options.seed)
+                self.policy = FixedRandomPolicy(options.num_top_k, options.seed, ranks)
         self.training = self.process.require_training()
 
     def fit(self, session: "Session") -> None:
         """Train what is left of the budget."""
         training, process = self.training, self.process
-        if self.agent is not None and process is not None:
+        if self.env is not None and process is not None:
             process.on_epoch_end = session.close_epoch
-            if not training.finished:
+            if not training.finished and self.agent is not None:
                 self.agent.learn(session.step, session.end_epoch)
+            elif not training.finished:
+                self._follow(session)
         while not training.finished:
             if process is not None and self.policy is not None:
                 process.run_epoch(self.policy, on_step=lambda top_k, rewards: self._tell(session))
@@ -70,6 +75,19 @@ class Task:
                     self._tell(session)
             session.close_epoch(training)
             session.end_epoch({} if self.policy is None else {"policy_entropy": self.policy.entropy})
+
+    def _follow(self, session: "Session") -> None:
+        """Step this rank's share of the slots as rank 0's agent says, and reset where its adapter does."""
+        assert self.env is not None
+        self.env.reset()
+        while not self.training.finished:
+            _, _, terminated, truncated, _ = self.env.step(None)  # type: ignore[arg-type]  # rank 0 knows the action
+            if not np.any(terminated) and not np.any(truncated):
+                session.step()
+                continue
+            if isinstance(self.env, RLMixEnv):
+                self.env.reset()
+            session.end_epoch({})
 
     def _tell(self, session: "Session") -> None:
         if not self.training.at_epoch_end:
@@ -107,7 +125,8 @@ class Session:
 
     def __init__(self, run: Run, options: "Train", task: Task, stop: StopRequest, quiet: bool = False) -> None:
         self.run, self.options, self.task, self.stop = run, options, task, stop
-        training = task.training
+        training, self.ranks = task.training, task.training.ranks
+        quiet = quiet or not self.ranks.first
         self.progress = TrainingProgress(training.num_steps, training.global_step, training.config.recipe.epochs, quiet=quiet)
         self.progress.say(
             f"{options.method} on {options.data} with {options.model}, {training.steps_per_epoch} steps an epoch: {run.folder}"
@@ -121,11 +140,12 @@ class Session:
     def step(self) -> None:
         """After each step within an epoch, when no batch waits: show it, and keep a checkpoint where one is due."""
         every = self.options.checkpoint_every
-        if self.stop.reason is not None or (every and self.task.training.global_step % every == 0):
+        stop = self._stop_reason()
+        if stop is not None or (every and self.task.training.global_step % every == 0):
             self._save(self.task.trained())
-        if self.stop.reason is not None:
-            raise self.stop.reason
-        if self.progress.due():
+        if stop is not None:
+            raise stop
+        if self.progress.due() and self.ranks.size == 1:  # these metrics are all ranks' business, and only rank 0 has a bar
             training, process = self.task.training, self.task.process
             metrics = training.epoch_metrics() | ({} if process is None else process.epoch_metrics())
             self.progress.step(training.epoch, training.global_step, metrics["train_loss"], metrics.get("reward_mean"))
@@ -138,30 +158,35 @@ class Session:
             "epoch": training.epoch,
             "step": training.global_step,
             **training.epoch_metrics(),
-            **training.evaluate(),
+            **(training.evaluate() if self.ranks.first else {}),
             "learning_rate": training.learning_rate,
             **({} if process is None else process.epoch_metrics() | {"top_k_counts": process.epoch_top_k_counts()}),
         }
         self._state = self.task.trained()
         if process is not None:
-            self._log_mixing(process)
+            self._log_mixing(process, process.epoch_top_k())
         self._resumed_at = time.perf_counter()
 
     def end_epoch(self, update: dict[str, float]) -> None:
         """After the agent's update on the epoch: log it and keep a checkpoint."""
         self._pause()
         record = self._record | update | {"epoch_seconds": self._training_seconds}
-        self.run.log_epoch(record)
+        if self.ranks.first:
+            self.run.log_epoch(record)
         self._training_seconds = 0.0
         self._resumed_at = time.perf_counter()
         best = "val_top1" in record and record["val_top1"] >= max(other["val_top1"] for other in self.run.epochs)
         self._save(self._state, best)
-        self.progress.epoch(record)
-        if self.stop.reason is not None and not self.task.training.finished:
-            raise self.stop.reason
+        if self.ranks.first:
+            self.progress.epoch(record)
+        stop = self._stop_reason()
+        if stop is not None and not self.task.training.finished:
+            raise stop
 
     def finish(self) -> dict[str, Any]:
-        """Measure the trained classifier, and write result.json."""
+        """Measure the trained classifier, and write result.json; rank 0 does."""
+        if not self.ranks.first:
+            return {}
         training, epochs = self.task.training, self.run.epochs
         top1 = [record["test_top1"] for record in epochs]
         seconds = sum(record["epoch_seconds"] for record in epochs)
@@ -186,6 +211,8 @@ class Session:
         return result
 
     def _save(self, trained: dict[str, Any], best: bool = False) -> None:
+        if not self.ranks.first:
+            return
         self._pause()
         over = trained["trained"] == self.task.training.steps_per_epoch
         state = {
@@ -199,9 +226,17 @@ class Session:
         self.run.save_checkpoint(state | self.task.deciders(), best)
         self._resumed_at = time.perf_counter()
 
-    def _log_mixing(self, process: MixingProcess) -> None:
+    def _stop_reason(self) -> Interrupted | None:
+        """Why to stop, where any rank was asked to."""
+        own = self.stop.reason
+        anyone = self.ranks.any(own is not None)
+        return own or (Interrupted("another rank was asked to stop", 143) if anyone else None)
+
+    def _log_mixing(self, process: MixingProcess, top_k: Tensor) -> None:
+        if not self.ranks.first:
+            return
         epoch, every = self._record["epoch"], self.options.picture_every
-        self.run.writer.add_histogram("mixing/top_k", process.epoch_top_k(), epoch)
+        self.run.writer.add_histogram("mixing/top_k", top_k, epoch)
         if every and (epoch % every == 0 or epoch in (1, self.options.epochs)):
             self.run.writer.add_image("mixing/batch", render_process(process), epoch, dataformats="HWC")
 

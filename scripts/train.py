@@ -4,6 +4,7 @@ rlmix train --method rlmix --data digits --epochs 5 --seed 0 --out DIR
 rlmix train --resume DIR
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from rlmix.allocator import keep_freed_memory
 from rlmix.config import TrainingConfig
 from rlmix.methods import METHODS
 from rlmix.names import check_name
+from rlmix.ranks import Ranks, leave, peers
 from rlmix.runs import Run, check_free, read_config, read_yaml
+from rlmix.scripts.launching import launch
 from rlmix.scripts.options import UsageError, parse, read_args, to_args
 from rlmix.scripts.resuming import check_resumable
 from rlmix.scripts.session import Session, Task
@@ -97,8 +100,12 @@ class Train(TrainingConfig):
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse and train."""
-    options = read_options(read_args(args))
-    train(options)
+    args = read_args(args)
+    options = read_options(args)
+    if (options.devices or 1) * options.nodes > 1 and "WORLD_SIZE" not in os.environ:
+        launch(args, options.devices or 1, options.nodes)
+    else:
+        train(options)
 
 
 def read_options(args: Sequence[str]) -> Train:
@@ -123,29 +130,43 @@ def train(options: Train, *, quiet: bool = False) -> dict[str, Any]:
         ValueError: If an option is out of range, or not that of the run to resume; nothing has been written then.
         OSError: If the data or the run's folder cannot be used.
         FloatingPointError: If the loss or a gradient stops being finite.
+        ConnectionError: If another process of the same training is gone.
         Interrupted: If a signal or the time limit stopped it; a checkpoint holds everything up to the step.
     """
     keep_freed_memory()
     options = options.resolved()
     if options.resume is None:
         check_free(options.folder, options.overwrite)
+    if (options.devices or 1) * options.nodes > 1 and "WORLD_SIZE" not in os.environ:
+        raise ValueError(f"devices and nodes must be 1 but for the command rlmix train, got {options.devices}, {options.nodes}")
     with StopRequest(options.time_limit) as stop:
-        task = Task(options)
-        run = _resume(options, task) if options.resume is not None else _start(options)
-        session = Session(run, options, task, stop, quiet)
-        try:
-            with session.progress:
-                task.fit(session)
-            return session.finish()
-        except (KeyboardInterrupt, FloatingPointError, OSError) as error:
-            error.add_note(f"{run.describe_kept(options.epochs)}; go on with: rlmix train --resume {run.folder}")
-            raise
-        finally:
-            run.close()
+        result = _train(options, stop, quiet)
+    leave()
+    return result
 
 
-def _start(options: Train) -> Run:
-    return Run.create(options.folder, options.as_dict(), options.overwrite)
+def _train(options: Train, stop: StopRequest, quiet: bool) -> dict[str, Any]:
+    task = Task(options)
+    ranks = task.training.ranks
+    run = _resume(options, task) if options.resume is not None else _start(options, ranks)
+    session = Session(run, options, task, stop, quiet)
+    try:
+        with session.progress, peers(ranks):
+            task.fit(session)
+            result = session.finish()
+            ranks.any(False)  # the others wait for rank 0's last measurements
+        return result
+    except (KeyboardInterrupt, FloatingPointError, OSError) as error:
+        if not ranks.first and not isinstance(error, OSError):
+            raise SystemExit(getattr(error, "code", 2)) from error  # rank 0 says it
+        error.add_note(f"{run.describe_kept(options.epochs)}; go on with: rlmix train --resume {run.folder}")
+        raise
+    finally:
+        run.close()
+
+
+def _start(options: Train, ranks: Ranks) -> Run:
+    return Run.create(options.folder, options.as_dict(), options.overwrite) if ranks.first else Run(options.folder, [])
 
 
 def _resume(options: Train, task: Task) -> Run:
@@ -154,8 +175,9 @@ def _resume(options: Train, task: Task) -> Run:
     check_resumable(options, task.training, read_config(options.folder), state)
     if state is not None:
         task.load_state_dict(state)
-    run.rewrite_metrics()
-    run.write_config(options.as_dict())
+    if task.training.ranks.first:
+        run.rewrite_metrics()
+        run.write_config(options.as_dict())
     return run
 
 

@@ -33,7 +33,8 @@ METHODS |= {name: ["--method", name] for name in rlmix.methods.METHODS}
 def tiny(tmp_path_factory):
     """Options of two epochs of five steps, of 8x8 pixels."""
     data = write_npz(tmp_path_factory.mktemp("toy"), 8, num_train=80)
-    return ["--data", data, "--batch-size", "16", "--epochs", "2", "--device", "cpu", "--model", "preactresnet18_w16"]
+    recipe = ["--model", "preactresnet18_w16", "--learning-rate", "0.05"]
+    return ["--data", data, "--batch-size", "16", "--epochs", "2", "--device", "cpu", *recipe]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +185,7 @@ def test_an_edited_config_file_is_noticed(half, capsys):
     out = half("--method", "rmix")
     config = yaml.safe_load((out / "config.yaml").read_text()) | {"learning_rate": 0.01}
     (out / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "learning_rate is 0.3" in stopped(capsys, ["train", "--resume", out], 2)
+    assert "learning_rate is 0.05" in stopped(capsys, ["train", "--resume", out], 2)
 
 
 def test_other_data_under_the_same_name_are_noticed(tmp_path, capsys):
@@ -197,7 +198,7 @@ def test_other_data_under_the_same_name_are_noticed(tmp_path, capsys):
     assert "the data must be those that the run" in stopped(capsys, ["train", "--resume", tmp_path / "run"], 2)
 
 
-MULTISTEP = ["--method", "vanilla", "--schedule", "multistep", "--learning-rate", "0.1", "--milestones", "0.8"]
+MULTISTEP = ["--method", "vanilla", "--schedule", "multistep", "--milestones", "0.8"]
 
 
 def test_more_epochs_are_taken_while_the_schedule_is_the_same_so_far(tiny, half, tmp_path):
@@ -222,3 +223,13 @@ def test_more_epochs_are_refused_after_a_milestone(half, capsys):
     line = stopped(capsys, ["train", "--resume", out, "--epochs", "4"], 2)
     assert "epochs is 2 in" in line
     assert "4 would have had other learning rates by now (schedule multistep)" in line
+
+
+def test_the_best_epoch_on_validation_is_kept(tiny, tmp_path, monkeypatch):
+    """A data set with a validation split has its accuracy in every record."""
+    accuracies = iter([30.0, 50.0, 50.0, 40.0])
+    evaluate = Training.evaluate
+    monkeypatch.setattr(Training, "evaluate", lambda training: evaluate(training) | {"val_top1": next(accuracies)})
+    command.main([*tiny, "--epochs", "4", *METHODS["vanilla"], "--out", str(tmp_path / "run")])
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["epoch"] == 3  # the later of two equals
+    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["epoch-0003.pt", "epoch-0004.pt"]
