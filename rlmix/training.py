@@ -86,6 +86,7 @@ class Training:
         self._order_generator = stream(config.seed, "order")
         self._augmentation_generator = stream(config.seed, "augmentation")
         self.mixing_generator = stream(config.seed if config.mixing_seed is None else config.mixing_seed, "mixing")
+        self._generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
         self.epoch = 0
         """Epochs begun."""
         self.batch = self.steps_per_epoch
@@ -130,13 +131,8 @@ class Training:
         """Draw the order of the next epoch, where the last one is over; :meth:`next_batch` does so by itself."""
         if self.batch == self.steps_per_epoch:
             self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
-            self.epoch, self.batch, self.trained, self._tally = (
-                self.epoch + 1,
-                0,
-                0,
-                Tally.empty(self.steps_per_epoch, self.device),
-            )
-            self._looked_at, self._rates = 0, []
+            self.epoch, self.batch, self.trained = self.epoch + 1, 0, 0
+            self._tally, self._looked_at, self._rates = Tally.empty(self.steps_per_epoch, self.device), 0, []
 
     def next_batch(self) -> Batch:
         """Draw the next batch; begins the next epoch where the last one is over."""
@@ -275,9 +271,7 @@ class Training:
 
     def generator_states(self) -> list[Tensor]:
         """Of data order, augmentation and mixing."""
-        return [
-            generator.get_state() for generator in (self._order_generator, self._augmentation_generator, self.mixing_generator)
-        ]
+        return [generator.get_state() for generator in self._generators]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
@@ -287,8 +281,7 @@ class Training:
         self._optimizer.load_state_dict(state["optimizer"])
         own = {"milestones": self.scheduler.milestones} if isinstance(self.scheduler, MultiStepLR) else {}
         self.scheduler.load_state_dict(state["scheduler"] | own)
-        generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
-        for generator, generator_state in zip(generators, state["generators"], strict=True):
+        for generator, generator_state in zip(self._generators, state["generators"], strict=True):
             generator.set_state(generator_state.cpu())
         self.epoch, self._order = state["epoch"], state["order"].cpu()
         self.batch = self.trained = self._looked_at = state["trained"]
