@@ -5,12 +5,13 @@ from typing import Any, Protocol
 
 from stable_baselines3 import A2C, DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
-from torch import nn
+from torch import Tensor, nn
 
 from rlmix.agents.bandit import BanditAgent
-from rlmix.agents.ppo import PPOAgent, PPOConfig
+from rlmix.agents.ppo import PPOAgent, PPOConfig, Rollout
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
@@ -36,9 +37,8 @@ class A2CAgent(PPOAgent):
     """Advantage actor-critic (Mnih et al. 2016): one gradient step a rollout, so short rollouts suit it."""
 
     def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
-        return A2C(
-            policy, vec_env, n_steps=self.rollouts[0], ent_coef=config.entropy_coefficient, normalize_advantage=True, **common
-        )
+        common |= {"n_steps": self.rollouts[0], "ent_coef": config.entropy_coefficient, "rollout_buffer_class": Rollout}
+        return A2C(policy, vec_env, normalize_advantage=True, **common)
 
 
 class DQNAgent(PPOAgent):
@@ -54,13 +54,34 @@ class DQNAgent(PPOAgent):
         steps = max(1, config.passes * self.rollouts[0] * self.num_envs // config.minibatch_size)
         common["policy_kwargs"]["net_arch"] = list(config.policy_layers)
         common |= {"learning_starts": 0, "buffer_size": 100_000, "batch_size": config.minibatch_size, "gradient_steps": steps}
-        return DQN(policy, vec_env, train_freq=self.rollouts[0], exploration_fraction=0.5, target_update_interval=1000, **common)
+        common |= {"train_freq": self.rollouts[0], "replay_buffer_class": Memory}
+        return DQN(policy, vec_env, exploration_fraction=0.5, target_update_interval=1000, **common)
+
+    def watch(self, on_step: Callable[[], None]) -> None:
+        training = self.process.require_training()
+        # after an epoch's last step the environment has begun the next one
+        self.ppo.replay_buffer.on_add = lambda: on_step() if training.trained else None
 
     def plan_rollout(self, steps: int) -> None:
         self.ppo.train_freq = TrainFreq(steps, TrainFrequencyUnit.STEP)
 
-    def begin_rollout(self) -> None:
+    def begin_rollout(self, steps: int) -> None:
         """Its memory has one size."""
+
+    def collected(self) -> dict[str, Tensor]:
+        """Nothing that is kept."""
+        return {}
+
+
+class Memory(ReplayBuffer):
+    """Transitions to learn from again; tells when one is kept."""
+
+    on_add: Callable[[], None]
+    """Called after each transition."""
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        super().add(*args, **kwargs)
+        self.on_add()
 
 
 ALGORITHMS: dict[str, Callable[[RLMixVectorEnv | RLMixEnv, PPOConfig, int], Agent]] = {

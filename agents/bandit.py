@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -46,16 +47,21 @@ class BanditAgent:
         nn.init.zeros_(last.bias)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), config.learning_rate)
         self.generator = stream(seed, "policy draws")
+        self.entropies: list[float] = []
+        """Of the epoch in progress."""
 
     def learn(self, on_step: Callable[[], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
         """Train until the classifier's budget is used up; as :meth:`rlmix.agents.ppo.PPOAgent.learn`."""
         training = self.process.require_training()
+        if training.ranks.size > 1:
+            raise ValueError(f"algorithm must be one of Stable-Baselines3's on {training.ranks.size} devices, got bandit")
         while not training.finished:
-            entropies = []
-            for _ in range(training.steps_per_epoch):
-                entropies.append(self.learn_step(self.process.observe()))
-                on_step()
-            on_epoch({"policy_entropy": float(torch.stack(entropies).mean())})
+            for _ in range(training.steps_left):
+                self.entropies.append(float(self.learn_step(self.process.observe())))
+                if not training.at_epoch_end:
+                    on_step()
+            entropies, self.entropies = self.entropies, []
+            on_epoch({"policy_entropy": fmean(entropies)})
 
     def learn_step(self, decision: Decision) -> Tensor:
         """Choose for a batch, and follow the gradient of ``advantage * log probability``; gives the mean entropy in nats."""
@@ -75,6 +81,7 @@ class BanditAgent:
         return {
             "parameters": {"policy": self.policy.state_dict(), "policy.optimizer": self.optimizer.state_dict()},
             "generator": self.generator.get_state(),
+            "entropies": list(self.entropies),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -82,3 +89,4 @@ class BanditAgent:
         self.policy.load_state_dict(state["parameters"]["policy"])
         self.optimizer.load_state_dict(state["parameters"]["policy.optimizer"])
         self.generator.set_state(state["generator"].cpu())
+        self.entropies = list(state["entropies"])

@@ -13,6 +13,7 @@ from rlmix.checkpoints import newest_state
 from rlmix.envs.host import to_host
 from rlmix.envs.process import Decision
 from rlmix.mixing import top_k_values
+from rlmix.ranks import Ranks
 from rlmix.runs import read_config
 from rlmix.seeding import stream
 
@@ -34,13 +35,14 @@ class LearnedPolicy:
     Args:
         folder: The run's.
         seed: Of its own generator.
+        ranks: Each of them decides for the whole batch and takes its share.
 
     Raises:
         OSError: If there is no such run.
         ValueError: If nobody learned in it.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, ranks: Ranks | None = None) -> None:
         config, state = read_config(folder), newest_state(folder)
         if "parameters" not in state.get("decider", {}):
             raise ValueError(
@@ -51,19 +53,20 @@ class LearnedPolicy:
         self.values = top_k_values(int(config["num_top_k"]))
         self.actor = read_actor(state["decider"]["parameters"]["policy"], str(config.get("algorithm", "ppo")))
         self.generator = stream(seed, "policy")
+        self.ranks = ranks or Ranks()
         self.entropy = 0.0
 
     @torch.no_grad()
     def probabilities(self, decision: Decision) -> Float[Tensor, "batch values"]:
-        """How likely each of the K values is, for each image; on the host."""
-        features = policy_features(to_host(decision, self.observation)[0])
+        """How likely each of the K values is, for each image of all ranks' batch; on the host."""
+        features = policy_features(to_host(decision, self.observation, ranks=self.ranks)[0])
         scores = self.actor(torch.from_numpy(features))
         return nn.functional.one_hot(scores.argmax(1), scores.shape[1]).float() if self.greedy else scores.softmax(1)
 
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
         probabilities = self.probabilities(decision)
         self.entropy = float(torch.special.entr(probabilities).sum(1).mean())
-        return self.values[torch.multinomial(probabilities, 1, generator=self.generator)[:, 0]]
+        return self.ranks.share(self.values[torch.multinomial(probabilities, 1, generator=self.generator)[:, 0]])
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlmix.envs.process import Decision
 from rlmix.mixing import sample_top_k
+from rlmix.ranks import Ranks
 from rlmix.seeding import stream
 
 
@@ -31,15 +32,17 @@ class FixedRandomPolicy:
     Args:
         num_top_k: How many there are.
         seed: Of its own generator.
+        ranks: Each of them draws for the whole batch and takes its share.
     """
 
-    def __init__(self, num_top_k: int, seed: int) -> None:
-        self.num_top_k = num_top_k
+    def __init__(self, num_top_k: int, seed: int, ranks: Ranks | None = None) -> None:
+        self.num_top_k, self.ranks = num_top_k, ranks or Ranks()
         self.generator = stream(seed, "policy")
         self.entropy = float(torch.tensor(float(num_top_k)).log())
 
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
-        return sample_top_k(len(decision.patches), self.num_top_k, self.generator)
+        batch_size = len(decision.patches) * self.ranks.size
+        return self.ranks.share(sample_top_k(batch_size, self.num_top_k, self.generator))
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
@@ -51,12 +54,13 @@ class FixedRandomPolicy:
 class CoinPolicy(FixedRandomPolicy):
     """A fair coin an image, between the smallest and the largest of the top-k values: all of it is salient, or next to nothing."""
 
-    def __init__(self, num_top_k: int, seed: int) -> None:
-        super().__init__(num_top_k, seed)
+    def __init__(self, num_top_k: int, seed: int, ranks: Ranks | None = None) -> None:
+        super().__init__(num_top_k, seed, ranks)
         self.entropy = math.log(2)
 
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
-        return 0.99 * torch.randint(2, (len(decision.patches),), generator=self.generator)
+        batch_size = len(decision.patches) * self.ranks.size
+        return self.ranks.share(0.99 * torch.randint(2, (batch_size,), generator=self.generator))
 
 
 class ConstantPolicy:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
@@ -104,6 +105,7 @@ class PPOAgent:
         common |= {"policy_kwargs": {"net_arch": layers, "activation_fn": nn.Tanh, "optimizer_kwargs": adam}}
         common |= {"device": "cpu"}  # a few thousand parameters: a copy to the GPU costs more than the pass
         self.ppo: Any = self.build(policy, vec_env, config, common)
+        self._collected: dict[str, torch.Tensor] = {}
         self.ppo.set_logger(Logger(folder=None, output_formats=[]))
 
     def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
@@ -118,19 +120,32 @@ class PPOAgent:
             clip_range=config.clip_range,
             ent_coef=config.entropy_coefficient,
             normalize_advantage=self.rollouts[0] * self.num_envs > 1,
+            rollout_buffer_class=Rollout,
             **common,
         )
 
+    def watch(self, on_step: Callable[[], None]) -> None:
+        """Have ``on_step`` called whenever a step is done, an epoch's last aside."""
+        self.rollout.on_add = on_step
+
     def plan_rollout(self, steps: int) -> None:
-        """Settle the next rollout's length, when one has been collected."""
+        """Settle how many steps are collected next."""
         self.ppo.n_steps = steps
 
-    def begin_rollout(self) -> None:
-        """Lay the buffers out anew where this rollout's length is not the last one's."""
-        buffer = self.ppo.rollout_buffer
-        if buffer.buffer_size != self.ppo.n_steps:
-            buffer.buffer_size = self.ppo.n_steps
+    def begin_rollout(self, steps: int) -> None:
+        """Before so many steps, or what is left of them. Buffers are laid out anew where the last rollout had another length."""
+        buffer = self.rollout
+        if buffer.buffer_size != steps:
+            buffer.buffer_size = steps
             buffer.reset()
+        if self._collected:
+            buffer.refill(self._collected)
+            self.ppo._last_episode_starts = np.full(self.num_envs, self.process.require_training().trained == 0)
+            self._collected = {}
+
+    def collected(self) -> dict[str, torch.Tensor]:
+        """What has been collected since the last update."""
+        return self.rollout.collected()
 
     def _minibatch(self, config: PPOConfig) -> int:
         """Near the configured size, and dividing the first rollout, so that no small rest is left over."""
@@ -147,13 +162,22 @@ class PPOAgent:
         """Train until the classifier's budget is used up.
 
         Args:
-            on_step: Called after each step of the classifier.
+            on_step: Called after each step of the classifier but an epoch's last, and after the update where one follows.
             on_epoch: Called after an epoch and the policy's update on it, with the update's figures.
+
+        Whenever one of them is called, :meth:`state_dict` is complete.
         """
         training = self.process.require_training()
         remaining = training.num_steps - training.global_step
         callback = _EpochCallback(self, on_step, on_epoch)
+        self.watch(on_step)
+        self.plan_rollout(callback.steps_left)
         self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
+
+    @property
+    def rollout(self) -> "Rollout":
+        buffer: Rollout = self.ppo.rollout_buffer
+        return buffer
 
     def update_metrics(self) -> dict[str, float]:
         """Figures of the last policy update."""
@@ -172,19 +196,21 @@ class PPOAgent:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Policy, optimizer, progress and random states, as tensors and plain values (no pickle is needed to read them)."""
+        """Policy, optimizer, what is collected of a rollout, progress and random states, as tensors and plain values."""
         random: Any = np.random.get_state()  # noqa: NPY002  (what Stable-Baselines3 draws from)
         name, keys, *rest = random
         return {
             "parameters": self.ppo.get_parameters(),
             "num_timesteps": self.ppo.num_timesteps,
             "num_updates": self.ppo._n_updates,
+            "rollout": self.collected(),
             "torch_random": torch.get_rng_state(),
             "numpy_random": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where :meth:`state_dict` was taken."""
+        """Continue exactly where :meth:`state_dict` was taken; the environment's process must have been loaded before."""
+        self._collected = state["rollout"]
         self.ppo.set_parameters(state["parameters"])
         self.ppo.num_timesteps = state["num_timesteps"]
         self.ppo._n_updates = state["num_updates"]
@@ -193,30 +219,64 @@ class PPOAgent:
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
 
 
+_TRANSITION = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
+
+
+class Rollout(RolloutBuffer):
+    """A rollout that can be saved and refilled while it is being collected."""
+
+    on_add: Callable[[], None]
+    """Called after each transition but the last: nothing is half done then."""
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        super().add(*args, **kwargs)
+        if not self.full:
+            self.on_add()
+
+    def collected(self) -> dict[str, torch.Tensor]:
+        """The transitions so far; none where the rollout is complete, for the update has had it then."""
+        count = 0 if self.full else self.pos
+        return {name: torch.from_numpy(getattr(self, name)[:count].copy()) for name in _TRANSITION}
+
+    def refill(self, transitions: dict[str, torch.Tensor]) -> None:
+        """The inverse of :meth:`collected`, on an empty rollout."""
+        for name in _TRANSITION:
+            self.pos = len(transitions[name])
+            getattr(self, name)[: self.pos] = transitions[name].numpy()
+
+
 class _EpochCallback(BaseCallback):
     """Tells of steps and epochs, and sets the length of each rollout."""
 
     def __init__(self, agent: PPOAgent, on_step: Callable[[], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
         super().__init__()
         self.agent, self.on_step_done, self.on_epoch_done = agent, on_step, on_epoch
-        self.collected = 0
+        training = agent.process.require_training()
+        done = training.global_step % training.steps_per_epoch
+        ends = np.cumsum(agent.rollouts)
+        self.collected = int(np.searchsorted(ends, done, side="right"))
+        """Rollouts of this epoch."""
+        self.steps_left = int(ends[self.collected]) - done
+        """Of the first rollout."""
+        self.updated = False
 
     def _on_step(self) -> bool:
-        self.on_step_done()
         return True
 
     def _on_rollout_start(self) -> None:
         """The first moment after an update."""
-        self._tell_epoch()
-        self.agent.begin_rollout()
+        self._tell()
+        self.agent.begin_rollout(self.agent.rollouts[self.collected])
 
     def _on_rollout_end(self) -> None:
-        self.collected += 1
-        self.agent.plan_rollout(self.agent.rollouts[self.collected % len(self.agent.rollouts)])
+        self.collected, self.updated = (self.collected + 1) % len(self.agent.rollouts), True
+        self.agent.plan_rollout(self.agent.rollouts[self.collected])
 
     def _on_training_end(self) -> None:
-        self._tell_epoch()
+        self._tell()
 
-    def _tell_epoch(self) -> None:
-        if self.collected and self.collected % len(self.agent.rollouts) == 0:
+    def _tell(self) -> None:
+        if self.updated and self.collected == 0:
             self.on_epoch_done(self.agent.update_metrics())
+        elif self.updated:
+            self.on_step_done()

@@ -10,17 +10,26 @@ from torch import Tensor
 from rlmix.envs.observations import observe
 from rlmix.envs.process import Decision, MixingProcess
 from rlmix.pictures import mixing_picture
+from rlmix.ranks import Ranks
 
 Observation = dict[str, NDArray[np.float32]]
 
 
-def to_host(decision: Decision, observation: str, rewards: Tensor | None = None) -> tuple[Observation, NDArray[np.float32]]:
-    """The observation called so, and rewards, in one transfer, which is the step's one synchronisation; fresh arrays."""
+def to_host(
+    decision: Decision, observation: str, rewards: Tensor | None = None, ranks: Ranks | None = None
+) -> tuple[Observation, NDArray[np.float32]]:
+    """The observation called so, and rewards, in one transfer, which is the step's one synchronisation; fresh arrays.
+
+    With ``ranks``, of all of them, on each; of this one otherwise.
+    """
     seen = observe(decision, observation)
     parts = list(seen.values()) + ([] if rewards is None else [rewards])
-    table = torch.cat([part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts], 1).cpu().numpy()
+    rows = torch.cat([part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts], 1)
+    table = (rows.cpu() if ranks is None else ranks.gather(rows).flatten(0, 1)).numpy()
     *columns, rest = np.split(table, np.cumsum([part[0].numel() for part in seen.values()]), axis=1)
-    arrays = {name: np.ascontiguousarray(column).reshape(seen[name].shape) for name, column in zip(seen, columns, strict=True)}
+    arrays = {
+        name: np.ascontiguousarray(column).reshape(-1, *seen[name].shape[1:]) for name, column in zip(seen, columns, strict=True)
+    }
     return arrays, rest.flatten()
 
 
@@ -30,15 +39,21 @@ def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observati
     assert training is not None
     assert outcome is not None
     decision = outcome.decision if training.finished else process.observe()
-    return to_host(decision, process.config.observation, rewards)
+    return to_host(decision, process.config.observation, rewards, process.ranks)
 
 
 def to_top_k(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
-    """The top-k value of every image from a validated action (B,).
+    """The top-k value of each of this rank's images, from rank 0's validated action (B,) for all of them.
 
     Raises:
         ValueError: If the action has another shape, kind or range than the action space.
     """
+    ranks, batch_size = process.require_training().ranks, process.config.recipe.batch_size
+    top_k = _validated(action, process, continuous) if ranks.first else torch.empty(batch_size)
+    return ranks.share(ranks.from_first(top_k))
+
+
+def _validated(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
     action, batch_size = np.asarray(action), process.config.recipe.batch_size
     if action.shape != (batch_size,):
         raise ValueError(f"action must have shape ({batch_size},), got {action.shape}")

@@ -15,6 +15,7 @@ from rlmix.envs.rewards import AGENT_PATCHES, Reaction, rarity, share_credit
 from rlmix.envs.training_rewards import UPDATING, build_reward
 from rlmix.maps import Saliency, gradient_map, patch_saliency, salient_mask
 from rlmix.mixing import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
+from rlmix.ranks import Ranks
 from rlmix.seeding import derive
 from rlmix.sources import Source
 from rlmix.training import Batch, Training
@@ -84,13 +85,19 @@ class MixingProcess:
         self._decision: Decision | None = None
         self._rewards: list[Tensor] = []
         self._top_k: list[Tensor] = []
+        self._undrawn: list[Tensor] = []
+        self._loaded = False
 
     def reset(self, seed: int | None = None) -> Training:
         """Go to the start of an epoch.
 
         With a seed, or first of all, or when the training budget is used up: the first epoch of a new classifier. Otherwise the
-        training goes on with its next epoch; what is left of an epoch in progress is given up, and the schedule moves past it.
+        training goes on with its next epoch; what is left of an epoch in progress is given up, and the schedule moves past it. The
+        first reset after :meth:`load_state_dict` goes on within the epoch.
         """
+        loaded, self._loaded = self._loaded, False
+        if loaded and seed is None:
+            return self.require_training()
         if self.training is not None and seed is None and not self.training.finished:
             if self.training.trained > 0 and not self.training.at_epoch_end:
                 self.training.skip_epoch()
@@ -112,9 +119,11 @@ class MixingProcess:
             training = self.require_training()
             if training.finished:
                 raise RuntimeError("reset() must be called after the end of the training, got another step")
+            training.begin_epoch()
+            self._undrawn = training.generator_states()
             batch = training.next_batch()
             saliency = training.saliency(batch)
-            pairing = sample_pairing(self.config.recipe.batch_size, self.num_patches, self.alpha, training.mixing_generator)
+            pairing = sample_pairing(training.share, self.num_patches, self.alpha, training.batch_generator())
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
             patches = patch_saliency(saliency.map, AGENT_PATCHES)
             self._decision = Decision(batch, saliency, patches, pairing, training.global_step / training.num_steps)
@@ -191,15 +200,15 @@ class MixingProcess:
     def run_epoch(
         self, policy: Callable[[Decision], Tensor], on_step: Callable[[Tensor, Tensor], None] = lambda top_k, rewards: None
     ) -> None:
-        """One epoch under a policy that maps a decision to top-k values (B,), without a round trip through NumPy."""
+        """What is left of an epoch under a policy that maps a decision to top-k values (B,), without a round trip through NumPy."""
         training = self.require_training()
-        for _ in range(training.steps_per_epoch):
+        for _ in range(training.steps_left):
             top_k = policy(self.observe())
             on_step(top_k, self.act(top_k))
 
     def epoch_metrics(self) -> dict[str, float]:
         """Over this epoch's images so far: mean and standard deviation of the reward before credit is shared, and the mean top-k."""
-        rewards = torch.cat(self._rewards)
+        rewards = self._gather(self._rewards).flatten()
         return {
             "reward_mean": float(rewards.mean()),
             "reward_std": float(rewards.std(correction=0)),
@@ -208,22 +217,39 @@ class MixingProcess:
 
     def epoch_top_k(self) -> Float[Tensor, " images"]:
         """Every top-k value chosen in this epoch so far, on the host."""
-        return torch.cat(self._top_k).cpu()
+        return self._gather(self._top_k).flatten()
 
     def epoch_top_k_counts(self) -> list[int]:
         """How often each of the K values was chosen in this epoch so far; a value between two counts for the nearer."""
         return torch.bincount(self._nearest(self.epoch_top_k()), minlength=len(self.values)).tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state between two decisions; ValueError where one has been observed and not acted upon."""
+        """Everything that changes. A batch that waits for its action is not part of it: the next observation draws it again."""
+        state = self.require_training().state_dict()
         if self._decision is not None:
-            raise ValueError("state_dict must be taken before the next batch is observed, got a batch that waits for its action")
-        return self.require_training().state_dict()
+            state["generators"] = self._undrawn
+        for name, values in (("rewards", self._rewards), ("top_k", self._top_k)):
+            state[name] = self._gather(values)
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
-        self.require_training().load_state_dict(state)
+        training = self.require_training()
+        training.load_state_dict(state)
+        ranks = training.ranks
+        for own, values in ((self._rewards, state["rewards"]), (self._top_k, state["top_k"])):
+            part = values[ranks.rank] if len(values) == ranks.size else values.flatten().chunk(ranks.size)[ranks.rank]
+            own[:] = [part.to(training.device)]
         self._decision = self.outcome = None
+        self._loaded = True
+
+    def _gather(self, values: list[Tensor]) -> Float[Tensor, "rank images"]:
+        return self.require_training().ranks.gather(torch.cat(values) if values else torch.empty(0))
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.require_training().ranks
 
     def require_training(self) -> Training:
         """The training in progress; RuntimeError before the first reset."""

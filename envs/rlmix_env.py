@@ -84,7 +84,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.process.reset(seed)
-        observation, _ = to_host(self.process.observe(), self.process.config.observation)
+        observation, _ = to_host(self.process.observe(), self.process.config.observation, ranks=self.process.ranks)
         return observation, step_info(self.process)
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

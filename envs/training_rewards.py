@@ -115,7 +115,7 @@ def held_out_batch(training: Training) -> Batch:
     generator = stream(training.config.seed, f"held out {training.global_step}")
     index = torch.randint(len(training.data.train_labels), (1, training.recipe.batch_size), generator=generator)
     plain = replace(training.recipe, flip=False, crop_padding=0)
-    (batch,) = training.data.train_batches(index, plain, generator, training.epoch)
+    (batch,) = training.data.train_batches(index, plain, generator, training.epoch, training.ranks)
     return Batch(normalize(batch.images, training.data.mean, training.data.std), batch.labels)
 
 

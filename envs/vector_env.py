@@ -73,7 +73,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.process.reset(seed)
-        return to_host(self.process.observe(), self.process.config.observation)[0], {}
+        return to_host(self.process.observe(), self.process.config.observation, ranks=self.process.ranks)[0], {}
 
     def step(
         self, actions: NDArray[Any]

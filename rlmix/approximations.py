@@ -32,8 +32,8 @@ class Moment(NamedTuple):
 class Setting(NamedTuple):
     """What a source of maps may need to know of the training."""
 
-    num_images: int
-    """Of the training split."""
+    num_images: int | None
+    """Of the training split; None where this process does not see all of them."""
     image_size: tuple[int, int]
     num_classes: int
     crop_padding: int
@@ -106,6 +106,8 @@ class PreviousEpoch(SaliencySource):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
+        if setting.num_images is None:
+            raise ValueError("saliency_mode previous must be used on one device, as each sees other images in every epoch")
         self.maps = torch.zeros(setting.num_images, *setting.image_size, dtype=torch.float16, device=setting.device)
         self.logits = torch.zeros(setting.num_images, setting.num_classes, device=setting.device)
 

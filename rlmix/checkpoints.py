@@ -1,7 +1,10 @@
-"""Files that are there whole or not at all, and checkpoints that load without running code."""
+"""Files that are there whole or not at all, and checkpoints that say when they are damaged and load without running code."""
 
+import hashlib
+import io
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +13,22 @@ from typing import Any, BinaryIO
 import torch
 
 KEPT = 2
-"""Checkpoints a run keeps."""
+"""Checkpoints a run keeps, beside the best."""
+BEST = "best.pt"
+"""The checkpoint of the epoch with the highest accuracy on the validation split."""
+_NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.pt")
+_DIGEST = 64
+"""Length of a SHA-256 in hexadecimal digits."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write to a temporary file beside ``path``, sync it, and rename it; on an error the old file stays and nothing is left over."""
+    """Write to a temporary file beside ``path``, sync it, rename it, and sync the folder.
+
+    On an error the old file stays and nothing is left over; a machine that stops at any moment leaves the old file or the new one.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as handle:
+        with open(temporary, "w+b") as handle:
             write(handle)
             handle.flush()
             os.fsync(handle.fileno())
@@ -25,28 +36,45 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
 
 
-def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any]) -> Path:
-    """Write ``epoch-NNNN.pt`` into ``folder`` and drop all but the newest :data:`KEPT`.
+def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], steps: int = 0, best: bool = False) -> Path:
+    """Write a checkpoint into ``folder`` and drop all but the newest :data:`KEPT`.
+
+    It is a zip archive as torch writes it, whose comment is the SHA-256 of all that comes before.
+
+    Args:
+        folder: Of the checkpoints.
+        epoch: Epochs done.
+        state: Tensors and plain values.
+        steps: Steps done of the epoch after these.
+        best: Keep it under the name :data:`BEST` as well, in place of the one before.
 
     Raises:
         OSError: If it cannot be written (a full disk among others).
     """
     folder.mkdir(exist_ok=True)
-    path = folder / f"epoch-{epoch:04d}.pt"
-    try:
-        write_atomically(path, lambda handle: torch.save(state, handle))
-    except RuntimeError as error:  # torch's zip writer reports the disk's errors so
-        raise OSError(f"{path} could not be written: {error}") from error
-    for old in list_checkpoints(folder)[:-KEPT]:
+    path = folder / (f"epoch-{epoch:04d}-step-{steps}.pt" if steps else f"epoch-{epoch:04d}.pt")
+
+    def write(handle: BinaryIO) -> None:
+        torch.save(state, handle)
+        _seal(handle)
+
+    for target in (path, folder / BEST) if best else (path,):
+        try:
+            write_atomically(target, write)
+        except RuntimeError as error:  # torch's zip writer reports the disk's errors so
+            raise OSError(f"{target} could not be written: {error}") from error
+    for old in [*list_checkpoints(folder)[:-KEPT], *folder.glob("*.tmp")]:  # a killed process leaves its temporary file
         old.unlink()
     return path
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
-    return sorted(folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.removeprefix("epoch-")))
+    """Oldest first, by what has been trained; the best one's copy is not among them."""
+    found = {path: match for path in folder.glob("epoch-*.pt") if (match := _NAME.fullmatch(path.name))}
+    return sorted(found, key=lambda path: (int(found[path][1]), int(found[path][2] or 0)))
 
 
 def newest_state(folder: Path) -> dict[str, Any]:
@@ -62,18 +90,23 @@ def newest_state(folder: Path) -> dict[str, Any]:
     return load_checkpoint(paths[-1])
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, sealed: bool = True) -> dict[str, Any]:
     """Tensors and plain values on the host; executes nothing the file holds.
+
+    Args:
+        path: The file.
+        sealed: Whether it must carry the checksum that :func:`save_checkpoint` writes; files from elsewhere carry none.
 
     Raises:
         ValueError: If the file is damaged or holds anything else.
     """
+    content = path.read_bytes()
+    if sealed and hashlib.sha256(content[:-_DIGEST]).hexdigest().encode() != content[-_DIGEST:]:
+        raise ValueError(f"{path} is not a readable checkpoint: its checksum is not that of what was written")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch.load does not look at the archive's own checksums
             damaged = archive.testzip()
-        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
+        state = None if damaged else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is not a readable checkpoint: it holds more than tensors and plain values") from error
     except Exception as error:  # whatever a damaged file makes the readers stumble over
@@ -81,3 +114,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError(f"{path} is not a readable checkpoint: {damaged or type(state).__name__} is not what was written")
     return state
+
+
+def _seal(handle: BinaryIO) -> None:
+    """Append the SHA-256 of the archive as its comment: it stays a zip archive that every reader takes."""
+    handle.seek(-2, os.SEEK_END)
+    handle.write(_DIGEST.to_bytes(2, "little"))
+    handle.seek(0)
+    digest = hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]
+    handle.seek(0, os.SEEK_END)
+    handle.write(digest.encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut."""
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -22,6 +22,7 @@ REWARDS = (
 OBSERVATIONS = ("paper", "pair")
 CREDITS = ("own", "pair", "batch")
 SALIENCY_MODES = ("exact", "bfloat16", "half", "previous", "alternate")
+ON_NONFINITE = ("stop", "skip")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -113,8 +114,15 @@ class TrainingConfig:
     """Autocast precision; auto is bfloat16 on CUDA and float32 elsewhere."""
     compile: bool = False
     """Compile the training step's and the saliency's pass with torch.compile: a minute at the start, for long runs on a GPU."""
+    devices: int | None = None
+    """Processes of one training on this machine, one a GPU, or several on the CPU; each takes its share of every batch."""
+    nodes: int = 1
+    """Machines that run so many each; MASTER_ADDR and NODE_RANK must be set."""
     channels_last: bool = True
     """Memory format of images and weights; channels last is the faster one for convolutions."""
+
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """At a loss or gradient that is not finite: stop, or leave that step out and count it (nonfinite_steps in metrics.jsonl)."""
 
     @property
     def recipe(self) -> "Recipe":
@@ -146,6 +154,7 @@ class TrainingConfig:
         check_name("saliency_mode", self.saliency_mode, SALIENCY_MODES)
         check_name("observation", self.observation, OBSERVATIONS)
         check_name("precision", self.precision, PRECISIONS)
+        check_name("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         at_least: dict[str, float] = {
             "epochs": 1,
             "batch_size": 1,
@@ -156,7 +165,7 @@ class TrainingConfig:
             "image_size": 8,
             "workers": 0,
         }
-        at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1, "diversity": 0}
+        at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1, "diversity": 0, "devices": 1, "nodes": 1}
         for name, low in at_least.items():
             value = getattr(self, name)
             if value is not None and not low <= value < float("inf"):

@@ -1,5 +1,6 @@
 """Image data sets, whole and on the device, as bytes."""
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from rlmix.augmentation import crop_flip, sample_crop_flip
+from rlmix.augmentation import CropFlip, crop_flip, sample_crop_flip
 from rlmix.config import Recipe, TrainingConfig, data_recipe
+from rlmix.ranks import Ranks
 from rlmix.sources import Augmented, Pixels, Source, stratified_split
 
 
@@ -56,12 +58,13 @@ class ImageData:
         return type(self)(**(vars(self) | tensors))
 
     def train_batches(
-        self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int
+        self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int, ranks: Ranks
     ) -> Iterator[Augmented]:
         """Cropped and mirrored training images; each batch draws from ``generator`` when it is asked for."""
         for index in order:
             draw = sample_crop_flip(len(index), recipe.crop_padding, recipe.flip, generator)
-            index = index.to(self.train_labels.device, non_blocking=True)
+            draw = CropFlip(*map(ranks.share, draw))
+            index = ranks.share(index).to(self.train_labels.device, non_blocking=True)
             images = crop_flip(self.train_images[index], draw, recipe.crop_padding)
             yield Augmented(images, self.train_labels[index], index, draw)
 
@@ -69,6 +72,14 @@ class ImageData:
         """A split in order."""
         images, labels = getattr(self, f"{split}_images"), self.labels(split)
         return map(Pixels, images.split(batch_size), labels.split(batch_size))
+
+    def checksum(self) -> int:
+        """Over every tensor, name and all."""
+        checksum = 0
+        for name, value in sorted(vars(self).items()):
+            if isinstance(value, Tensor):
+                checksum = zlib.crc32(value.cpu().contiguous().numpy().tobytes(), zlib.crc32(name.encode(), checksum))
+        return checksum
 
 
 def load_data(config: TrainingConfig) -> Source:

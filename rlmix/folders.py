@@ -1,6 +1,7 @@
 """Folders of image files, decoded by worker processes as a training goes on."""
 
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from rlmix.config import Recipe, TrainingConfig
+from rlmix.ranks import Ranks
 from rlmix.seeding import derive
 from rlmix.sources import Augmented, Pixels, stratified_split
 
@@ -87,16 +89,24 @@ class FolderData:
         return replace(self, splits=splits, mean=self.mean.to(device), std=self.std.to(device))
 
     def train_batches(
-        self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int
+        self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int, ranks: Ranks
     ) -> Iterator[Augmented]:
         transform = v2.Compose([v2.RandomResizedCrop(self.side), v2.RandomHorizontalFlip(0.5 if recipe.flip else 0.0)])
         seed = derive(generator.initial_seed(), f"epoch {epoch}")
         pictures = Pictures(self.splits["train"].paths, transform, seed)
-        return (Augmented(*pixels) for pixels in self._stream("train", pictures, list(order)))
+        return (Augmented(*pixels) for pixels in self._stream("train", pictures, [ranks.share(index) for index in order]))
 
     def batches(self, split: str, batch_size: int) -> Iterator[Pixels]:
         paths = self.splits[split].paths
         return self._stream(split, Pictures(paths, self.test_transform), list(torch.arange(len(paths)).split(batch_size)))
+
+    def checksum(self) -> int:
+        """Over the pictures' names and labels; they themselves are not read."""
+        checksum = 0
+        for name, files in sorted(self.splits.items()):
+            names = [Path(path).parts[-2:] for path in files.paths]
+            checksum = zlib.crc32(repr((name, names, files.labels.tolist())).encode(), checksum)
+        return checksum
 
     def _stream(self, split: str, pictures: "Pictures", order: Sequence[Tensor]) -> Iterator[Pixels]:
         labels = self.splits[split].labels

@@ -40,8 +40,10 @@ class Run:
 
     def __init__(self, folder: Path, epochs: list[dict[str, Any]]) -> None:
         self.folder, self.epochs = folder, epochs
-        self.kept = len(epochs)
-        """Epochs that a checkpoint holds."""
+        self.last: Path | None = None
+        """The newest checkpoint."""
+        self.kept = (len(epochs), 0)
+        """What it holds: epochs done, and steps of the one after."""
         self._writer: SummaryWriter | None = None
 
     @classmethod
@@ -54,21 +56,21 @@ class Run:
         """
         check_free(folder, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (*_run_files(folder), *list_checkpoints(folder / "checkpoints")):
+        for old in (*_run_files(folder), *(folder / "checkpoints").glob("*.pt")):
             old.unlink()
-        text = yaml.safe_dump(config, sort_keys=False)
-        write_atomically(folder / "config.yaml", lambda handle: handle.write(text.encode()))
-        return cls(folder, [])
+        run = cls(folder, [])
+        run.write_config(config)
+        return run
 
     @classmethod
     def reopen(cls, folder: Path) -> tuple[Self, dict[str, Any] | None]:
-        """Go on with a run: the run, its metrics cut back to its newest checkpoint, and that checkpoint (None where there is none).
+        """Go on with a run: the run, as its newest checkpoint knows it, and that checkpoint (None where there is none).
 
-        A damaged newest checkpoint falls back to the one before, with a warning.
+        A damaged newest checkpoint falls back to the one before, with a warning. Nothing is written before :meth:`rewrite_metrics`.
 
         Raises:
             FileNotFoundError: If ``folder`` holds no run.
-            ValueError: If no checkpoint is readable, or the metrics do not reach the newest.
+            ValueError: If no checkpoint is readable, or the newest is none of a run.
         """
         read_config(folder)
         state, damage = None, []
@@ -82,15 +84,19 @@ class Run:
             raise ValueError(f"{folder} has no readable checkpoint: {damage[0]}")
         for message in damage:
             warnings.warn(f"{message}; the one before it is used", stacklevel=2)
-        done = 0 if state is None else int(state["epoch"])
-        epochs = read_metrics(folder)[:done]
-        if len(epochs) < done:
-            raise ValueError(
-                f"{folder / 'metrics.jsonl'} must have a line for each of the checkpoint's {done} epochs, got {len(epochs)}"
-            )
-        run = cls(folder, epochs)
-        run._rewrite_metrics()
+        if state is None:
+            return cls(folder, []), None
+        epoch, steps, records = (state.get(name) for name in ("epoch", "steps", "records"))
+        if not (isinstance(epoch, int) and isinstance(steps, int) and isinstance(records, list) and len(records) == epoch):
+            raise ValueError(f"{path} is not a checkpoint of a run: it does not say what has been done")
+        run = cls(folder, records)
+        run.last, run.kept = path, (epoch, steps)
         return run, state
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write config.yaml."""
+        text = yaml.safe_dump(config, sort_keys=False)
+        write_atomically(self.folder / "config.yaml", lambda handle: handle.write(text.encode()))
 
     @property
     def writer(self) -> "SummaryWriter":
@@ -120,10 +126,17 @@ class Run:
                 self.writer.add_scalar(_tag(name), value, record["epoch"])
         self.writer.flush()
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Keep ``state``, whose ``epoch`` is the number of epochs done."""
-        save_checkpoint(self.folder / "checkpoints", state["epoch"], state)
-        self.kept = state["epoch"]
+    def describe_kept(self, epochs: int | None) -> str:
+        """What the newest checkpoint holds of so many epochs, and where it lies."""
+        done, steps = self.kept
+        kept = f"{done} of {epochs} epochs" + (f" and {steps} step{'s' * (steps > 1)}" if steps else "") + " are kept"
+        return f"{kept} in {self.last}" if self.last else kept
+
+    def save_checkpoint(self, state: dict[str, Any], best: bool = False) -> None:
+        """Keep ``state``, whose ``epoch`` is the number of epochs done and whose ``steps`` that of steps after them."""
+        kept = (state["epoch"], state["steps"])
+        state = state | {"records": self.epochs}  # metrics.jsonl is made from them where a run goes on
+        self.last, self.kept = save_checkpoint(self.folder / "checkpoints", kept[0], state, kept[1], best), kept
 
     def finish(self, result: dict[str, Any], hparams: dict[str, Any]) -> None:
         """Write result.json and TensorBoard's hparams, which end the run."""
@@ -139,7 +152,8 @@ class Run:
             self._writer.close()
             self._writer = None
 
-    def _rewrite_metrics(self) -> None:
+    def rewrite_metrics(self) -> None:
+        """Make metrics.jsonl what the checkpoint knows: lines after it are dropped, damaged ones mended."""
         text = "".join(json.dumps(record) + "\n" for record in self.epochs)
         write_atomically(self.folder / "metrics.jsonl", lambda handle: handle.write(text.encode()))
 
@@ -177,14 +191,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a broken last line, which a crash can leave, is left out."""
+    """The lines of metrics.jsonl up to the first broken one: a crash can leave a half line at the end."""
     path = folder / "metrics.jsonl"
     records: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except ValueError:
             break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
     return records
 
 
@@ -211,6 +228,6 @@ def _tag(name: str) -> str:
             return name.replace("_", "/", 1)
     if name.startswith(("reward", "top_k")):
         return f"mixing/{name}"
-    if name in ("learning_rate", "epoch_seconds"):
+    if name in ("learning_rate", "epoch_seconds", "nonfinite_steps"):
         return f"train/{name}"
     return f"agent/{name}"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlmix.augmentation import CropFlip
 from rlmix.config import Recipe
+from rlmix.ranks import Ranks
 
 
 class Pixels(NamedTuple):
@@ -70,7 +71,7 @@ class Source(Protocol):
         ...
 
     def train_batches(
-        self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int
+        self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int, ranks: Ranks
     ) -> Iterator[Augmented]:
         """Augmented training images, batch by batch.
 
@@ -79,11 +80,16 @@ class Source(Protocol):
             recipe: How to augment.
             generator: Of the augmentation. It advances by what has been given, or it is read for its seed only.
             epoch: For sources whose draws depend on seed, epoch and image alone.
+            ranks: Each gets its share of every batch; what is drawn does not depend on how many there are.
         """
         ...
 
     def batches(self, split: str, batch_size: int) -> Iterator[Pixels]:
         """A measured split, in order and not augmented."""
+        ...
+
+    def checksum(self) -> int:
+        """CRC-32 by which a run that goes on knows its data again."""
         ...
 
 

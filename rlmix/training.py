@@ -2,31 +2,32 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import MultiStepLR
 
 from rlmix import approximations, metrics
 from rlmix.approximations import Moment
 from rlmix.augmentation import denormalize, normalize
-from rlmix.checkpoints import newest_state
 from rlmix.compilation import can_compile, compile_saliency, compile_training
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
+from rlmix.devices import open_device
+from rlmix.finite import all_finite, restore_where_not
+from rlmix.frozen import freeze
 from rlmix.maps import Saliency, frozen_statistics, saliency
-from rlmix.methods import METHODS, Setting
+from rlmix.methods import build_method
 from rlmix.mixing import Mixed
 from rlmix.models import build_model
-from rlmix.names import check_name
 from rlmix.objective import Method, Objective, score
-from rlmix.seeding import derive, stream
+from rlmix.ranks import Ranks
+from rlmix.schedules import make_schedule
+from rlmix.seeding import stream
 from rlmix.sources import Augmented, Source
+from rlmix.tally import Tally
 
 
 class Batch(NamedTuple):
@@ -43,15 +44,6 @@ class Look(NamedTuple):
     logits: Float[Tensor, "batch classes"]
     gradient: Float[Tensor, "batch channel height width"]
     """Of the loss with respect to the mixed images."""
-
-
-@dataclass
-class Tally:
-    """Sums over an epoch's steps, kept on the device and read once."""
-
-    losses: Float[Tensor, " step"]
-    top1: Int[Tensor, ""]
-    top5: Int[Tensor, ""]
 
 
 class Training:
@@ -72,11 +64,16 @@ class Training:
     def __init__(self, config: TrainingConfig, data: Source | None = None, method: str = "vanilla") -> None:
         self.config = config = config.resolved()
         self.recipe = recipe = config.recipe
-        device, self.fabric = _open_device(config)
+        device, self.fabric = open_device(config)
+        self.ranks = Ranks()
         data = load_data(config) if data is None else data
         num_images = len(data.train_labels)
         if recipe.batch_size > num_images:
             raise ValueError(f"batch_size must be at most the {num_images} training images, got {recipe.batch_size}")
+        if recipe.batch_size % self.ranks.size:
+            raise ValueError(f"batch_size must be a multiple of the {self.ranks.size} devices, got {recipe.batch_size}")
+        self.share = recipe.batch_size // self.ranks.size
+        """Images of a batch that are this process's; partners are drawn within."""
         self.data = data.to(device)
         self.steps_per_epoch = num_images // recipe.batch_size
         self.num_steps = self.steps_per_epoch * recipe.epochs
@@ -94,18 +91,24 @@ class Training:
         optimizer = torch.optim.SGD(
             parameters, recipe.learning_rate, config.momentum, weight_decay=recipe.weight_decay, nesterov=True, fused=True
         )
+        for parameter in parameters:  # zeros are what a first step starts from; it would leave them unset where it is left out
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.scheduler = make_schedule(optimizer, config, self.num_steps)
-        self._network, self._optimizer = self.fabric.setup(model, optimizer)
+        self._network = model if self.frozen else self.fabric.setup_module(model)  # DDP refuses what asks for no gradient
+        self._optimizer: Any = self.fabric.setup_optimizers(optimizer)
+        self._parameters = parameters
         self.model = model  # the inner module: input gradients do not pass through a wrapper
         compiles = config.compile and can_compile(device)
         self._forward = compile_training(self._network) if compiles else self._network
         self._saliency_forward = compile_saliency(model) if compiles else None
-        setting = approximations.Setting(num_images, data.image_size, data.num_classes, recipe.crop_padding, device)
+        places = num_images if self.ranks.size == 1 else None
+        setting = approximations.Setting(places, data.image_size, data.num_classes, recipe.crop_padding, device)
         self._source = approximations.build_source(config.saliency_mode, setting)
 
         self._order_generator = stream(config.seed, "order")
         self._augmentation_generator = stream(config.seed, "augmentation")
         self.mixing_generator = stream(config.seed if config.mixing_seed is None else config.mixing_seed, "mixing")
+        self._generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
         self.epoch = 0
         """Epochs begun."""
         self.batch = self.steps_per_epoch
@@ -117,7 +120,9 @@ class Training:
         self.moment = Moment(self.epoch, self.batch)
         """Of the batch drawn last."""
         self._frozen_logits: dict[str, Tensor] = {}
-        self._tally = self._new_tally()
+        self._looked_at = 0
+        self._rates: list[float] = []
+        self._tally = Tally.empty(self.steps_per_epoch, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -144,21 +149,31 @@ class Training:
         return self.trained == self.steps_per_epoch
 
     @property
+    def steps_left(self) -> int:
+        """Of the epoch in progress; of the next one where none is."""
+        return self.steps_per_epoch - self.trained % self.steps_per_epoch
+
+    @property
     def finished(self) -> bool:
         """Whether the training budget is used up."""
         return self.at_epoch_end and self.epoch == self.recipe.epochs
 
+    def begin_epoch(self) -> None:
+        """Draw the order of the next epoch, where the last one is over; :meth:`next_batch` does so by itself."""
+        if self.batch == self.steps_per_epoch:
+            self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
+            self.epoch, self.batch, self.trained = self.epoch + 1, 0, 0
+            self._tally, self._looked_at, self._rates = Tally.empty(self.steps_per_epoch, self.device), 0, []
+            self._batches = None
+
     def next_batch(self) -> Batch:
         """Draw the next batch; begins the next epoch where the last one is over."""
         recipe = self.recipe
-        if self.batch == self.steps_per_epoch:
-            self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
-            self.epoch, self.batch, self.trained, self._tally = self.epoch + 1, 0, 0, self._new_tally()
-            self._batches = None
+        self.begin_epoch()
         if self._batches is None:
             order = self._order[self.batch * recipe.batch_size : self.steps_per_epoch * recipe.batch_size]
             order = order.reshape(-1, recipe.batch_size)
-            self._batches = self.data.train_batches(order, recipe, self._augmentation_generator, self.epoch)
+            self._batches = self.data.train_batches(order, recipe, self._augmentation_generator, self.epoch, self.ranks)
         pixels = next(self._batches)
         self.batch += 1
         self.moment = Moment(self.epoch, self.batch, pixels.places, pixels.draw)
@@ -166,6 +181,13 @@ class Training:
         if not self.config.channels_last:
             images = images.contiguous()
         return Batch(images, pixels.labels)
+
+    def batch_generator(self) -> torch.Generator:
+        """What the batch at hand is mixed by: the mixing generator, or of several ranks each its own, seeded by one draw of it."""
+        if self.ranks.size == 1:
+            return self.mixing_generator
+        seed = int(torch.randint(2**62, (), generator=self.mixing_generator))  # every rank draws it: their generators stay alike
+        return stream(seed, f"rank {self.ranks.rank}")
 
     def saliency(self, batch: Batch) -> Saliency:
         """Saliency of the batch drawn last, at the training's own precision, or what ``config.saliency_mode`` puts in its place."""
@@ -187,22 +209,34 @@ class Training:
             That gradient (B, C, H, W), or None.
 
         Raises:
-            FloatingPointError: If the loss is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a synchronisation).
+            FloatingPointError: If the loss or a gradient is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a
+                synchronisation). Such a step is not applied. With ``on_nonfinite="skip"`` it is only counted.
         """
         self.trained += 1
         if self.frozen and isinstance(mixed, Mixed):
             look = self.look(mixed)
-            self._record(look.loss, look.logits, mixed.targets)
+            self._record(look.loss, look.loss.isfinite(), look.logits, mixed.targets)
             return look.gradient
         if isinstance(mixed, Mixed):
             mixed = mixed._replace(images=mixed.images.detach().requires_grad_(input_gradient))
+        skip = self.config.on_nonfinite == "skip"
+        buffers = list(self.model.buffers()) if skip else []
+        before = [buffer.clone() for buffer in buffers]
         with self.fabric.autocast():
             # an objective may hook into stages, which a compiled network does not notice
             loss, logits = score(mixed, self._forward if isinstance(mixed, Mixed) else self._network)
-        self._record(loss.detach(), logits.detach(), mixed.targets)
         self._optimizer.zero_grad()
         self.fabric.backward(loss)
+        if self.ranks.size > 1 and isinstance(self.method, nn.Module):  # DDP knows the classifier's parameters only
+            for parameter in self.method.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")  # type: ignore[assignment]
+        # of several ranks all must come to the same answer, and share nothing but the gradient
+        finite = all_finite(loss if self.ranks.size == 1 else torch.zeros_like(loss), self._parameters)
+        self._optimizer.optimizer.found_inf = (~finite).float()  # the fused step does nothing where it is 1
         self._optimizer.step()
+        restore_where_not(finite, buffers, before)
+        self._record(loss.detach(), finite, logits.detach(), mixed.targets)
         if not self.finished:
             self.scheduler.step()
         return mixed.images.grad if isinstance(mixed, Mixed) else None
@@ -216,8 +250,8 @@ class Training:
         return Look(loss.detach(), logits.detach(), gradient)
 
     def fit_epoch(self, method: Method | None = None) -> dict[str, float]:
-        """Train one epoch under ``method``, or the training's own; gives :meth:`epoch_metrics`."""
-        for _ in range(self.steps_per_epoch):
+        """Train an epoch, or what is left of it, under ``method``, or the training's own; gives :meth:`epoch_metrics`."""
+        for _ in range(self.steps_left):
             self.fit_step(method)
         return self.epoch_metrics()
 
@@ -232,7 +266,7 @@ class Training:
             raise ValueError(f"method must have no parameters, or be the training's own, got {type(method).__name__}")
         images, labels = self.next_batch()
         with self.fabric.autocast():
-            mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.mixing_generator)
+            mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.batch_generator())
         self.step(mixed)
         if hasattr(method, "after_step"):
             method.after_step(self.model)
@@ -240,21 +274,18 @@ class Training:
     def skip_epoch(self) -> None:
         """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""
         self.batch = self.trained = self.steps_per_epoch
-        while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
-            self.scheduler.step()
+        self._catch_up()
 
     def epoch_metrics(self) -> dict[str, float]:
         """Means over this epoch's steps so far: ``train_loss``, and ``train_top1`` and ``train_top5`` in percent.
 
-        The accuracies are those of the training step itself, on what it trained on, against each target's largest share.
+        The accuracies are those of the training step itself, on what it trained on, against each target's largest share. Steps that
+        were left out do not count; with ``on_nonfinite="skip"``, ``nonfinite_steps`` says how many.
         """
-        steps = max(self.trained, 1)
-        images = steps * self.recipe.batch_size
-        return {
-            "train_loss": float(self._tally.losses[:steps].mean()),
-            "train_top1": 100 * float(self._tally.top1) / images,
-            "train_top5": 100 * float(self._tally.top5) / images,
-        }
+        metrics = self._tally.means(self.trained, self.recipe.batch_size, self.ranks)
+        if self.config.on_nonfinite != "skip":
+            del metrics["nonfinite_steps"]
+        return metrics
 
     def evaluate(self) -> dict[str, float]:
         """``test_loss``, ``test_top1``, ``test_top5`` on the test split, and before them the like on a validation split."""
@@ -278,20 +309,28 @@ class Training:
         return denormalize(images, self.data.mean, self.data.std)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that changes, as tensors and plain values; to be taken when no batch waits for its step."""
-        generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
+        """Everything that changes, as tensors and plain values; to be taken when no batch waits for its step, by all ranks alike.
+
+        Raises:
+            FloatingPointError: If a step was not finite that had not been looked at yet.
+        """
+        self.check_finite()
         return {
             "model": self.model.state_dict(),
             "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
             "saliency": self._source.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "generators": [generator.get_state() for generator in generators],
+            "generators": self.generator_states(),
             "epoch": self.epoch,
             "trained": self.trained,
             "order": self._order,
-            "tally": vars(self._tally),
+            "tally": self._tally.state_dict(self.ranks),
         }
+
+    def generator_states(self) -> list[Tensor]:
+        """Of data order, augmentation and mixing."""
+        return [generator.get_state() for generator in self._generators]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
@@ -300,99 +339,36 @@ class Training:
             self.method.load_state_dict(state["method"])
         self._source.load_state_dict(state["saliency"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
-        for generator, generator_state in zip(generators, state["generators"], strict=True):
+        own = {"milestones": self.scheduler.milestones} if isinstance(self.scheduler, MultiStepLR) else {}
+        self.scheduler.load_state_dict(state["scheduler"] | own)
+        for generator, generator_state in zip(self._generators, state["generators"], strict=True):
             generator.set_state(generator_state.cpu())
         self.epoch, self._order = state["epoch"], state["order"].cpu()
-        self.batch = self.trained = state["trained"]
+        self.batch = self.trained = self._looked_at = state["trained"]
         self._batches = None
-        self._tally = Tally(**{name: tensor.to(self.device) for name, tensor in state["tally"].items()})
+        self._tally, self._rates = Tally.load(state["tally"], self.ranks, self.device), []
+        self._catch_up()
 
-    def _record(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        self._tally.losses[self.trained - 1] = loss
-        dominant = targets.argmax(1)
-        self._tally.top1 += metrics.topk_correct(logits, dominant, 1)
-        self._tally.top5 += metrics.topk_correct(logits, dominant, 5)
-        if self.device.type == "cpu":
-            first = self.trained - 1
-        elif self.trained % 100 == 0 or self.at_epoch_end:
-            first = (self.trained - 1) // 100 * 100
-        else:
+    def check_finite(self) -> None:
+        """Raise FloatingPointError if a step since the last look was not finite, or, where such are skipped, an epoch's every one."""
+        first, self._looked_at = self._looked_at, self.trained
+        rates, self._rates = self._rates, []
+        wrong = (~self._tally.finite[first : self.trained]).nonzero().flatten().tolist()
+        skip = self.config.on_nonfinite == "skip"
+        if not wrong or (skip and not (self.at_epoch_end and not self._tally.finite.any())):
             return
-        for offset, value in enumerate(self._tally.losses[first : self.trained].tolist(), start=first):
-            if not math.isfinite(value):
-                step = self.global_step - self.trained + offset + 1
-                raise FloatingPointError(
-                    f"the loss is {value} in epoch {self.epoch}, step {step}, at learning rate {self.learning_rate:g}"
-                )
+        loss, step = float(self._tally.losses[first + wrong[0]]), self.global_step - self.trained + first + wrong[0] + 1
+        what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+        where = f"in epoch {self.epoch}, step {step}, at learning rate {rates[wrong[0]]:g}"
+        raise FloatingPointError(f"{what} {where}" + (", and no other step of the epoch was finite" if skip else ""))
 
-    def _new_tally(self) -> Tally:
-        zero = torch.zeros((), dtype=torch.int64, device=self.device)
-        return Tally(torch.zeros(self.steps_per_epoch, device=self.device), zero, zero.clone())
+    def _record(self, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> None:
+        self._tally.add(self.trained - 1, loss, finite, logits, targets)
+        self._rates.append(self.learning_rate)
+        if self.device.type == "cpu" or self.trained % 100 == 0 or self.at_epoch_end:
+            self.check_finite()
 
-
-def freeze(model: nn.Module, folder: str) -> None:
-    """Give ``model`` the weights and batch-norm statistics of the run in ``folder``, for good: none of them asks for a gradient.
-
-    Raises:
-        OSError: If there is no such run, or no checkpoint in it.
-        ValueError: If its classifier is another network, or has another number of classes.
-    """
-    try:
-        model.load_state_dict(newest_state(Path(folder))["training"]["model"])
-    except RuntimeError as error:
-        raise ValueError(f"freeze_from must name a run of the same model and number of classes: {error}") from error
-    model.requires_grad_(False)
-
-
-def build_method(name: str, config: TrainingConfig, model: nn.Module, data: Source, num_steps: int) -> Method:
-    """The method called ``name`` for a training; ValueError for an unknown one."""
-    check_name("method", name, METHODS)
-    kind, seed = config.data.partition(":")[0], derive(config.seed, "method")
-    return METHODS[name](Setting(model, data.image_size, data.mean, data.std, kind, num_steps, config.alpha, seed))
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig, num_steps: int) -> LRScheduler:
-    """The learning rate of each step: OneCycleLR with constant momentum, or MultiStepLR."""
-    recipe = config.recipe
-    if recipe.schedule == "multistep":
-        return MultiStepLR(optimizer, [round(part * num_steps) for part in recipe.milestones])
-    initial = recipe.learning_rate / config.div_factor
-    pct_start = config.pct_start
-    if pct_start * num_steps == 1:  # OneCycleLR divides by the length of a warm-up that ends with its first step
-        pct_start += 1e-6
-    return OneCycleLR(
-        optimizer,
-        max_lr=recipe.learning_rate,
-        total_steps=num_steps,
-        pct_start=pct_start,
-        div_factor=config.div_factor,
-        final_div_factor=initial / config.final_learning_rate,
-        cycle_momentum=False,
-    )
-
-
-def _open_device(config: TrainingConfig) -> tuple[torch.device, Fabric]:
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device must be one that is there ({torch.cuda.device_count()} CUDA devices), got {config.device!r}")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device must be one that is there (no mps), got {config.device!r}")
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=1 if device.type == "cpu" else [device.index or 0],
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
-    )
-    return fabric.device, fabric
+    def _catch_up(self) -> None:
+        """Move the schedule to the next step."""
+        while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
+            self.scheduler.step()

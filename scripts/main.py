@@ -11,6 +11,7 @@ COMMANDS = {
     "compare": "the same training under several methods and seeds, in one table",
     "evaluate": "accuracy, calibration, robustness and localization of a run, or of a bare state_dict",
     "policies": "policies beside each other on a frozen classifier, paired on common random numbers",
+    "export": "a run's policy and classifier in the formats of other libraries",
     "visualize": "the same images under every mix-up method, as a picture",
     "fidelity": "how near cheaper saliency comes to the exact one",
     "reproduce": "the experiment behind a table of the paper, at its scale or at a fraction",
@@ -53,7 +54,7 @@ def run_command(command: Callable[[], None]) -> None:
         command()
     except KeyboardInterrupt as interrupt:
         _say("interrupted", interrupt)
-        sys.exit(130)
+        sys.exit(getattr(interrupt, "code", 130))  # Interrupted tells a signal or a time limit apart
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("RLMIX_TRACEBACK"):
             raise

@@ -66,6 +66,8 @@ class TrainingProgress:
         if "reward_mean" in record:
             parts.append(f"reward {record['reward_mean']:.4f}  top-k {record['top_k_mean']:.3f}")
         parts.append(f"{record['epoch_seconds']:.1f} s")
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=record["step"])
         self.say("  ".join(parts))
 
     def say(self, text: str) -> None:

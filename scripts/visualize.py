@@ -37,7 +37,8 @@ from rlmix.scripts.mixing_steps import MixedBatch, draw_pairs, draw_steps, mix_b
 from rlmix.scripts.options import parse, read_args
 from rlmix.scripts.picture_folder import read_pictures
 from rlmix.scripts.saved_run import load_run
-from rlmix.scripts.train import POLICIES, Train, fixed_policy
+from rlmix.scripts.session import fixed_policy
+from rlmix.scripts.train import POLICIES, Train
 from rlmix.seeding import stream
 from rlmix.training import Batch
 

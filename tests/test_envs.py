@@ -451,12 +451,29 @@ def test_patches_that_do_not_divide_the_image_are_refused(small):
         single(replace(small, num_patches=(2, 3)))
 
 
-def test_state_is_refused_while_a_batch_waits(small):
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_state_taken_while_a_batch_waits_continues_with_that_batch(small, steps):
+    """The batch itself is not saved: it is drawn again, with the same partners and lam."""
+    draw = np.random.default_rng(0)
     process = MixingProcess(small)
-    process.reset()
-    process.observe()
-    with pytest.raises(ValueError, match="state_dict must be taken before the next batch is observed"):
-        process.state_dict()
+    num_steps = process.reset().num_steps
+    choices = torch.from_numpy(draw.random((num_steps, process.config.recipe.batch_size), dtype=np.float32) * 0.9)
+    for top_k in choices[:steps]:
+        process.act(top_k)
+    waiting = process.observe()
+    state = copy.deepcopy(process.state_dict())
+    other = MixingProcess(replace(small, seed=5))
+    other.reset()
+    other.load_state_dict(state)
+    other.reset()  # as an environment does when it is used for the first time
+    again = other.observe()
+    assert torch.equal(waiting.batch.images, again.batch.images)
+    assert torch.equal(waiting.saliency.map, again.saliency.map)
+    assert torch.equal(waiting.pairing.partner, again.pairing.partner)
+    assert (waiting.pairing.lam, waiting.pairing.num_patches) == (again.pairing.lam, again.pairing.num_patches)
+    for top_k in choices[steps:]:
+        assert torch.equal(process.act(top_k), other.act(top_k))
+    assert process.epoch_metrics() == other.epoch_metrics()
 
 
 # -- actions and rewards

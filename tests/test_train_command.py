@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from sameness import assert_same_run, without_times
 from toys import write_npz
 
 import rlmix.methods
@@ -58,34 +59,6 @@ def runs(tmp_path_factory, tiny):
         return root / name
 
     return folder
-
-
-def without_times(folder):
-    return [{key: value for key, value in record.items() if key != "epoch_seconds"} for record in read_metrics(folder)]
-
-
-def assert_same_state(first, second, where="state"):
-    """Checkpoints, bit for bit."""
-    assert type(first) is type(second), where
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), where
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys(), where
-        for key in first:
-            assert_same_state(first[key], second[key], f"{where}.{key}")
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second), where
-        for index, (one, other) in enumerate(zip(first, second, strict=True)):
-            assert_same_state(one, other, f"{where}[{index}]")
-    else:
-        assert first == second, where
-
-
-def assert_same_run(first, second):
-    assert without_times(first) == without_times(second)
-    checkpoints = [list_checkpoints(folder / "checkpoints")[-1] for folder in (first, second)]
-    assert checkpoints[0].name == checkpoints[1].name
-    assert_same_state(*map(load_checkpoint, checkpoints))
 
 
 def refused(capsys, args, code=2):
@@ -191,13 +164,14 @@ def stop_in_epoch_two(monkeypatch, at_step):
     monkeypatch.setattr(command.Session, "step", interrupted)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["rlmix", "rmix", "vanilla"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(runs, tiny, name, tmp_path, monkeypatch, capsys):
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        stop_in_epoch_two(patch, 6)
+        stop_in_epoch_two(patch, 5)
         line = refused(capsys, ["train", *tiny, *METHODS[name], "--out", out], code=130)
-        assert line == f"rlmix: interrupted: 1 of 2 epochs are kept; go on with: rlmix train --resume {out}"
+        kept = f"1 of 2 epochs are kept in {out}/checkpoints/epoch-0001.pt"
+        assert line == f"rlmix: interrupted: {kept}; go on with: rlmix train --resume {out}"
     assert [record["epoch"] for record in read_metrics(out)] == [1]
     assert not (out / "result.json").exists()
     np.random.seed(5)  # noqa: NPY002  (another process has another global state)
@@ -264,9 +238,10 @@ def test_a_run_from_a_config_file_is_the_same_run(runs, tmp_path):
     assert_same_run(runs("constant"), tmp_path / "again")
 
 
-def test_resume_takes_no_other_options(runs):
-    with pytest.raises(UsageError, match="takes no others, got --epochs, --out"):
-        command.read_options(["--resume", str(runs("rmix")), "--epochs", "5", "--out", "x"])
+@pytest.mark.parametrize("option", [("--out", "x"), ("--overwrite",), ("--config", "x.yaml")], ids=lambda option: option[0])
+def test_resume_goes_on_where_the_run_is(runs, option):
+    with pytest.raises(UsageError, match=f"--resume goes on with a run where it is, and takes no {option[0]}"):
+        command.read_options(["--resume", str(runs("rmix")), *option])
 
 
 def test_overwrite_replaces_a_run(runs, tiny, tmp_path):

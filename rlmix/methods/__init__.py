@@ -6,6 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlmix.config import TrainingConfig
 from rlmix.methods.alignmix import AlignMix
 from rlmix.methods.augmix import AugMix
 from rlmix.methods.automix import AutoMix
@@ -17,7 +18,10 @@ from rlmix.methods.manifold_mixup import ManifoldMixup
 from rlmix.methods.puzzlemix import PuzzleMix
 from rlmix.methods.saliencymix import SaliencyMix
 from rlmix.methods.vanilla import Vanilla
+from rlmix.names import check_name
 from rlmix.objective import Method
+from rlmix.seeding import derive
+from rlmix.sources import Source
 
 
 class Setting(NamedTuple):
@@ -66,3 +70,10 @@ def _dividing(candidates: tuple[int, ...], image_size: tuple[int, int]) -> tuple
     if not dividing:
         raise ValueError(f"images must have sides that one of {candidates} divides, got {image_size[0]}x{image_size[1]}")
     return dividing
+
+
+def build_method(name: str, config: TrainingConfig, model: nn.Module, data: Source, num_steps: int) -> Method:
+    """The method called ``name`` for a training; ValueError for an unknown one."""
+    check_name("method", name, METHODS)
+    kind, seed = config.data.partition(":")[0], derive(config.seed, "method")
+    return METHODS[name](Setting(model, data.image_size, data.mean, data.std, kind, num_steps, config.alpha, seed))

@@ -1,0 +1,203 @@
+"""Numbers that go wrong: a loss or gradient that is not finite, a batch of one, missing classes, black images."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toys import toy_config
+
+from rlmix.checkpoints import list_checkpoints
+from rlmix.datasets import image_data
+from rlmix.envs.process import MixingProcess
+from rlmix.finite import all_finite
+from rlmix.methods.vanilla import Vanilla
+from rlmix.objective import Objective, Scored
+from rlmix.scripts.main import main as rlmix_main
+from rlmix.training import Training
+
+
+class Spoiled(torch.autograd.Function):
+    """The identity, whose gradient is nan."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+def spoiling(steps, what):
+    """Vanilla, with a loss or only a gradient that is not finite at these steps (from 1)."""
+    taken = [0]
+
+    def method(model, images, labels, *, num_classes, generator=None):
+        mixed = Vanilla()(model, images, labels, num_classes=num_classes, generator=generator)
+        taken[0] += 1
+        if taken[0] not in steps:
+            return mixed
+
+        def score(network):
+            bad = torch.full_like(mixed.images, float("inf"))
+            logits = network(bad if what == "loss" else mixed.images)
+            loss = torch.nn.functional.cross_entropy(logits, mixed.targets)
+            return Scored(Spoiled.apply(loss) if what == "gradient" else loss, logits)
+
+        return Objective(mixed.targets, score, mixed.images)
+
+    return method
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return toy_config(tmp_path_factory.mktemp("toy"), 8)
+
+
+def state_of(training):
+    optimizer = training._optimizer.state_dict()["state"]
+    return copy.deepcopy((training.model.state_dict(), {name: value["momentum_buffer"] for name, value in optimizer.items()}))
+
+
+def assert_same(first, second):
+    for left, right in zip(first, second, strict=True):
+        assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_finite_means_the_loss_and_every_gradient(value):
+    parameters = [torch.nn.Parameter(torch.ones(3)) for _ in range(3)]
+    parameters[0].grad, parameters[1].grad = torch.full((3,), 1e30), torch.zeros(3)  # one has none; 1e30 squared is inf
+    assert all_finite(torch.tensor(2.0), parameters)
+    assert not all_finite(torch.tensor(value), parameters)
+    parameters[1].grad[2] = value
+    assert not all_finite(torch.tensor(2.0), parameters)
+
+
+@pytest.mark.parametrize(("what", "said"), [("loss", "the loss is nan"), ("gradient", "the gradient is not finite")])
+@pytest.mark.parametrize("step", [1, 6])
+def test_such_a_step_stops_the_training_and_is_not_applied(config, what, said, step):
+    training = Training(config)
+    method = spoiling({step}, what)
+    for _ in range(step - 1):
+        training.fit_step(method)
+    before, rate = state_of(training), training.learning_rate
+    with pytest.raises(FloatingPointError) as caught:
+        training.fit_step(method)
+    assert str(caught.value) == f"{said} in epoch {1 + step // 5}, step {step}, at learning rate {rate:g}"
+    after = state_of(training)
+    parameters = dict(training.model.named_parameters())
+    assert all(torch.equal(before[0][name], after[0][name]) for name in parameters)
+    assert all(torch.equal(before[1][name], after[1][name]) for name in before[1])
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("step", [1, 3])
+def test_skipping_leaves_the_step_out_and_counts_it(config, what, step):
+    """Weights, momentum and running statistics stay; the schedule moves on."""
+    training = Training(replace(config, on_nonfinite="skip"))
+    method = spoiling({step}, what)
+    for _ in range(step - 1):
+        training.fit_step(method)
+    before, epoch = state_of(training), training.epoch_metrics() if step > 1 else None
+    training.fit_step(method)
+    assert_same(before, state_of(training))
+    metrics = training.epoch_metrics()
+    assert metrics["nonfinite_steps"] == 1
+    if epoch is not None:
+        assert metrics | {"nonfinite_steps": 0} == epoch
+    assert training.scheduler.last_epoch == training.global_step == step
+    training.fit_epoch(method)
+    assert np.isfinite(training.epoch_metrics()["train_loss"])
+    assert training.epoch_metrics()["nonfinite_steps"] == 1
+
+
+def test_skipping_changes_nothing_where_all_is_finite(config):
+    trainings = [Training(replace(config, on_nonfinite=choice)) for choice in ("stop", "skip")]
+    for training in trainings:
+        training.fit_epoch()
+    assert_same(*map(state_of, trainings))
+
+
+def test_an_epoch_without_any_finite_step_stops_even_where_such_are_skipped(config):
+    training = Training(replace(config, on_nonfinite="skip"))
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1, step 4, .* no other step of the epoch was finite"):
+        training.fit_epoch(spoiling({1, 2, 3, 4}, "loss"))
+
+
+def test_a_checkpoint_is_refused_while_a_step_that_was_not_finite_is_unseen(config, monkeypatch):
+    """As on a GPU, which is looked at every hundred steps."""
+    training = Training(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "check_finite", lambda training: None)
+        training.fit_step(spoiling({1}, "gradient"))
+        training.fit_step()
+    with pytest.raises(FloatingPointError, match=r"the gradient is not finite in epoch 1, step 1, at learning rate 0\.0005"):
+        training.state_dict()
+
+
+def test_the_command_says_where_and_what_is_kept_and_goes_on_with_skip(config, tmp_path, monkeypatch, capsys):
+    step, out = Training.step, tmp_path / "run"
+
+    def spoiled(training, mixed, *args, **kwargs):
+        if training.global_step == 5:  # an infinite pixel: logits and loss are nan
+            mixed = mixed._replace(images=mixed.images.clone().index_fill_(0, torch.tensor([0]), float("inf")))
+        return step(training, mixed, *args, **kwargs)
+
+    monkeypatch.setattr(Training, "step", spoiled)
+    options = ["--data", config.data, "--batch-size", "16", "--epochs", "2", "--model", "preactresnet18_w16"]
+    with pytest.raises(SystemExit, match="2"):
+        rlmix_main(["train", *options, "--method", "rmix", "--out", str(out)])
+    line = capsys.readouterr().err
+    assert "the loss is nan in epoch 2, step 6, at learning rate 0." in line
+    assert f"1 of 2 epochs are kept in {out}/checkpoints/epoch-0001.pt" in line
+    assert len(list_checkpoints(out / "checkpoints")) == 1
+    rlmix_main(["train", "--resume", str(out), "--on-nonfinite", "skip"])
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record.get("nonfinite_steps") for record in records] == [None, 1]
+    assert all(np.isfinite(value).all() for record in records for value in record.values() if value is not None)
+
+
+# -- odd data
+
+
+def data_of(train_labels, test_labels, black=(), size=16):
+    draw = np.random.default_rng(0)
+    images = draw.integers(256, size=(len(train_labels), size, size, 3)).astype(np.uint8)
+    images[list(black)] = 0
+    tests = draw.integers(256, size=(len(test_labels), size, size, 3)).astype(np.uint8)
+    return image_data(images, np.array(train_labels), tests, np.array(test_labels))
+
+
+@pytest.mark.parametrize("data", ["one image", "missing classes", "black images", "only black images"])
+def test_odd_data_train_to_finite_numbers(config, data):
+    labels, black, batch_size = [0, 1, 2, 4] * 4, (), 4
+    if data == "one image":
+        batch_size = 1
+    if data == "black images":
+        black = (0, 5, 6)
+    if data == "only black images":
+        black = range(16)
+    images = data_of(labels, [4, 4, 0], black)
+    process = MixingProcess(replace(config, batch_size=batch_size, epochs=1), images)
+    training = process.reset()
+    assert training.data.num_classes == 5  # class 3 has no image, and only two have test images
+    process.run_epoch(lambda decision: torch.full((batch_size,), 0.5))
+    figures = process.epoch_metrics() | training.epoch_metrics() | training.evaluate()
+    assert all(np.isfinite(value) for value in figures.values())
+    assert 0 <= figures["reward_mean"] <= 1 + 1e-6
+    assert training.finished
+
+
+def test_a_batch_of_one_that_leaves_batch_norm_a_single_value_is_refused(config):
+    training = Training(replace(config, batch_size=1))  # 8x8 pixels are one after three halvings
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+        training.fit_step()
+
+
+def test_a_test_class_without_training_images_is_refused():
+    with pytest.raises(ValueError, match="y_test of the data must be below the 3 classes of y_train, got 3"):
+        data_of([0, 1, 2], [3])
