@@ -31,9 +31,9 @@ from rlmix.scripts.options import UsageError, parse, read_args, to_args
 from rlmix.scripts.progress import TrainingProgress
 from rlmix.training import Training
 
-POLICIES = ("rlmix", "policy", "rmix", "rmix-p8", "constant", "coin")
-"""Methods that are a policy in the environment: an agent that learns, one that has learned, the fixed-random one at two patch counts,
-a constant, a coin."""
+POLICIES = ("rlmix", "rmix", "rmix-p8", "constant", "coin", "policy")
+"""Methods that are a policy in the environment: an agent that learns, the fixed-random one at two patch counts, a constant, a coin, and
+one that has learned."""
 ALL_METHODS = (*POLICIES, *METHODS)
 NO_ALPHA = ("vanilla", "cutout")
 NOT_SAVED = ("out", "overwrite", "resume", "config")
