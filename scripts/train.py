@@ -24,9 +24,9 @@ from rlmix.scripts.resuming import check_resumable
 from rlmix.scripts.session import Session, Task
 from rlmix.scripts.stopping import StopRequest
 
-POLICIES = ("rlmix", "policy", "rmix", "rmix-p8", "constant", "coin")
-"""Methods that are a policy in the environment: an agent that learns, one that has learned, the fixed-random one at two patch counts,
-a constant, a coin."""
+POLICIES = ("rlmix", "rmix", "rmix-p8", "constant", "coin", "policy")
+"""Methods that are a policy in the environment: an agent that learns, the fixed-random one at two patch counts, a constant, a coin, and
+one that has learned."""
 ALL_METHODS = (*POLICIES, *METHODS)
 NO_ALPHA = ("vanilla", "cutout")
 NOT_SAVED = ("out", "overwrite", "resume", "config")
