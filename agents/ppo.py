@@ -225,7 +225,7 @@ _TRANSITION = ("observations", "actions", "rewards", "episode_starts", "values",
 class Rollout(RolloutBuffer):
     """A rollout that can be saved and refilled while it is being collected."""
 
-    on_add: Callable[[], None]
+    on_add: Callable[[], None] = staticmethod(lambda: None)
     """Called after each transition but the last: nothing is half done then."""
 
     def add(self, *args: Any, **kwargs: Any) -> None:
