@@ -71,6 +71,8 @@ class Clean(NamedTuple):
     """Normalised (batch, channel, height, width)."""
     labels: Tensor
     """(batch,)"""
+    names: Sequence[str]
+    """Of what the labels count: classes, or the pictures themselves where their classes are not known."""
     seen: Saliency
     mean: Tensor
     std: Tensor
@@ -112,7 +114,8 @@ def draw_run(options: Visualize, folder: Path) -> None:
     training, data = task.training, task.training.data
     if options.images is None:
         batch = training.next_batch()
-        clean = Clean(*batch, training.saliency(batch), data.mean, data.std)
+        names = [f"class {label}" for label in range(data.num_classes)]
+        clean = Clean(*batch, names, training.saliency(batch), data.mean, data.std)
     else:
         clean = look_at(training.model, options.images, data.image_size, (data.mean, data.std), options)
     generator = stream(options.seed, "visualize")
@@ -147,18 +150,18 @@ def draw_weights(options: Visualize, path: Path) -> None:
 def look_at(
     model: nn.Module, folder: Path, size: tuple[int, int], statistics: tuple[Tensor, Tensor] | None, options: Visualize
 ) -> Clean:
-    """Pictures of a folder, labelled by the classifier itself; in eval mode, as so few make no batch to normalise by."""
-    device = next(model.parameters()).device
-    pixels = read_pictures(folder, size, options.num_images, options.skip_corrupt).to(device)
+    """Pictures of a folder; salient is what moves the loss of the classifier's own guess, in eval mode: so few make no batch."""
+    pictures = read_pictures(folder, size, options.num_images, options.skip_corrupt)
+    pixels = torch.stack([*pictures.values()]).to(next(model.parameters()).device)
     if statistics is None:
         values = pixels.float().div(255)
         statistics = values.mean((0, 1, 2)), values.std((0, 1, 2)).clamp(min=1e-3)
     images = normalize(pixels, *statistics)
     with evaluating(model):
         with torch.no_grad():
-            labels = model(images).argmax(1)
-        seen = saliency(model, images, labels)
-    return Clean(images, labels, seen, *statistics)
+            guesses = model(images).argmax(1)
+        seen = saliency(model, images, guesses)
+    return Clean(images, torch.arange(len(images), device=images.device), [*pictures], seen, *statistics)
 
 
 def choose(task: Task, seen: Saliency, generator: torch.Generator) -> Tensor:
@@ -186,8 +189,7 @@ def mix_clean(clean: Clean, top_k: Tensor, run: Train, generator: torch.Generato
     device, alpha = clean.images.device, 1.0 if run.alpha is None else run.alpha
     pairing = sample_pairing(len(clean.images), run.num_patches or (AGENT_PATCHES,), alpha, generator)
     pairing = pairing._replace(partner=pairing.partner.to(device))
-    num_classes = clean.seen.logits.shape[1]
-    return mix_batch(clean.images, clean.labels, clean.seen.map, pairing, top_k.to(device), run.rule, num_classes)
+    return mix_batch(clean.images, clean.labels, clean.seen.map, pairing, top_k.to(device), run.rule, len(clean.names))
 
 
 def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Path) -> dict[str, Figure]:
@@ -195,8 +197,8 @@ def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Pa
     count = min(options.num_images, len(clean.images))
     pixels = denormalize(batch.images, clean.mean, clean.std)[..., :3].cpu().numpy()
     mixed = denormalize(batch.mixed[:count], clean.mean, clean.std)[..., :3].cpu().numpy()
-    names = [f"class {label}" for label in range(batch.targets.shape[1])]
-    figures = {"figure2": draw_steps(batch, pixels, mixed, names), "figure4": draw_pairs(batch, pixels, mixed, names)}
+    steps = draw_steps(batch, pixels, mixed, clean.names)
+    figures = {"figure2": steps, "figure4": draw_pairs(batch, pixels, mixed, clean.names)}
     for name, figure in figures.items():
         _save(figure, folder / f"{name}.png")
     return figures
