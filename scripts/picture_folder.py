@@ -10,8 +10,8 @@ from torch import Tensor
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
-def read_pictures(folder: Path, size: tuple[int, int], limit: int, skip_corrupt: bool = False) -> Tensor:
-    """The first pictures of a folder by name, uint8 (picture, height, width, 3), scaled to ``size`` (height, width).
+def read_pictures(folder: Path, size: tuple[int, int], limit: int, skip_corrupt: bool = False) -> dict[str, Tensor]:
+    """The first pictures of a folder by name, each uint8 (height, width, 3), scaled to ``size`` (height, width).
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -19,14 +19,15 @@ def read_pictures(folder: Path, size: tuple[int, int], limit: int, skip_corrupt:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"images must be a folder, and there is no {folder}")
-    pictures: list[np.ndarray] = []
+    pictures: dict[str, Tensor] = {}
     corrupt: list[str] = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS):
         if len(pictures) == limit:
             break
         try:
             with Image.open(path) as image:
-                pictures.append(np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)))
+                scaled = image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+            pictures[path.name] = torch.from_numpy(np.array(scaled))
         except (OSError, SyntaxError, ValueError):  # whatever a damaged file makes Pillow stumble over
             corrupt.append(path.name)
     if corrupt and not skip_corrupt:
@@ -35,4 +36,4 @@ def read_pictures(folder: Path, size: tuple[int, int], limit: int, skip_corrupt:
         raise ValueError(
             f"images must be a folder with at least 2 pictures ({', '.join(ENDINGS)}), got {len(pictures)} in {folder}"
         )
-    return torch.from_numpy(np.stack(pictures))
+    return pictures

@@ -72,6 +72,8 @@ class Clean(NamedTuple):
     """What is mixed, and what was seen of it."""
 
     batch: Batch
+    names: Sequence[str]
+    """Of what the labels count: classes, or the pictures themselves where their classes are not known."""
     seen: Saliency
     mean: Tensor
     """By which the images are normalised."""
@@ -106,7 +108,8 @@ def draw_run(options: Visualize, folder: Path) -> None:
     data = training.data
     if options.images is None:
         batch = training.next_batch()
-        clean = Clean(batch, training.saliency(batch), data.mean, data.std)
+        names = [f"class {label}" for label in range(data.num_classes)]
+        clean = Clean(batch, names, training.saliency(batch), data.mean, data.std)
     else:
         clean = look_at(training.model, options.images, data.image_size, (data.mean, data.std), options)
     epoch = int(state["epoch"])
@@ -139,18 +142,19 @@ def draw_weights(options: Visualize, path: Path) -> None:
 def look_at(
     model: nn.Module, folder: Path, size: tuple[int, int], statistics: tuple[Tensor, Tensor] | None, options: Visualize
 ) -> Clean:
-    """Pictures of a folder, labelled by the classifier itself; in eval mode, as so few make no batch to normalise by."""
-    device = next(model.parameters()).device
-    pixels = read_pictures(folder, size, options.num_images, options.skip_corrupt).to(device)
+    """Pictures of a folder; salient is what moves the loss of the classifier's own guess, in eval mode: so few make no batch."""
+    pictures = read_pictures(folder, size, options.num_images, options.skip_corrupt)
+    pixels = torch.stack([*pictures.values()]).to(next(model.parameters()).device)
     if statistics is None:
         values = pixels.float().div(255)
         statistics = values.mean((0, 1, 2)), values.std((0, 1, 2)).clamp(min=1e-3)
     images = normalize(pixels, *statistics)
     with evaluating(model):
         with torch.no_grad():
-            labels = model(images).argmax(1)
-        seen = saliency(model, images, labels)
-    return Clean(Batch(images, labels), seen, *statistics)
+            guesses = model(images).argmax(1)
+        seen = saliency(model, images, guesses)
+    batch = Batch(images, torch.arange(len(images), device=images.device))
+    return Clean(batch, [*pictures], seen, *statistics)
 
 
 def policy_of(run: Train, folder: Path) -> Policy:
@@ -168,7 +172,7 @@ def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generat
     pairing = pairing._replace(partner=pairing.partner.to(images.device))
     decision = Decision(clean.batch, clean.seen, patch_saliency(clean.seen.map, AGENT_PATCHES), pairing, progress)
     top_k = policy(decision).to(images.device)
-    return mix_batch(images, labels, clean.seen.map, pairing, top_k, run.rule, clean.seen.logits.shape[1])
+    return mix_batch(images, labels, clean.seen.map, pairing, top_k, run.rule, len(clean.names))
 
 
 def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Path) -> dict[str, Figure]:
@@ -176,8 +180,8 @@ def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Pa
     count = min(options.num_images, len(clean.batch.images))
     pixels = denormalize(batch.images, clean.mean, clean.std)[..., :3].cpu().numpy()
     mixed = denormalize(batch.mixed[:count], clean.mean, clean.std)[..., :3].cpu().numpy()
-    names = [f"class {label}" for label in range(batch.targets.shape[1])]
-    figures = {"figure2": draw_steps(batch, pixels, mixed, names), "figure4": draw_pairs(batch, pixels, mixed, names)}
+    steps = draw_steps(batch, pixels, mixed, clean.names)
+    figures = {"figure2": steps, "figure4": draw_pairs(batch, pixels, mixed, clean.names)}
     for name, figure in figures.items():
         _save(figure, folder / f"{name}.png")
     return figures
