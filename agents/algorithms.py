@@ -59,8 +59,12 @@ class DQNAgent(PPOAgent):
 
     def watch(self, on_step: Callable[[], None]) -> None:
         training = self.process.require_training()
-        # after an epoch's last step the environment has begun the next one
-        self.ppo.replay_buffer.on_add = lambda: on_step() if training.trained else None
+
+        def tell() -> None:
+            if 0 < training.trained < training.steps_per_epoch:  # after an epoch's last step the next one has begun
+                on_step()
+
+        self.ppo.replay_buffer.on_add = tell
 
     def plan_rollout(self, steps: int) -> None:
         self.ppo.train_freq = TrainFreq(steps, TrainFrequencyUnit.STEP)
