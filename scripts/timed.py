@@ -173,7 +173,7 @@ def time_logging(
                 run.writer.add_histogram("mixing/top_k", process.epoch_top_k(), epoch)
             run.log_epoch(record)
             deciders = {} if decider is None else {"decider": decider.state_dict()}
-            run.save_checkpoint({"epoch": epoch, "training": training.state_dict(), **deciders})
+            run.save_checkpoint({"epoch": epoch, "steps": 0, "training": training.state_dict(), **deciders})
 
         def draw() -> None:
             if process is not None:

@@ -281,7 +281,7 @@ def refused(capsys, args):
 
 
 def test_bad_input_is_one_line(folder, options, capsys, tmp_path):
-    assert "method must be one of rlmix, policy, rmix" in refused(capsys, ["--methods", "rmixx", "--out", str(tmp_path / "x")])
+    assert "method must be one of rlmix, rmix" in refused(capsys, ["--methods", "rmixx", "--out", str(tmp_path / "x")])
     assert "baseline must be one of the methods" in refused(capsys, ["--methods", "vanilla", "--out", str(tmp_path / "x")])
     assert "seeds must differ, got (1, 1)" in refused(capsys, ["--seeds", "1", "1", "--out", str(tmp_path / "x")])
     assert "holds a run with other options: alpha None is not 0.5" in refused(capsys, [*options, "--alpha", "0.5"])

@@ -29,6 +29,6 @@ def test_export_is_what_the_newest_checkpoint_holds(options, tmp_path, capsys):
         policy = PPO.load(tmp_path / "exported" / "policy.zip", device="cpu").policy
         saved = state["decider"]["parameters"]["policy"]
         assert all(torch.equal(value, saved[name]) for name, value in policy.state_dict().items())
-        actions, _ = policy.predict(np.zeros((5, 74), np.float32))
+        actions, _ = policy.predict(np.zeros((5, *policy.observation_space.shape), np.float32))
         assert actions.shape == (5,)
         assert set(actions) <= set(range(10))
