@@ -32,7 +32,7 @@ def assert_survives(seed, kills, folder, options):
     return moments
 
 
-@pytest.mark.parametrize("method", ["rlmix", "automix"])
+@pytest.mark.parametrize("method", ["rlmix", pytest.param("automix", marks=pytest.mark.slow)])
 def test_a_run_killed_three_times_ends_as_if_it_had_not_been(method, tmp_path):
     data = write_npz(tmp_path, 8, num_train=48)
     options = ["--data", data, "--batch-size", "16", "--epochs", "2", "--model", "preactresnet18_w16"]

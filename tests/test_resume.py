@@ -23,7 +23,11 @@ METHODS = {
     "rlmix": ["--method", "rlmix", "--agent.gamma", "0.5"],
     "rlmix-short": ["--method", "rlmix", "--agent.gamma", "0.5", "--agent.rollout-steps", "3"],
     "rlmix-batch": ["--method", "rlmix", "--granularity", "batch"],
+    "rlmix-a2c": ["--method", "rlmix", "--algorithm", "a2c", "--agent.rollout-steps", "2"],
+    "rlmix-bandit": ["--method", "rlmix", "--algorithm", "bandit"],
     "rmix": ["--method", "rmix"],
+    "rmix-previous": ["--method", "rmix", "--saliency-mode", "previous"],
+    "coin": ["--method", "coin"],
     "constant": ["--method", "constant", "--top-k", "0.11"],
 }
 METHODS |= {name: ["--method", name] for name in rlmix.methods.METHODS}
