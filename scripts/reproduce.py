@@ -151,7 +151,9 @@ def collect(study: Study, report: dict[str, Any], table: PaperTable, options: Re
             else:
                 values = [localize(folder, options.boxes)[figure] for folder in folders]
             row[figure] = {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
-        row["paper"] = {figure: table.known.get((arm.options.model or "", arm.label, figure)) for figure in table.figures}
+        model = arm.options.model if arm.options.model in table.models else table.models[0]
+        row["paper"] = {figure: table.known.get((model or "", arm.label, figure)) for figure in table.figures}
+        row["paper_model"] = model
     report["scale"] = options.scale
 
 
@@ -167,7 +169,7 @@ def localize(folder: Path, boxes: Path | None) -> dict[str, float]:
 
 
 def beside_the_paper(report: Mapping[str, Any], table: PaperTable) -> tables.Cells:
-    """Our figures, each with the paper's beside it; an em dash where that is not known."""
+    """Our figures, each with the paper's beside it (of a network it names where ours is none of the paper's), or an em dash."""
     header = ["model", "row"]
     for figure in table.figures:
         header += [FIGURES[figure], f"paper's {FIGURES[figure]}"]
@@ -180,7 +182,8 @@ def beside_the_paper(report: Mapping[str, Any], table: PaperTable) -> tables.Cel
                 line.append(f"{ours:.2f}")
             else:
                 line.append(tables.mean_std(ours or {}, 4 if figure == "reward_mean" else 2) or UNKNOWN)
-            line.append(UNKNOWN if paper is None else f"{paper:.2f}")
+            other = "" if row["paper_model"] == row["model"] else f" ({row['paper_model']})"
+            line.append(UNKNOWN if paper is None else f"{paper:.2f}{other}")
         lines.append(line)
     return header, lines
 

@@ -67,14 +67,16 @@ def test_a_table_at_a_small_scale_says_so_and_shows_the_papers_figures_beside(sm
         assert (config["rule"], config["train_images"], config["epochs"]) == (arm.options["rule"], 32, 1)
     for text in (capsys.readouterr().out, (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()):
         assert "At scale 0.5: 1 of the paper's 300 epochs on 32 training images of npz." in " ".join(unescape(text).split())
-        assert command.UNKNOWN in text  # the paper had no such network
+        assert command.UNKNOWN in text
+        assert "81.49 (preactresnet18)" in text  # the paper had no network like ours
 
 
 def test_the_papers_figure_is_beside_its_own_row_only():
     table = TABLES["table2"]
+    shared = {"model": "preactresnet18", "paper_model": "preactresnet18"}
     rows = {
-        "a": {"model": "preactresnet18", "label": "rmix", "top1": {"mean": 1.0, "std": None}, "paper": {"top1": 81.49}},
-        "b": {"model": "preactresnet18", "label": "vanilla", "top1": {"mean": 2.0, "std": 0.5}, "paper": {"top1": None}},
+        "a": shared | {"label": "rmix", "top1": {"mean": 1.0, "std": None}, "paper": {"top1": 81.49}},
+        "b": shared | {"label": "vanilla", "top1": {"mean": 2.0, "std": 0.5}, "paper": {"top1": None}},
     }
     assert table.known["preactresnet18", "rmix", "top1"] == 81.49
     header, lines = command.beside_the_paper({"methods": rows}, table)
