@@ -18,11 +18,14 @@ Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
 MARKED_EPOCHS = 30
 """A curve with fewer epochs shows each as a point."""
 PANELS_A_ROW = 4
+MOST_TICKS = 10
+LEGEND_INSIDE = 5
+"""A longer legend stands beside the plot."""
 WIDE = ("reliability", "top_k")
 """Plots of several panels."""
 
 
-def draw(curves: Curves, bins: Mapping[str, Sequence[ReliabilityBins | None]], folder: Path, num_top_k: int) -> dict[Path, str]:
+def draw(curves: Curves, bins: Mapping[str, Sequence[ReliabilityBins | None]], folder: Path) -> dict[Path, str]:
     """Write the plots into ``folder``; gives each one's path and what it shows."""
     folder.mkdir(parents=True, exist_ok=True)
     seeds = max(len(runs) for runs in curves.values())
@@ -40,7 +43,7 @@ def draw(curves: Curves, bins: Mapping[str, Sequence[ReliabilityBins | None]], f
             "Reliability: how often a classifier is right by how sure it is, all seeds together. On the diagonal it is calibrated; "
             "the grey bars show how many test images fall into each bin.",
         ),
-        "top_k": (top_k_histograms(curves, num_top_k), "How often each top-k value was chosen, epoch by epoch."),
+        "top_k": (top_k_histograms(curves), "How often each top-k value was chosen, epoch by epoch."),
     }
     written = {}
     for name, (figure, text) in figures.items():
@@ -100,26 +103,28 @@ def reliability_diagrams(bins: Mapping[str, Sequence[ReliabilityBins | None]]) -
     return figure
 
 
-def top_k_histograms(curves: Curves, num_top_k: int) -> Figure | None:
+def top_k_histograms(curves: Curves) -> Figure | None:
     """How often each top-k value was chosen, epoch by epoch: a picture an arm, summed over the seeds."""
     shares = {}
     for name, runs in curves.items():
         counts = [[record["top_k_counts"] for record in records] for records in runs.values() if "top_k_counts" in records[0]]
-        if counts and len(counts[0][0]) == num_top_k:
+        if counts:
             total = np.array(counts, float).sum(0)  # (epoch, value)
             shares[name] = total / total.sum(1, keepdims=True)
     if not shares:
         return None
     top = max(share.max() for share in shares.values())
-    figure, panels = _panels(len(shares), height=3.4)
+    figure, panels = _panels(len(shares), height=3.4, share_axes=len({share.shape for share in shares.values()}) == 1)
     image = None
     for axes, (name, share) in zip(panels, shares.items(), strict=True):
-        extent = (0.5, len(share) + 0.5, -0.5, num_top_k - 0.5)
+        epochs, num_top_k = share.shape
+        extent = (0.5, epochs + 0.5, -0.5, num_top_k - 0.5)
         image = axes.imshow(share.T, origin="lower", aspect="auto", vmin=0, vmax=top, cmap="viridis", extent=extent)
         axes.set(title=name, xlabel="epoch")
         axes.title.set_fontsize(10)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_yticks(range(num_top_k), [f"{value:.2f}" for value in np.linspace(0, 0.99, num_top_k)])
+        ticks = range(0, num_top_k, -(-num_top_k // MOST_TICKS))
+        axes.set_yticks(ticks, [f"{np.linspace(0, 0.99, num_top_k)[tick]:.2f}" for tick in ticks])
     for axes in panels[::PANELS_A_ROW]:
         axes.set_ylabel("top-k value")
     if image is not None:
@@ -143,11 +148,11 @@ def _colors() -> Iterator[str]:
         yield to_hex(colormaps["tab20"](index % 10 * 2 + index // 10 % 2))
 
 
-def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, height: float, share_axes: bool = True) -> tuple[Figure, list[Axes]]:
     columns = min(count, PANELS_A_ROW)
     lines = -(-count // columns)
     figure = Figure(figsize=(1.2 + 2.9 * columns, height * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten().tolist()
+    panels = figure.subplots(lines, columns, sharex=share_axes, sharey=share_axes, squeeze=False).flatten().tolist()
     for axes in panels[count:]:
         axes.remove()
     return figure, panels[:count]
@@ -161,5 +166,8 @@ def _finish(figure: Figure, axes: Axes) -> Figure | None:
     if not axes.lines:
         return None
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=1 if len(axes.lines) < 7 else 2)
+    if len(axes.lines) <= LEGEND_INSIDE:
+        axes.legend(fontsize="small")
+    else:
+        figure.legend(fontsize="small", loc="outside right center")
     return figure

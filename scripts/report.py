@@ -52,10 +52,10 @@ def write_report(
         introduction: Paragraphs above the table.
         first: Captions and cells of tables above the comparison's own; two columns of each are names.
     """
-    folders = {arm.name: {seed: study.run(arm, seed).folder for seed in study.seeds} for arm in study.arms}
+    folders = {study.title(arm): {seed: study.run(arm, seed).folder for seed in study.seeds} for arm in study.arms}
     curves = {name: {seed: read_metrics(folder) for seed, folder in runs.items()} for name, runs in folders.items()}
     bins = {name: [load_reliability(folder) for folder in runs.values()] for name, runs in folders.items()}
-    drawn = plots.draw(curves, bins, study.out / "plots", study.arms[0].options.num_top_k)
+    drawn = plots.draw(curves, bins, study.out / "plots")
     save_json(study.out / "compare.json", report)
     markdown = tables.as_markdown(report, title, introduction, first, [path.relative_to(study.out) for path in drawn])
     files = {

@@ -10,7 +10,6 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from rlmix.names import check_name
 from rlmix.runs import read_metrics
 from rlmix.scripts import tables
 from rlmix.scripts.engines import EngineOptions
+from rlmix.scripts.evaluate import Evaluate, evaluate
 from rlmix.scripts.options import parse, read_args
 from rlmix.scripts.paper_tables import TABLES, PaperArm, PaperTable
 from rlmix.scripts.report import write_report
@@ -161,8 +161,7 @@ def localize(folder: Path, boxes: Path | None) -> dict[str, float]:
     """The two localization scores of a run, by rlmix evaluate; measured once."""
     path = folder / "localization.json"
     if not path.exists():
-        evaluation = import_module("rlmix.scripts.evaluate")
-        found = evaluation.evaluate(evaluation.Evaluate(source=folder, boxes=boxes, attacks=()))["localization"]
+        found = evaluate(Evaluate(source=folder, boxes=boxes, attacks=()))["localization"]
         save_json(path, {"localization": found["top1"], "localization_gt_known": found["gt_known"]})
     scores: dict[str, float] = json.loads(path.read_text())
     return scores

@@ -51,6 +51,11 @@ class Study:
         """Options of one run."""
         return replace(arm.options, seed=seed, out=self.out / "runs" / f"{arm.name}-s{seed}")
 
+    def title(self, arm: Arm) -> str:
+        """What plots call an arm: its label, and its model where there are several."""
+        several = len({other.options.model for other in self.arms}) > 1
+        return f"{arm.options.model} {arm.label}" if several else arm.label
+
     def check(self) -> None:
         """Raise ValueError where an option is out of range, before anything is written."""
         if not self.seeds:

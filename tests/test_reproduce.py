@@ -1,15 +1,14 @@
 """rlmix reproduce: the specifications hold together, and a table runs at a small scale and says so."""
 
 import json
-import sys
 from html import unescape
-from types import SimpleNamespace
 
 import pytest
 from toys import write_npz
 
 from rlmix.runs import read_config
 from rlmix.scripts import reproduce as command
+from rlmix.scripts.evaluate import Evaluate
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.scripts.options import parse
 from rlmix.scripts.paper_tables import NETWORKS, TABLES
@@ -93,16 +92,12 @@ def test_a_scale_is_a_fraction_of_images_and_epochs_at_least_one(small):
 
 
 def test_localization_is_asked_of_evaluate_once(tmp_path, monkeypatch):
-    asked = []
-    fake = SimpleNamespace(
-        Evaluate=SimpleNamespace,
-        evaluate=lambda wanted: asked.append(wanted) or {"localization": {"top1": 10.0, "gt_known": 30.0}},
-    )
-    monkeypatch.setitem(sys.modules, "rlmix.scripts.evaluate", fake)
+    asked, found = [], {"localization": {"top1": 10.0, "gt_known": 30.0}}
+    monkeypatch.setattr(command, "evaluate", lambda wanted: asked.append(wanted) or found)
     boxes = tmp_path / "boxes.csv"
     for _ in range(2):
         assert command.localize(tmp_path, boxes) == {"localization": 10.0, "localization_gt_known": 30.0}
-    assert asked == [SimpleNamespace(source=tmp_path, boxes=boxes, attacks=())]
+    assert asked == [Evaluate(source=tmp_path, boxes=boxes, attacks=())]
 
 
 @pytest.mark.parametrize(
