@@ -27,11 +27,14 @@ class Decision:
 
     batch: Batch
     saliency: Saliency
-    patches: Float[Tensor, "batch 8 8"]
-    """The pooled saliency map that the agent sees."""
     pairing: Pairing
     progress: float
     """Part of the training budget that has been used, in [0, 1)."""
+
+    @cached_property
+    def patches(self) -> Float[Tensor, "batch 8 8"]:
+        """The pooled saliency map that the agent sees."""
+        return patch_saliency(self.saliency.map, AGENT_PATCHES)
 
     @cached_property
     def host(self) -> Int[Tensor, " batch"]:
@@ -125,8 +128,7 @@ class MixingProcess:
             saliency = training.saliency(batch)
             pairing = sample_pairing(training.share, self.num_patches, self.alpha, training.batch_generator())
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
-            patches = patch_saliency(saliency.map, AGENT_PATCHES)
-            self._decision = Decision(batch, saliency, patches, pairing, training.global_step / training.num_steps)
+            self._decision = Decision(batch, saliency, pairing, training.global_step / training.num_steps)
         return self._decision
 
     def act(self, top_k: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

@@ -55,10 +55,10 @@ def saliency(
 
 def gradient_map(gradient: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch height width"]:
     """Channel-wise root mean square of an input gradient (Eq. 2), float32."""
-    channels = [
-        channel.float().square() for channel in gradient.unbind(1)
-    ]  # one reduction over neighbours in memory takes twice as long
-    return torch.stack(channels).mean(0).sqrt()
+    squares = torch.zeros_like(gradient[:, 0], dtype=torch.float32, memory_format=torch.contiguous_format)
+    for channel in gradient.unbind(1):  # one reduction over neighbours in memory takes three times as long
+        squares.addcmul_(channel.float(), channel.float())
+    return squares.div_(gradient.shape[1]).sqrt_()
 
 
 @contextmanager

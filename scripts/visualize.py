@@ -26,7 +26,7 @@ from rlmix.augmentation import denormalize, normalize
 from rlmix.config import TrainingConfig
 from rlmix.envs.process import Decision
 from rlmix.envs.rewards import AGENT_PATCHES
-from rlmix.maps import Saliency, patch_saliency, saliency
+from rlmix.maps import Saliency, saliency
 from rlmix.metrics import evaluating
 from rlmix.mixing import sample_pairing
 from rlmix.models import build_model
@@ -170,7 +170,7 @@ def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generat
     alpha = 1.0 if run.alpha is None else run.alpha
     pairing = sample_pairing(len(images), run.num_patches or (AGENT_PATCHES,), alpha, generator)
     pairing = pairing._replace(partner=pairing.partner.to(images.device))
-    decision = Decision(clean.batch, clean.seen, patch_saliency(clean.seen.map, AGENT_PATCHES), pairing, progress)
+    decision = Decision(clean.batch, clean.seen, pairing, progress)
     top_k = policy(decision).to(images.device)
     return mix_batch(images, labels, clean.seen.map, pairing, top_k, run.rule, len(clean.names))
 

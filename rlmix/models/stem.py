@@ -14,7 +14,7 @@ class Stem(nn.Conv2d):
 
     Plain training never asks a stem for its input gradient; every saliency map does. On the CPU a convolution to 3 channels costs as
     much as one to 16, the width of a vector register: there the gradient is computed for 2x2 pixels at once, 12 channels. On 2 cores,
-    100 images of 32x32 pixels: 1.4 ms in place of 2.2 (16 channels), 5.6 in place of 9.6 (64 channels); the same numbers.
+    100 images of 32x32 pixels: 1.1 ms in place of 2.2 (16 channels), 5.2 in place of 9.6 (64 channels); the same numbers.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -59,5 +59,12 @@ def input_gradient(
     """
     turned = weight.flip(2, 3).transpose(0, 1)  # (channel, channel2, 3, 3)
     offsets = [F.pad(turned, (column, 1 - column, row, 1 - row)) for row in (0, 1) for column in (0, 1)]
-    kernels = torch.stack(offsets, 1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    return F.pixel_shuffle(F.conv2d(gradient, kernels, stride=2, padding=1), 2)
+    kernels = torch.cat(offsets).contiguous(memory_format=torch.channels_last)
+    return _spread(F.conv2d(gradient, kernels, stride=2, padding=1))
+
+
+def _spread(blocks: Float[Tensor, "batch channel4 row column"]) -> Float[Tensor, "batch channel 2*row 2*column"]:
+    """Blocks as pixels. Channels come last in memory, here and there: a third of what ``F.pixel_shuffle`` takes."""
+    batch, _, rows, columns = blocks.shape
+    pixels = blocks.permute(0, 2, 3, 1).reshape(batch, rows, columns, 2, 2, -1).transpose(2, 3)
+    return pixels.reshape(batch, 2 * rows, 2 * columns, -1).permute(0, 3, 1, 2)
