@@ -7,12 +7,28 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from rlmix.config import TrainingConfig
 from rlmix.envs.observations import observe
 from rlmix.envs.process import Decision, MixingProcess
+from rlmix.envs.training_rewards import UNMEASURED
 from rlmix.pictures import mixing_picture
 from rlmix.ranks import Ranks
+from rlmix.sources import Source
 
 Observation = dict[str, NDArray[np.float32]]
+
+
+def open_process(config: TrainingConfig, data: Source | None, render_mode: str | None) -> MixingProcess:
+    """The process that an environment shows.
+
+    Raises:
+        ValueError: If the configuration measures no reward, or ``render_mode`` is unknown.
+    """
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+    if config.reward == UNMEASURED:
+        raise ValueError(f"reward must be one that an agent can learn from, got {config.reward}")
+    return MixingProcess(config, data)
 
 
 def to_host(

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
-from rlmix.envs.rewards import AGENT_PATCHES, Reaction, rarity, share_credit
-from rlmix.envs.training_rewards import UPDATING, build_reward
-from rlmix.maps import Saliency, gradient_map, patch_saliency, salient_mask
+from rlmix.envs.rewards import AGENT_PATCHES, MAP_REWARDS, Reaction, rarity, share_credit
+from rlmix.envs.training_rewards import UNMEASURED, UPDATING, build_reward
+from rlmix.maps import Saliency, patch_saliency, salient_mask
 from rlmix.mixing import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
 from rlmix.ranks import Ranks
 from rlmix.seeding import derive
@@ -141,9 +141,8 @@ class MixingProcess:
         mask = self._mask(decision, top_k)
         with self._reward(training) as judge:
             mixed, share = self._mix(decision, mask, mask[decision.pairing.partner])
-            gradient = training.step(mixed, input_gradient=True)
-            assert gradient is not None
-            rewards = judge(mixed, Reaction(decision.saliency.map, gradient_map(gradient), decision.pairing.partner, share))
+            gradient = training.step(mixed, input_gradient=self.config.reward in MAP_REWARDS)
+            rewards = judge(mixed, Reaction(decision.saliency.map, gradient, decision.pairing.partner, share))
         self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
         if training.trained == 1:
             self._rewards, self._top_k = [], []
@@ -182,7 +181,7 @@ class MixingProcess:
         with self._reward(training) as judge:
             mixed, share = self._mix(decision, mask, theirs)
             look = training.look(mixed)
-            return judge(mixed, Reaction(decision.saliency.map, gradient_map(look.gradient), partner, share))
+            return judge(mixed, Reaction(decision.saliency.map, look.gradient, partner, share))
 
     def _mask(self, decision: Decision, top_k: Tensor) -> Tensor:
         num_patches = decision.pairing.num_patches
@@ -209,13 +208,10 @@ class MixingProcess:
             on_step(top_k, self.act(top_k))
 
     def epoch_metrics(self) -> dict[str, float]:
-        """Over this epoch's images so far: mean and standard deviation of the reward before credit is shared, and the mean top-k."""
+        """Over this epoch's images so far: mean and deviation of the reward, where one is measured, before credit is shared; mean top-k."""
         rewards = self._gather(self._rewards).flatten()
-        return {
-            "reward_mean": float(rewards.mean()),
-            "reward_std": float(rewards.std(correction=0)),
-            "top_k_mean": float(self.epoch_top_k().mean()),
-        }
+        measured = {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std(correction=0))}
+        return (measured if self.config.reward != UNMEASURED else {}) | {"top_k_mean": float(self.epoch_top_k().mean())}
 
     def epoch_top_k(self) -> Float[Tensor, " images"]:
         """Every top-k value chosen in this epoch so far, on the host."""

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rlmix.maps import patch_saliency
+from rlmix.maps import gradient_map, patch_saliency
 
 AGENT_PATCHES = 8
 """Patches per side of the map that an agent sees and is rewarded on (the paper's)."""
@@ -21,11 +22,18 @@ class Reaction:
 
     clean: Float[Tensor, "batch height width"]
     """Saliency maps of the clean images."""
-    mixed: Float[Tensor, "batch height width"]
-    """Input-gradient maps of the mixed images."""
+    gradient: Float[Tensor, "batch channel height width"] | None
+    """Of the step's loss with respect to the mixed images; None where the reward does not read it."""
     partner: Int[Tensor, " batch"]
     share: Float[Tensor, " batch"]
     """Each image's own part of its mixed target."""
+
+    @cached_property
+    def mixed(self) -> Float[Tensor, "batch height width"]:
+        """Input-gradient maps of the mixed images."""
+        if self.gradient is None:
+            raise ValueError("gradient must be kept for a reward that compares maps, got None")
+        return gradient_map(self.gradient)
 
 
 def cosine(clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]) -> Float[Tensor, " batch"]:

@@ -8,9 +8,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.envs.host import Observation, next_observation, render_process, step_info, to_host, to_top_k
+from rlmix.envs.host import Observation, next_observation, open_process, render_process, step_info, to_host, to_top_k
 from rlmix.envs.observations import observation_space
-from rlmix.envs.process import MixingProcess
 from rlmix.sources import Source
 
 
@@ -69,9 +68,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         render_mode: str | None = None,
         data: Source | None = None,
     ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.process = MixingProcess(config or TrainingConfig(), data)
+        self.process = open_process(config or TrainingConfig(), data, render_mode)
         self.continuous, self.render_mode = continuous, render_mode
         batch_size, num_top_k = self.process.config.recipe.batch_size, len(self.process.values)
         self.observation_space: spaces.Space[Any] = observation_space(

@@ -72,11 +72,15 @@ def loss_decrease(training: Training) -> Iterator[Judge]:
 UPDATING: dict[str, Reward] = {"parameters": parameters, "held_out_loss": loss_decrease}
 """Those that need a step which changes the classifier: a frozen one has no such step."""
 CLASSIFIER_REWARDS: dict[str, Reward] = {"last_layer": last_layer} | UPDATING
+UNMEASURED = "none"
+"""What fixed policies may go without: an input gradient less in every step."""
 
 
 def build_reward(name: str) -> Reward:
     """The reward called ``name``; ValueError for an unknown one."""
-    check_name("reward", name, (*MAP_REWARDS, *CLASSIFIER_REWARDS))
+    check_name("reward", name, (*MAP_REWARDS, *CLASSIFIER_REWARDS, UNMEASURED))
+    if name == UNMEASURED:
+        return lambda training: nullcontext(lambda mixed, reaction: torch.zeros(len(mixed.targets), device=training.device))
     if name in CLASSIFIER_REWARDS:
         return CLASSIFIER_REWARDS[name]
     return lambda training: nullcontext(lambda mixed, reaction: MAP_REWARDS[name](reaction))

@@ -9,9 +9,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.envs.host import Observation, next_observation, render_process, to_host, to_top_k
+from rlmix.envs.host import Observation, next_observation, open_process, render_process, to_host, to_top_k
 from rlmix.envs.observations import observation_space
-from rlmix.envs.process import MixingProcess
 from rlmix.sources import Source
 
 
@@ -56,9 +55,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         render_mode: str | None = None,
         data: Source | None = None,
     ) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.process = MixingProcess(config or TrainingConfig(), data)
+        self.process = open_process(config or TrainingConfig(), data, render_mode)
         if num_envs is not None and num_envs != self.process.config.recipe.batch_size:
             raise ValueError(f"num_envs must be the batch size {self.process.config.recipe.batch_size}, got {num_envs}")
         self.num_envs = self.process.config.recipe.batch_size

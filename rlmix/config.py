@@ -18,6 +18,7 @@ REWARDS = (
     "last_layer",
     "parameters",
     "held_out_loss",
+    "none",
 )
 OBSERVATIONS = ("paper", "pair")
 CREDITS = ("own", "pair", "batch")
@@ -94,7 +95,7 @@ class TrainingConfig:
     reward: str = "cosine"
     """cosine (pooled 8x8 maps, image by image), cosine_full (every pixel), cosine_batch (one cosine for the flattened batch),
     cosine_standard (within the batch), cosine_label and cosine_shares (towards both images' maps); last_layer, parameters (their
-    gradients against a clean batch's); held_out_loss (its decrease). docs/rewards.md."""
+    gradients against a clean batch's); held_out_loss (its decrease); none, where no agent learns: a percent of a step. docs/rewards.md."""
     diversity: float = 0.0
     """Weight of a bonus for rare choices: its mean is the entropy of the batch's choices, 1 where all are equally frequent."""
     observation: Literal["paper", "pair"] = "paper"

@@ -37,10 +37,11 @@ from rlmix.scripts.timed import PARTS, TIMED, Timed, prepare
 class Benchmark:
     """Time a training step of each method relative to vanilla, and its parts, on random images."""
 
-    methods: tuple[str, ...] = ("vanilla", "saliency", "rmix", "rlmix")
+    methods: tuple[str, ...] = ("vanilla", "saliency", "rmix", "rmix-reward", "rlmix")
     """What to time; ratios are relative to vanilla, which is always timed. Beside the methods of rlmix train: saliency (the bare pass),
-    rmix-dropin (R-Mix in the plain trainer), rmix-bfloat16, rmix-half and rmix-alternate (R-Mix under that
-    --saliency-mode), handwritten (a plain PyTorch loop over a DataLoader, at its fastest setting)."""
+    rmix-reward (rmix is R-Mix by itself, under --reward none; this one measures its reward too, as rlmix train does by default),
+    rmix-dropin (R-Mix in the plain trainer), rmix-bfloat16, rmix-half and rmix-alternate (R-Mix under that --saliency-mode), handwritten
+    (a plain PyTorch loop over a DataLoader, at its fastest setting)."""
     model: str = "preactresnet18_w16"
     """The classifier."""
     batch_size: int = 100
@@ -49,7 +50,7 @@ class Benchmark:
     """Pixels a side."""
     num_classes: int = 100
     """Classes."""
-    rounds: int = 15
+    rounds: int = 30
     """Steps timed of each method; a third as many more are timed by part."""
     warmup: int = 3
     """Steps of each method before that."""
@@ -117,7 +118,7 @@ def measure(
     config: TrainingConfig,
     methods: Sequence[str],
     data: ImageData | None = None,
-    rounds: int = 15,
+    rounds: int = 30,
     warmup: int = 3,
     *,
     parts: bool = True,

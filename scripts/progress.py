@@ -63,8 +63,9 @@ class TrainingProgress:
             f"loss {record['train_loss']:.3f}",
             self._test,
         ]
-        if "reward_mean" in record:
-            parts.append(f"reward {record['reward_mean']:.4f}  top-k {record['top_k_mean']:.3f}")
+        for figure, form in (("reward_mean", "reward {:.4f}"), ("top_k_mean", "top-k {:.3f}")):
+            if figure in record:
+                parts.append(form.format(record[figure]))
         parts.append(f"{record['epoch_seconds']:.1f} s")
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=record["step"])

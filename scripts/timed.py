@@ -18,6 +18,7 @@ from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, load_data
 from rlmix.envs.host import render_process
 from rlmix.envs.process import MixingProcess
+from rlmix.envs.training_rewards import UNMEASURED
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.methods import METHODS
 from rlmix.mixing import RMix
@@ -28,9 +29,9 @@ from rlmix.training import Training
 
 CHEAPER = {f"rmix-{mode}": mode for mode in ("bfloat16", "half", "alternate")}
 """R-Mix under cheaper saliency; previous has two kinds of epochs, and its cost is half of their difference."""
-TIMED = ("saliency", "rmix", "rmix-p8", "rlmix", "rmix-dropin", *CHEAPER, "handwritten", *METHODS)
-"""saliency is the bare pass of vanilla's model; rmix and rmix-p8 run in the environment, rmix-dropin in the plain trainer; handwritten
-is vanilla as a tutorial writes it."""
+TIMED = ("saliency", "rmix", "rmix-p8", "rmix-reward", "rlmix", "rmix-dropin", *CHEAPER, "handwritten", *METHODS)
+"""saliency is the bare pass of vanilla's model. R-Mix runs in the environment without a reward, rmix-reward with the agent's, as rlmix
+train and compare measure it, rmix-dropin in the plain trainer. handwritten is vanilla as a tutorial writes it."""
 PARTS = ("data", "saliency", "mix", "method", "train", "policy", "ppo_update", "logging")
 """data: a batch, cropped and flipped. mix: masks, mixing, reward. method: what a method without environment does to a batch, its own
 saliency pass included. train: the optimizer step. policy: who decides, and the way there and back. ppo_update and logging happen once
@@ -86,6 +87,8 @@ def prepare(name: str, config: TrainingConfig, data: ImageData | None) -> Timed:
         config = replace(config, observation="pair", credit="pair")  # the defaults of rlmix train
         return _prepare_agent(RLMixVectorEnv(config=config, data=data))
     config = replace(config, num_patches=(8,) if name == "rmix-p8" else (2, 4))
+    if name != "rmix-reward":
+        config = replace(config, reward=UNMEASURED)
     if name in CHEAPER:
         config = replace(config, saliency_mode=CHEAPER[name])  # type: ignore[arg-type]
     process = MixingProcess(config, data)

@@ -20,7 +20,7 @@ def written(tmp_path_factory):
     """Figures, and the text of the profile."""
     folder = tmp_path_factory.mktemp("benchmark")
     handwritten.WORKERS, workers = (0, 1), handwritten.WORKERS
-    methods = ["saliency", "rmix", "rmix-dropin", "rlmix", "cutmix", "handwritten"]
+    methods = ["saliency", "rmix", "rmix-reward", "rmix-dropin", "rlmix", "cutmix", "handwritten"]
     outputs = ["--json", str(folder / "figures.json"), "--profile", str(folder / "profile.txt")]
     benchmark.main([*SMALL, "--methods", *methods, *outputs])
     handwritten.WORKERS = workers
@@ -29,7 +29,16 @@ def written(tmp_path_factory):
 
 def test_figures_of_each_method(written):
     figures, _ = written
-    assert list(figures["methods"]) == ["vanilla", "saliency", "rmix", "rmix-dropin", "rlmix", "cutmix", "handwritten"]
+    assert list(figures["methods"]) == [
+        "vanilla",
+        "saliency",
+        "rmix",
+        "rmix-reward",
+        "rmix-dropin",
+        "rlmix",
+        "cutmix",
+        "handwritten",
+    ]
     assert figures["methods"]["vanilla"]["ratio"] == 1
     for row in figures["methods"].values():
         assert row["ratio"] > 0
@@ -43,6 +52,7 @@ def test_figures_of_each_method(written):
         ("vanilla", ["data", "method", "train", "logging"]),
         ("saliency", ["saliency"]),
         ("rmix", ["data", "saliency", "mix", "train", "policy", "logging"]),
+        ("rmix-reward", ["data", "saliency", "mix", "train", "policy", "logging"]),
         ("rmix-dropin", ["data", "method", "train", "logging"]),
         ("rlmix", ["data", "saliency", "mix", "train", "policy", "ppo_update", "logging"]),
         ("handwritten", ["data", "train"]),

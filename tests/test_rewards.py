@@ -13,7 +13,16 @@ from toys import toy_config
 from rlmix.config import REWARDS
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import MAP_REWARDS, cosine_label, cosine_shares, rarity, standardize
-from rlmix.envs.training_rewards import CLASSIFIER_REWARDS, build_reward, held_out_batch, last_layer_alignment, with_bias
+from rlmix.envs.rlmix_env import RLMixEnv
+from rlmix.envs.training_rewards import (
+    CLASSIFIER_REWARDS,
+    UNMEASURED,
+    build_reward,
+    held_out_batch,
+    last_layer_alignment,
+    with_bias,
+)
+from rlmix.envs.vector_env import RLMixVectorEnv
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +32,7 @@ def config(tmp_path_factory):
 
 
 def test_every_reward_has_a_name_in_the_configuration():
-    assert sorted(REWARDS) == sorted((*MAP_REWARDS, *CLASSIFIER_REWARDS))
+    assert sorted(REWARDS) == sorted((*MAP_REWARDS, *CLASSIFIER_REWARDS, UNMEASURED))
     with pytest.raises(ValueError, match=r"did you mean 'last_layer'"):
         build_reward("lastlayer")
 
@@ -135,6 +144,18 @@ def test_held_out_loss_reward_is_what_the_step_gained(config):
     losses.append(F.cross_entropy(copy.deepcopy(training.model)(held_out.images), held_out.labels))
     torch.testing.assert_close(rewards, (losses[0] - losses[1]).detach().expand(8), rtol=1e-3, atol=1e-5)
     assert abs(float(rewards[0])) > 0
+
+
+def test_fixed_policies_may_go_without_a_reward(config):
+    """No figure is made up for it, and no environment offers it to an agent."""
+    process = MixingProcess(replace(config, reward=UNMEASURED))
+    process.reset()
+    for _ in range(2):
+        assert not process.act(torch.zeros(8)).any()
+    assert list(process.epoch_metrics()) == ["top_k_mean"]
+    for form in (RLMixEnv, RLMixVectorEnv):
+        with pytest.raises(ValueError, match=r"^reward must be one that an agent can learn from, got none$"):
+            form(config=replace(config, reward=UNMEASURED))
 
 
 @pytest.mark.parametrize("reward", REWARDS)
