@@ -1,10 +1,13 @@
 """Steps whose loss or gradient is not finite: found on the device, never applied, and told of when the device is looked at anyway."""
 
+import math
 from collections.abc import Iterable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from rlmix.tally import Tally
 
 
 def all_finite(loss: Float[Tensor, ""], parameters: Iterable[nn.Parameter]) -> Bool[Tensor, ""]:
@@ -19,3 +22,37 @@ def restore_where_not(finite: Bool[Tensor, ""], buffers: list[Tensor], before: l
     with torch.no_grad():
         for buffer, old in zip(buffers, before, strict=True):
             buffer.copy_(torch.where(finite, buffer, old))
+
+
+class Watch:
+    """Stops a training after a step that was not finite.
+
+    Args:
+        skip: Such steps are only counted, unless an epoch has no others.
+    """
+
+    def __init__(self, skip: bool) -> None:
+        self.skip = skip
+        self.begin()
+
+    def begin(self, looked_at: int = 0) -> None:
+        """Watch an epoch of which so many steps have been looked at."""
+        self._looked_at = looked_at
+        self._rates: list[float] = []
+
+    def step(self, learning_rate: float) -> None:
+        """Remember at what rate a step was taken."""
+        self._rates.append(learning_rate)
+
+    def look(self, tally: Tally, epoch: int, trained: int, global_step: int) -> None:
+        """Raise FloatingPointError if a step since the last look was not finite; waits for the device."""
+        first, rates = self._looked_at, self._rates
+        self.begin(trained)
+        wrong = (~tally.finite[first:trained]).nonzero().flatten().tolist()
+        hopeless = trained == len(tally.finite) and not tally.finite.any()
+        if not wrong or (self.skip and not hopeless):
+            return
+        loss, step = float(tally.losses[first + wrong[0]]), global_step - trained + first + wrong[0] + 1
+        what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+        where = f"in epoch {epoch}, step {step}, at learning rate {rates[wrong[0]]:g}"
+        raise FloatingPointError(f"{what} {where}" + (", and no other step of the epoch was finite" if self.skip else ""))

@@ -1,7 +1,5 @@
 """A classifier in training: weights, optimizer, schedule, data order and every random state it uses, one step at a time."""
 
-import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -10,23 +8,23 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from rlmix import approximations, metrics
-from rlmix.approximations import Moment
 from rlmix.augmentation import denormalize, normalize
 from rlmix.compilation import can_compile, compile_saliency, compile_training
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
 from rlmix.devices import open_device
-from rlmix.finite import all_finite, restore_where_not
+from rlmix.finite import Watch, all_finite, restore_where_not
 from rlmix.frozen import freeze
 from rlmix.maps import Saliency, frozen_statistics, saliency
 from rlmix.methods import build_method
 from rlmix.mixing import Mixed
 from rlmix.models import build_model
 from rlmix.objective import Method, Objective, score
+from rlmix.order import Order
 from rlmix.ranks import Ranks
 from rlmix.schedules import make_schedule
 from rlmix.seeding import stream
-from rlmix.sources import Augmented, Source
+from rlmix.sources import Source
 from rlmix.tally import Tally
 
 
@@ -105,23 +103,13 @@ class Training:
         setting = approximations.Setting(places, data.image_size, data.num_classes, recipe.crop_padding, device)
         self._source = approximations.build_source(config.saliency_mode, setting)
 
-        self._order_generator = stream(config.seed, "order")
-        self._augmentation_generator = stream(config.seed, "augmentation")
+        self.order = Order(self.data, recipe, config.seed, self.ranks)
         self.mixing_generator = stream(config.seed if config.mixing_seed is None else config.mixing_seed, "mixing")
-        self._generators = (self._order_generator, self._augmentation_generator, self.mixing_generator)
-        self.epoch = 0
-        """Epochs begun."""
-        self.batch = self.steps_per_epoch
-        """Batches drawn in this epoch."""
+        self._generators = (*self.order.generators, self.mixing_generator)
         self.trained = self.steps_per_epoch
         """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._batches: Iterator[Augmented] | None = None
-        self.moment = Moment(self.epoch, self.batch)
-        """Of the batch drawn last."""
         self._frozen_logits: dict[str, Tensor] = {}
-        self._looked_at = 0
-        self._rates: list[float] = []
+        self._watch = Watch(skip=config.on_nonfinite == "skip")
         self._tally = Tally.empty(self.steps_per_epoch, self.device)
 
     @property
@@ -137,6 +125,11 @@ class Training:
     def learning_rate(self) -> float:
         """Of the next step."""
         return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def epoch(self) -> int:
+        """Epochs begun."""
+        return self.order.epoch
 
     @property
     def global_step(self) -> int:
@@ -160,23 +153,15 @@ class Training:
 
     def begin_epoch(self) -> None:
         """Draw the order of the next epoch, where the last one is over; :meth:`next_batch` does so by itself."""
-        if self.batch == self.steps_per_epoch:
-            self._order = torch.randperm(len(self.data.train_labels), generator=self._order_generator)
-            self.epoch, self.batch, self.trained = self.epoch + 1, 0, 0
-            self._tally, self._looked_at, self._rates = Tally.empty(self.steps_per_epoch, self.device), 0, []
-            self._batches = None
+        if self.order.begin_epoch():
+            self.trained = 0
+            self._tally = Tally.empty(self.steps_per_epoch, self.device)
+            self._watch.begin()
 
     def next_batch(self) -> Batch:
         """Draw the next batch; begins the next epoch where the last one is over."""
-        recipe = self.recipe
         self.begin_epoch()
-        if self._batches is None:
-            order = self._order[self.batch * recipe.batch_size : self.steps_per_epoch * recipe.batch_size]
-            order = order.reshape(-1, recipe.batch_size)
-            self._batches = self.data.train_batches(order, recipe, self._augmentation_generator, self.epoch, self.ranks)
-        pixels = next(self._batches)
-        self.batch += 1
-        self.moment = Moment(self.epoch, self.batch, pixels.places, pixels.draw)
+        pixels = self.order.next_batch()
         images = normalize(pixels.images, self.data.mean, self.data.std)
         if not self.config.channels_last:
             images = images.contiguous()
@@ -192,7 +177,7 @@ class Training:
     def saliency(self, batch: Batch) -> Saliency:
         """Saliency of the batch drawn last, at the training's own precision, or what ``config.saliency_mode`` puts in its place."""
         with self.fabric.autocast():
-            return self._source(self.saliency_pass, batch.images, batch.labels, self.moment)
+            return self._source(self.saliency_pass, batch.images, batch.labels, self.order.moment)
 
     def saliency_pass(self, images: Tensor, labels: Tensor) -> Saliency:
         """The exact pass, compiled where the configuration says so."""
@@ -273,7 +258,8 @@ class Training:
 
     def skip_epoch(self) -> None:
         """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""
-        self.batch = self.trained = self.steps_per_epoch
+        self.order.skip_epoch()
+        self.trained = self.steps_per_epoch
         self._catch_up()
 
     def epoch_metrics(self) -> dict[str, float]:
@@ -324,7 +310,7 @@ class Training:
             "generators": self.generator_states(),
             "epoch": self.epoch,
             "trained": self.trained,
-            "order": self._order,
+            "order": self.order.indices,
             "tally": self._tally.state_dict(self.ranks),
         }
 
@@ -343,28 +329,19 @@ class Training:
         self.scheduler.load_state_dict(state["scheduler"] | own)
         for generator, generator_state in zip(self._generators, state["generators"], strict=True):
             generator.set_state(generator_state.cpu())
-        self.epoch, self._order = state["epoch"], state["order"].cpu()
-        self.batch = self.trained = self._looked_at = state["trained"]
-        self._batches = None
-        self._tally, self._rates = Tally.load(state["tally"], self.ranks, self.device), []
+        self.order.go_to(state["epoch"], state["trained"], state["order"])
+        self.trained = state["trained"]
+        self._watch.begin(self.trained)
+        self._tally = Tally.load(state["tally"], self.ranks, self.device)
         self._catch_up()
 
     def check_finite(self) -> None:
         """Raise FloatingPointError if a step since the last look was not finite, or, where such are skipped, an epoch's every one."""
-        first, self._looked_at = self._looked_at, self.trained
-        rates, self._rates = self._rates, []
-        wrong = (~self._tally.finite[first : self.trained]).nonzero().flatten().tolist()
-        skip = self.config.on_nonfinite == "skip"
-        if not wrong or (skip and not (self.at_epoch_end and not self._tally.finite.any())):
-            return
-        loss, step = float(self._tally.losses[first + wrong[0]]), self.global_step - self.trained + first + wrong[0] + 1
-        what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
-        where = f"in epoch {self.epoch}, step {step}, at learning rate {rates[wrong[0]]:g}"
-        raise FloatingPointError(f"{what} {where}" + (", and no other step of the epoch was finite" if skip else ""))
+        self._watch.look(self._tally, self.epoch, self.trained, self.global_step)
 
     def _record(self, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> None:
         self._tally.add(self.trained - 1, loss, finite, logits, targets)
-        self._rates.append(self.learning_rate)
+        self._watch.step(self.learning_rate)
         if self.device.type == "cpu" or self.trained % 100 == 0 or self.at_epoch_end:
             self.check_finite()
 

@@ -71,13 +71,13 @@ def measure(config: TrainingConfig, every: int = 1) -> dict[str, Any]:
     while not training.finished:
         decision = process.observe()
         top_k = policy(decision)
-        compares = training.batch % every == 0
+        compares = training.order.batch % every == 0
         steps += compares
         num_patches = decision.pairing.num_patches
         exact_mask = salient_mask(patch_saliency(decision.saliency.map, num_patches), top_k)
         for mode, source in sources.items():
             if compares or mode == "previous":
-                map = source(training.saliency_pass, *decision.batch, training.moment).map
+                map = source(training.saliency_pass, *decision.batch, training.order.moment).map
                 if compares:
                     mask = salient_mask(patch_saliency(map, num_patches), top_k)
                     cosine = F.cosine_similarity(patch_saliency(map, AGENT_PATCHES).flatten(1), decision.patches.flatten(1))

@@ -338,7 +338,7 @@ def test_reset_in_mid_epoch_goes_on_with_the_next_epoch(small, make, steps):
     before = weights(env)
     env.reset()
     training = env.process.training
-    assert (training.epoch, training.batch) == (2, 1)
+    assert (training.epoch, training.order.batch) == (2, 1)
     assert same_weights(before, weights(env))
     *_, last = [env.step(action) for action in actions_of(small, 3)]
     assert np.all(last[2])  # terminated: the given-up epoch counts
@@ -414,7 +414,7 @@ def test_wrong_action_is_refused_and_names_the_value(small, make, action, messag
     env.reset(seed=0)
     with pytest.raises(ValueError, match=f"action must .*{message}"):
         env.step(action)
-    assert env.process.training.batch == 1  # nothing happened: the batch still waits
+    assert env.process.training.order.batch == 1  # nothing happened: the batch still waits
     env.step(np.zeros(4, int))
 
 
@@ -598,4 +598,4 @@ def test_reset_of_the_process_in_mid_epoch_begins_an_epoch(small):
     process.act(torch.zeros(4))
     process.reset()
     process.observe()
-    assert (process.training.epoch, process.training.batch) == (2, 1)
+    assert (process.training.epoch, process.training.order.batch) == (2, 1)

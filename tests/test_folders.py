@@ -65,7 +65,7 @@ def test_train_images_are_torchvisions_random_crops_of_each_images_own_draw(root
     seed = derive(stream(0, "augmentation").initial_seed(), "epoch 1")
     paths = sorted((root / "train").rglob("*.png"))
     flipped = 0
-    for row, index in enumerate(training._order[:4].tolist()):
+    for row, index in enumerate(training.order.indices[:4].tolist()):
         picture = Image.open(paths[index])
         with torch.random.fork_rng():
             torch.manual_seed(derive(seed, str(index)))
@@ -90,9 +90,11 @@ def test_an_images_draw_depends_on_seed_and_epoch_and_not_on_workers_or_mixing(r
     for epoch in (0, 1):
         for _ in range(training.steps_per_epoch):
             images, _ = training.next_batch()
-            for row, index in enumerate(training._order[(training.batch - 1) * 4 : training.batch * 4].tolist()):
+            for row, index in enumerate(
+                training.order.indices[(training.order.batch - 1) * 4 : training.order.batch * 4].tolist()
+            ):
                 seen[epoch, index] = images[row]
-        training.trained = training.batch
+        training.trained = training.order.batch
     assert not any(torch.equal(seen[0, index], seen[1, index]) for index in range(24))
 
 

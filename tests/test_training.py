@@ -180,7 +180,7 @@ def test_an_epoch_holds_no_image_twice_and_epochs_differ(config, count):
         seen = []
         for batch in range(count // 16):
             images, labels = training.next_batch()
-            assert (training.epoch, training.batch) == (epoch + 1, batch + 1)
+            assert (training.epoch, training.order.batch) == (epoch + 1, batch + 1)
             levels = training.to_pixels(images)[:, 0, 0, 0].long()
             assert torch.equal(levels % 10, labels)
             seen += levels.tolist()
