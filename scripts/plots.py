@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from rlmix.metrics import ReliabilityBins
+from rlmix.scripts.correlations import FEWEST_RUNS
 from rlmix.scripts.reliability import pool
 
 Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
@@ -38,6 +39,10 @@ def draw(curves: Curves, bins: Mapping[str, Sequence[ReliabilityBins | None]], f
             f"Training loss by epoch{band}.",
         ),
         "reward": (curves_by_epoch(curves, "reward_mean", "mean reward"), f"Mean reward by epoch{band}."),
+        "reward_top1": (
+            reward_scatter(curves),
+            "Reward against test top-1 over the runs, both of the last epoch: a point a run.",
+        ),
         "reliability": (
             reliability_diagrams(bins),
             "Reliability: how often a classifier is right by how sure it is, all seeds together. On the diagonal it is calibrated; "
@@ -81,6 +86,20 @@ def accuracy_by_time(curves: Curves) -> Figure | None:
     return _finish(figure, axes)
 
 
+def reward_scatter(curves: Curves) -> Figure | None:
+    """The last epoch's mean reward against its test top-1, a point a run; None where fewer than four runs have a reward."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    accuracies = {name: values[:, -1] for _, name, values in _series(curves, "test_top1")}
+    rewards = {name: (color, values[:, -1]) for color, name, values in _series(curves, "reward_mean")}
+    if sum(len(values) for _, values in rewards.values()) < FEWEST_RUNS:
+        return None
+    for name, (color, values) in rewards.items():
+        axes.plot(values, accuracies[name], label=name, color=color, marker="o", linestyle="")
+    axes.set(xlabel="mean reward", ylabel="test top-1, %")
+    return _finish(figure, axes)
+
+
 def reliability_diagrams(bins: Mapping[str, Sequence[ReliabilityBins | None]]) -> Figure | None:
     """A diagram an arm (Guo et al. 2017, Figure 1): the bins of all its seeds pooled."""
     found = {name: [entry for entry in entries if entry is not None] for name, entries in bins.items()}
@@ -107,7 +126,11 @@ def top_k_histograms(curves: Curves) -> Figure | None:
     """How often each top-k value was chosen, epoch by epoch: a picture an arm, summed over the seeds."""
     shares = {}
     for name, runs in curves.items():
-        counts = [[record["top_k_counts"] for record in records] for records in runs.values() if "top_k_counts" in records[0]]
+        counts = [
+            [record["top_k_counts"] for record in records]
+            for records in runs.values()
+            if records and "top_k_counts" in records[0]
+        ]
         if counts:
             total = np.array(counts, float).sum(0)  # (epoch, value)
             shares[name] = total / total.sum(1, keepdims=True)

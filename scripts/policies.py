@@ -8,22 +8,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
-from torch import Tensor
 
-from rlmix.agents.analysis import Choices, agreement, credit_dilemma, describe_images, draw_choices, draw_dilemma
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
-from rlmix.agents.search import Choice
 from rlmix.agents.trials import CEILINGS, Rewards, closed_share, difference, try_policies
+from rlmix.agents.watch import Watch
 from rlmix.allocator import keep_freed_memory
 from rlmix.comparison import Difference
 from rlmix.config import TrainingConfig
-from rlmix.envs.process import Decision, MixingProcess
+from rlmix.envs.process import MixingProcess
 from rlmix.scripts.options import parse, read_args
+from rlmix.sources import Source
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -44,64 +46,57 @@ class Policies(TrainingConfig):
     """A folder: report.md, policies.json (every policy's mean reward of every batch), pictures of what the learned ones choose."""
 
 
+class Findings(NamedTuple):
+    """What was measured, for people."""
+
+    lines: list[str]
+    """Of Markdown: the table, and how often each learned policy chooses what is best."""
+    pictures: dict[str, "Figure"]
+    """What each learned policy chooses for whom, and the credit dilemma where there was a search; by the names of their files."""
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, measure, print the table."""
     options = parse(Policies, "policies", read_args(args))
+    keep_freed_memory()
+    say(measure(options))
+
+
+def say(found: Findings) -> None:
+    """Print the lines."""
+    Console(soft_wrap=True).print("\n".join(found.lines), highlight=False, markup=False)
+
+
+def measure(options: Policies, data: Source | None = None) -> Findings:
+    """Try the policies and write every file.
+
+    Args:
+        options: What is measured, on which classifier.
+        data: Where it is loaded already; what ``options.data`` names otherwise.
+
+    Raises:
+        ValueError: If an option is out of range, or nobody learned in one of the runs.
+        OSError: If a run or the data cannot be read, or the files not written.
+    """
     if options.freeze_from is None:
         raise ValueError("freeze_from must name the run whose classifier is taken, got none")
     if not 0 <= options.searched <= options.batches or options.batches < 2:
         raise ValueError(f"batches must be at least 2, and searched at most as many, got {options.batches}, {options.searched}")
-    keep_freed_memory()
-    process = MixingProcess(TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)}))
     policies = open_policies(options)
+    config = TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)})
+    process = MixingProcess(config, data)
     process.reset()
     watch = Watch(policies)
     rewards = try_policies(process, policies, options.batches, options.searched, watch.batch, watch.search)
+    said = watch.lines()
+    found = Findings([table(rewards), *([""] if said else []), *said], watch.draw(process.values.tolist()))
     options.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: values.tolist() for name, values in rewards.items()}).replace("NaN", "null")
     (options.out / "policies.json").write_text(text + "\n")
-    lines = [table(rewards), *watch.draw(options.out, process.values.tolist())]
-    (options.out / "report.md").write_text("\n".join(lines) + "\n")
-    Console(soft_wrap=True).print("\n".join(lines), highlight=False, markup=False)
-
-
-class Watch:
-    """Notes, while policies are tried, what the learned ones choose for whom, and what the search finds."""
-
-    def __init__(self, policies: dict[str, Policy]) -> None:
-        self.learned = {name: policy for name, policy in policies.items() if isinstance(policy, LearnedPolicy)}
-        self.probabilities: dict[str, list[Tensor]] = {name: [] for name in self.learned}
-        self.quantities: list[dict[str, Tensor]] = []
-        self.tables: list[Tensor] = []
-        self.agreements: dict[str, list[tuple[float, float]]] = {name: [] for name in self.learned}
-
-    def batch(self, decision: Decision) -> None:
-        self.quantities.append(describe_images(decision))
-        for name, policy in self.learned.items():
-            self.probabilities[name].append(policy.probabilities(decision))
-
-    def search(self, decision: Decision, table: Tensor, best: Choice) -> None:
-        self.tables.append(table.cpu())
-        for name, policy in self.learned.items():
-            if len(policy.values) == table.shape[1]:
-                self.agreements[name].append(agreement(policy.probabilities(decision), best.indices))
-
-    def draw(self, folder: Path, values: list[float]) -> list[str]:
-        """Write the pictures; gives the lines about agreement."""
-        pictures = {}
-        for name, policy in self.learned.items():
-            choices = Choices.join(self.probabilities[name], self.quantities)
-            pictures[f"choices-{Path(name).name}"] = draw_choices(choices, policy.values.tolist())
-        if self.tables:
-            pictures["dilemma"] = draw_dilemma(credit_dilemma(self.tables), values)
-        for name, figure in pictures.items():
-            figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": ""})
-        lines = []
-        for name, pairs in self.agreements.items():
-            if pairs:
-                same, chance = np.mean(pairs, axis=0)
-                lines.append(f"{Path(name).name} chooses as the best joint choice does in {same:.0%} (by chance {chance:.0%})")
-        return lines
+    (options.out / "report.md").write_text("\n".join(found.lines) + "\n")
+    for name, figure in found.pictures.items():
+        figure.savefig(options.out / f"{name}.png", dpi=110, metadata={"Software": ""})
+    return found
 
 
 def open_policies(options: Policies) -> dict[str, Policy]:

@@ -100,6 +100,7 @@ def as_html(
 {"".join(html_table(cells, text, 2) for text, cells in first)}
 {html_table(tables.cells(report), tables.caption(report), tables.num_names(report))}
 {_paragraphs(tables.notes(report), soft=True)}
+{_correlations(report)}
 <h2>Plots</h2>
 <div class="plots">
 {"".join(_figure(path, text) for path, text in pictures.items())}</div>
@@ -128,6 +129,13 @@ def html_table(table: tables.Cells, caption: str, names: int = 1) -> str:
         f'<div class="scroll" role="region" aria-label="Table" tabindex="0"><table><caption>{escape(caption)}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
     )
+
+
+def _correlations(report: dict[str, Any]) -> str:
+    cells = tables.correlation_cells(report)
+    if cells is None:
+        return ""
+    return html_table(cells, tables.CORRELATIONS) + _paragraphs(tables.correlation_notes(report), soft=True)
 
 
 def _name(index: int, names: int) -> str:

@@ -13,6 +13,7 @@ from rlmix.checkpoints import write_atomically
 from rlmix.comparison import paired_difference, summarize
 from rlmix.runs import check_free, read_config
 from rlmix.scripts import benchmark
+from rlmix.scripts.correlations import reward_correlations
 from rlmix.scripts.engines import EngineOptions, run_all, using_threads
 from rlmix.scripts.train import Train
 
@@ -142,7 +143,7 @@ def load_timing(study: Study) -> dict[str, dict[str, float]] | None:
 def build_report(
     study: Study, results: Mapping[str, Mapping[int, Mapping[str, Any]]], timing: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
-    """Means, spreads, intervals and paired differences of every arm."""
+    """Means, spreads, intervals and paired differences of every arm, and whether reward goes with top-1."""
     rows: dict[str, Any] = {}
     for arm in study.arms:
         runs, base_runs = results[arm.name], results[arm.baseline]
@@ -162,7 +163,8 @@ def build_report(
     configs = [study.run(arm, study.seeds[0]).resolved().training.as_dict() for arm in study.arms]
     shared = {name: value for name, value in configs[0].items() if all(config[name] == value for config in configs)}
     shared.pop("seed")
-    return _finite({"seeds": list(study.seeds), "config": shared, "methods": rows})
+    correlations = reward_correlations(rows, pooled="reward" in shared)
+    return _finite({"seeds": list(study.seeds), "config": shared, "methods": rows, "reward_top1": correlations})
 
 
 def save_json(path: Path, value: Any) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
+from rlmix.scripts.correlations import POOLED
 from rlmix.scripts.study import RUN_FIGURES
+
+CORRELATIONS = "Reward against top-1 over the runs"
 
 Cells = tuple[list[str], list[list[str]]]
 """A header, and rows of as many cells."""
@@ -81,6 +84,49 @@ def notes(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def correlation_cells(report: dict[str, Any]) -> Cells | None:
+    """Header and rows of how reward goes with top-1; None where too few runs have a reward."""
+    found = report.get("reward_top1")
+    if not found:
+        return None
+    several = num_names(report) > 1
+    rows = [
+        (
+            f"{report['methods'][name]['model']} {report['methods'][name]['label']}"
+            if several
+            else report["methods"][name]["label"],
+            entry,
+        )
+        for name, entry in found["methods"].items()
+    ]
+    rows += [(text, found[key]) for key, text in POOLED.items() if key in found]
+    lines = []
+    for name, entry in rows:
+        cells = [
+            ""
+            if entry[kind] is None
+            else f"{entry[kind]:+.2f} {interval({end: entry[f'{kind}_{end}'] for end in ('low', 'high')})}".rstrip()
+            for kind in ("rank", "linear")
+        ]
+        lines.append([name, str(entry["runs"]), *cells])
+    return ["runs of", "runs", "rank correlation", "linear correlation"], lines
+
+
+def correlation_notes(report: dict[str, Any]) -> list[str]:
+    """What the correlations are, in sentences."""
+    lines = [
+        "Spearman's and Pearson's correlation of the last epoch's mean reward with test top-1, with Fisher's 95 % interval. Rows of one "
+        "method, of four runs or more, ask whether its runs that earn more classify better.",
+    ]
+    if "within_seeds" in report["reward_top1"]:
+        lines += [
+            "With each seed's mean removed (of each model) the methods are compared with each other: these differ in more than what they "
+            "earn, and a method's runs are alike, so take that interval for too narrow. With each method's mean removed no method is "
+            "compared with another."
+        ]
+    return lines
+
+
 def as_table(report: dict[str, Any]) -> Table:
     """For the terminal."""
     return rich_table(cells(report), caption(report), num_names(report))
@@ -128,6 +174,11 @@ def as_markdown(
     lines += [line for text, table in first for line in (text, "", *markdown_table(table, 2), "")]
     lines += [caption(report), "", *markdown_table(cells(report), num_names(report)), ""]
     lines += [line for note in notes(report) for line in (note, "")]
+    correlations = correlation_cells(report)
+    if correlations is not None:
+        lines += [f"## {CORRELATIONS}", "", *markdown_table(correlations), ""]
+        lines += [line for note in correlation_notes(report) for line in (note, "")]
+        lines += ["## Plots", ""]
     lines += [line for picture in pictures for line in (f"![{picture.stem.replace('_', ' ')}]({picture.as_posix()})", "")]
     return "\n".join([*lines, "## Settings", "", *(f"- {name}: {value}" for name, value in report["config"].items()), ""])
 

@@ -2,12 +2,13 @@
 
 rlmix visualize DIR
 rlmix visualize DIR --images FOLDER
+rlmix visualize DIR --policy RUN
 rlmix visualize --weights STATE_DICT.pt --model preactresnet18 --images FOLDER
 rlmix visualize --methods all --out methods.png
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -26,17 +27,21 @@ from rlmix.augmentation import denormalize, normalize
 from rlmix.config import TrainingConfig
 from rlmix.envs.process import Decision
 from rlmix.envs.rewards import AGENT_PATCHES
+from rlmix.envs.training_rewards import UNMEASURED, UPDATING
 from rlmix.maps import Saliency, saliency
 from rlmix.metrics import evaluating
 from rlmix.mixing import sample_pairing
 from rlmix.models import build_model
 from rlmix.models.weights import load_weights, read_weights
 from rlmix.names import check_name
+from rlmix.runs import read_metrics
 from rlmix.scripts import gallery
 from rlmix.scripts.mixing_steps import MixedBatch, draw_pairs, draw_steps, mix_batch
 from rlmix.scripts.options import parse, read_args
 from rlmix.scripts.picture_folder import read_pictures
-from rlmix.scripts.saved_run import load_run
+from rlmix.scripts.plots import top_k_histograms
+from rlmix.scripts.policies import Policies, measure, say
+from rlmix.scripts.saved_run import load_run, read_options
 from rlmix.scripts.session import fixed_policy
 from rlmix.scripts.train import POLICIES, Train
 from rlmix.seeding import stream
@@ -45,11 +50,19 @@ from rlmix.training import Batch
 
 @dataclass(frozen=True)
 class Visualize(TrainingConfig):
-    """Show how images are mixed. With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper).
-    Without one: the same images under every method, with the saliency of a classifier that trains a little first."""
+    """Show how images are mixed. With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and
+    of a learned policy what it chooses for whom. Without one: the same images under every method, with the saliency of a classifier
+    that trains a little first."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """A run's folder: its newest classifier and its policy mix its own training images."""
+    policy: Path | None = None
+    """With a run: another one in which an agent learned, or the same. Its policy mixes on the run's classifier, and DIR/policy shows what
+    it chooses for whom and how often that is the best choice. A run in which an agent learned shows its own, without the search."""
+    batches: int = 20
+    """Batches of the run's data that the policy is shown."""
+    searched: int | None = None
+    """Batches of these for which the best choices are searched, K + K^2 passes each; 2 with --policy, none without."""
     images: Path | None = None
     """A folder of pictures, mixed instead of the run's data."""
     weights: Path | None = None
@@ -65,7 +78,8 @@ class Visualize(TrainingConfig):
     num_images: int = 8
     """Images shown; each batch is mixed as a whole."""
     out: Path | None = None
-    """Where figure2.png and figure4.png go, the run's folder where not given; without a run the picture, methods.png."""
+    """Where figure2.png, figure4.png, top_k.png (an agent's choices by epoch) and policy/ go, the run's folder where not given; without a
+    run the picture, methods.png."""
 
 
 class Clean(NamedTuple):
@@ -88,6 +102,8 @@ def main(args: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     if options.run is not None:
         draw_run(options, options.run)
+    elif options.policy is not None:
+        raise ValueError(f"policy must come with a run's folder, whose classifier it meets, got {options.policy}")
     elif options.weights is not None:
         draw_weights(options, options.weights)
     elif options.images is not None:
@@ -101,24 +117,55 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def draw_run(options: Visualize, folder: Path) -> None:
-    """Figures 2 and 4 of a run, as files and into its TensorBoard events."""
+    """Figures 2 and 4 of a run, and what its policy or --policy chooses, as files and into its TensorBoard events."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
     run, training, state = load_run(folder)
-    data = training.data
+    if options.policy is not None:
+        run = under_policy(run, options.policy)
+    policy = policy_of(run, folder) if options.policy is None else LearnedPolicy(options.policy, run.seed)
+    data, out = training.data, options.out or folder
     if options.images is None:
         batch = training.next_batch()
         names = [f"class {label}" for label in range(data.num_classes)]
         clean = Clean(batch, names, training.saliency(batch), data.mean, data.std)
     else:
         clean = look_at(training.model, options.images, data.image_size, (data.mean, data.std), options)
+    figures: dict[str, Figure] = {}
+    learner = options.policy or (folder if run.method == "rlmix" and options.images is None else None)
+    if learner is not None:
+        found = measure(measurement(options, run, folder, learner, out / "policy"), data)
+        say(found)
+        figures |= found.pictures
     epoch = int(state["epoch"])
-    policy = policy_of(run, folder)
     mixed = mix_clean(clean, policy, run, stream(options.seed, "visualize"), min(epoch / training.recipe.epochs, 1.0))
-    written = save_figures(mixed, clean, options, options.out or folder)
+    figures |= save_figures(mixed, clean, options, out)
+    moved = top_k_histograms({folder.name: {run.seed: read_metrics(folder)}}) if run.method == "rlmix" else None
+    if moved is not None:
+        _save(moved, out / "top_k.png")
+        figures["top_k"] = moved
     with SummaryWriter(str(folder)) as writer:
-        for name, figure in written.items():
+        for name, figure in figures.items():
             writer.add_image(f"visualize/{name}", as_pixels(figure), epoch, dataformats="HWC")
+
+
+def under_policy(run: Train, folder: Path) -> Train:
+    """The run, its images mixed and paid for as in the run in ``folder``: a policy's choices mean what they did where it learned."""
+    learned = read_options(folder).resolved()
+    return replace(run, **{name: getattr(learned, name) for name in ("num_top_k", "num_patches", "alpha", "rule", "reward")})
+
+
+def measurement(options: Visualize, run: Train, folder: Path, learner: Path, out: Path) -> Policies:
+    """What ``rlmix policies`` does on the run's classifier with the policy of ``learner``, on images, partners and lam of other draws."""
+    config = {entry.name: getattr(run, entry.name) for entry in fields(TrainingConfig)}
+    config |= {"freeze_from": str(folder), "seed": Policies.seed + options.seed, "mixing_seed": None}
+    if run.reward in (*UPDATING, UNMEASURED):
+        config["reward"] = TrainingConfig.reward
+    searched = options.searched
+    if searched is None:
+        searched = 0 if options.policy is None else min(2, options.batches)
+    policies = (str(learner.resolve()),)
+    return Policies(**config, policies=policies, constants=(), batches=options.batches, searched=searched, out=out)
 
 
 def draw_weights(options: Visualize, path: Path) -> None:

@@ -29,11 +29,11 @@ from rlmix.models import MODELS
 from rlmix.models.preactresnet import PreActResNet
 from rlmix.runs import read_metrics
 from rlmix.scripts import compare as command
-from rlmix.scripts import engines, study
+from rlmix.scripts import engines, study, tables
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.scripts.reliability import load_reliability, pool
 
-PLOTS = ("learning_curves", "accuracy_by_time", "train_loss", "reward", "reliability", "top_k")
+PLOTS = ("learning_curves", "accuracy_by_time", "train_loss", "reward", "reward_top1", "reliability", "top_k")
 numbers = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=6)
 
 
@@ -109,6 +109,28 @@ def test_the_table_is_that_of_the_runs(folder):
     for name in PLOTS:
         assert f"plots/{name}.png" in text
         assert min(Image.open(folder / "plots" / f"{name}.png").size) > 200
+
+
+def test_reward_is_set_against_top1_over_the_runs(folder):
+    report = json.loads((folder / "compare.json").read_text())
+    runs = {
+        (method, seed): [row["runs"][seed][figure] for figure in ("reward_mean", "top1")]
+        for method, row in report["methods"].items()
+        for seed in ("0", "1")
+        if method != "vanilla"  # which earns nothing
+    }
+    found = report["reward_top1"]
+    assert found["methods"] == {}  # two runs each
+    for key, part in (("within_seeds", 1), ("within_methods", 0)):
+        rest = [
+            np.subtract(pair, np.mean([other for place, other in runs.items() if place[part] == run[part]], axis=0))
+            for run, pair in runs.items()
+        ]
+        assert found[key]["runs"] == 6
+        assert found[key]["linear"] == pytest.approx(np.corrcoef(rest, rowvar=False)[0, 1])
+    text = (folder / "report.md").read_text()
+    assert "| all methods, each seed's mean removed | 6 |" in text
+    assert tables.CORRELATIONS in (folder / "report.html").read_text()
 
 
 def test_who_decides_is_the_only_difference_from_the_control(folder):

@@ -11,6 +11,9 @@ import torch
 from toys import toy_config, write_npz
 
 from rlmix.agents.analysis import Choices, agreement, credit_dilemma, describe_images, draw_choices, draw_dilemma
+from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.policies import ConstantPolicy
+from rlmix.agents.watch import Watch
 from rlmix.checkpoints import newest_state
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
@@ -186,6 +189,27 @@ def test_choices_are_drawn_beside_what_is_known(config):
         assert (at["lam"], at["progress"]) == pytest.approx((decision.pairing.lam, 2 / 6))
     figure = draw_choices(choices, process.values.tolist(), num_bins=4)
     assert [axes.get_xlabel() for axes in figure.axes[:-1]] == list(choices.quantities)
+
+
+def test_policies_are_watched_early_and_late_for_every_image(config):
+    """One that goes from the smallest value to the largest halfway, whatever the image."""
+
+    class Turning(LearnedPolicy):
+        def __init__(self):
+            self.values = torch.tensor([0.0, 0.5, 0.99])
+
+        def probabilities(self, decision):
+            return torch.eye(3)[[2 if decision.progress >= 0.5 else 0] * 4]
+
+    process, watch = MixingProcess(config), Watch({"turning": Turning(), "constant": ConstantPolicy(0.0)})
+    process.reset()
+    watch.batch(process.observe())
+    choices = Choices.join(watch.probabilities["turning"], watch.quantities)
+    assert choices.quantities["progress"].tolist() == pytest.approx(np.repeat(np.arange(10) / 10, 4).tolist())
+    late = choices.quantities["progress"] >= 0.5
+    assert choices.probabilities[~late].mean(0).tolist() == [1, 0, 0]
+    assert choices.probabilities[late].mean(0).tolist() == [0, 0, 1]
+    assert list(watch.draw([0.0, 0.99])) == ["choices-turning"]
 
 
 def test_agreement_is_whole_for_the_best_and_a_tenth_for_the_uniform():

@@ -9,7 +9,7 @@ from toys import write_npz
 
 from rlmix.mixing import Pairing, mix
 from rlmix.models import build_model
-from rlmix.scripts import train, visualize
+from rlmix.scripts import policies, train, visualize
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.scripts.mixing_steps import BLEND, OWN, PARTNER, draw_pairs, draw_steps, label_weights, mix_batch, regions
 
@@ -54,14 +54,41 @@ def test_figures_show_what_was_decided():
     assert "4x4 patches" in [axes.get_title() for axes in draw_steps(batch, pixels, pixels[:2], names).axes]
 
 
-@pytest.fixture(scope="module", params=["rlmix", "vanilla"])
-def run(request, tmp_path_factory):
-    """A run of one epoch of four steps."""
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run with an agent and one without, of one epoch of four steps; the agent has three values to choose from."""
     folder = tmp_path_factory.mktemp("visualize")
-    args = ["--method", request.param, "--data", write_npz(folder, 16), "--model", "preactresnet18_w16", "--device", "cpu"]
+    args = ["--data", write_npz(folder, 16), "--model", "preactresnet18_w16", "--device", "cpu"]
     args += ["--learning-rate", "0.05", "--batch-size", "16", "--epochs", "1", "--picture-every", "0"]
-    train.main([*args, "--out", str(folder / "run")])
-    return folder / "run"
+    train.main([*args, "--method", "rlmix", "--num-top-k", "3", "--out", str(folder / "rlmix")])
+    train.main([*args, "--method", "vanilla", "--out", str(folder / "vanilla")])
+    return folder
+
+
+@pytest.fixture(params=["rlmix", "vanilla"])
+def run(request, runs):
+    return runs / request.param
+
+
+def test_an_agents_run_shows_its_choices_and_another_has_none(run, tmp_path):
+    visualize.main([str(run), "--num-images", "2", "--batches", "2", "--out", str(tmp_path)])
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    choices = {"top_k.png", "policy/report.md", "policy/policies.json", "policy/choices-rlmix.png"}
+    assert files == {"figure2.png", "figure4.png"} | (choices if run.name == "rlmix" else set())
+
+
+def test_a_policy_meets_the_classifier_of_another_run(runs, tmp_path, capsys):
+    args = [str(runs / "vanilla"), "--policy", str(runs / "rlmix"), "--num-images", "2", "--batches", "3", "--searched", "1"]
+    visualize.main([*args, "--out", str(tmp_path / "seen")])
+    said = capsys.readouterr().out
+    assert "rlmix chooses as the best joint choice does in" in said  # so both had the same three values to choose from
+    options = ["--freeze-from", str(runs / "vanilla"), "--data", f"npz:{runs / 'toy16.npz'}", "--model", "preactresnet18_w16"]
+    options += ["--batch-size", "16", "--epochs", "1", "--device", "cpu", "--learning-rate", "0.05", "--num-top-k", "3"]
+    options += ["--num-patches", "8", "--policies", str(runs / "rlmix"), "--constants", "--batches", "3", "--searched", "1"]
+    policies.main([*options, "--out", str(tmp_path / "measured")])
+    assert capsys.readouterr().out == said
+    for name in ("choices-rlmix.png", "dilemma.png"):
+        assert (tmp_path / "seen" / "policy" / name).read_bytes() == (tmp_path / "measured" / name).read_bytes()
 
 
 def write_pictures(folder, count):
@@ -74,9 +101,9 @@ def write_pictures(folder, count):
 
 def test_a_run_on_its_own_data_and_on_pictures(run, tmp_path):
     state = [path.read_bytes() for path in sorted((run / "checkpoints").iterdir())]
-    visualize.main([str(run), "--num-images", "3"])
+    visualize.main([str(run), "--num-images", "3", "--batches", "2"])
     first = (run / "figure4.png").read_bytes()
-    visualize.main([str(run), "--num-images", "3"])
+    visualize.main([str(run), "--num-images", "3", "--batches", "2"])
     assert (run / "figure4.png").read_bytes() == first  # from the same seed
     assert [path.read_bytes() for path in sorted((run / "checkpoints").iterdir())] == state
     events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
@@ -122,3 +149,14 @@ def test_bad_input_is_one_line(run, tmp_path):
     visualize.main([str(run), "--images", str(pictures), "--skip-corrupt", "--out", str(tmp_path)])
     assert "images must come with a run's folder" in refused_line(["--images", str(pictures)])
     assert "num_images must be at least 1, got 0" in refused_line([str(run), "--num-images", "0"])
+
+
+def test_bad_policies_are_one_line(runs, tmp_path):
+    vanilla, rlmix = str(runs / "vanilla"), str(runs / "rlmix")
+    assert "policy must be the folder of a run in which an agent learned" in refused_line([rlmix, "--policy", vanilla])
+    assert "must be a run's folder, and holds no config.yaml" in refused_line([rlmix, "--policy", str(tmp_path)])
+    assert f"policy must come with a run's folder, whose classifier it meets, got {rlmix}" in refused_line(["--policy", rlmix])
+    assert "batches must be at least 2, and searched at most as many, got 1, 1" in refused_line(
+        [vanilla, "--policy", rlmix, "--batches", "1", "--out", str(tmp_path / "out")]
+    )
+    assert not (tmp_path / "out").exists()
