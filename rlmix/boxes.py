@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torchvision import tv_tensors
 
 from rlmix.folders import FolderData
+from rlmix.image_files import open_image
 
 COLUMNS = ("split", "path", "x0", "y0", "x1", "y1")
 
@@ -32,7 +32,7 @@ def read_boxes(path: Path, data: FolderData, split: str = "test") -> Boxes:
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If it is no such table.
+        ValueError: If it is no such table, or an image that it names is none.
     """
     position = {str(Path(name).relative_to(data.root)): index for index, name in enumerate(data.splits[split].paths)}
     others = {str(Path(name).relative_to(data.root)) for files in data.splits.values() for name in files.paths} - position.keys()
@@ -68,7 +68,7 @@ def _move(edges: list[int], data: FolderData, image: str) -> tuple[str, tuple[fl
     nowhere = (0.0, 0.0, 0.0, 0.0)
     if x1 < x0 or y1 < y0:
         return "degenerate", nowhere
-    with Image.open(image) as header:
+    with open_image(image) as header:
         width, height = header.size
     if x0 < 0 or y0 < 0 or x1 >= width or y1 >= height:
         return "outside the image", nowhere

@@ -61,7 +61,8 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], steps: int 
         torch.save(state, handle)
         _seal(handle)
 
-    for target in (path, folder / BEST) if best else (path,):
+    # the best first: killed between the two, a run does its epoch again
+    for target in (folder / BEST, path) if best else (path,):
         try:
             write_atomically(target, write)
         except RuntimeError as error:  # torch's zip writer reports the disk's errors so

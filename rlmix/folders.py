@@ -13,10 +13,10 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from rlmix.config import Recipe, TrainingConfig
+from rlmix.image_files import open_image
 from rlmix.ranks import Ranks
 from rlmix.seeding import derive
 from rlmix.sources import Augmented, Pixels, stratified_split
@@ -130,13 +130,12 @@ class Pictures(Dataset[Tensor | str]):
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "height width channel"] | str:
         try:
-            picture = default_loader(self.paths[index])
-        except Exception as error:  # whatever a damaged file makes the decoders stumble over
-            return f"{self.paths[index]} must be an image: {type(error).__name__} {error}"
-        with torch.random.fork_rng(devices=[], enabled=self.seed is not None):
-            if self.seed is not None:
-                torch.default_generator.manual_seed(derive(self.seed, str(index)))
-            picture = self.transform(picture)
+            with open_image(self.paths[index]) as image, torch.random.fork_rng(devices=[], enabled=self.seed is not None):
+                if self.seed is not None:
+                    torch.default_generator.manual_seed(derive(self.seed, str(index)))
+                picture = self.transform(image.convert("RGB"))
+        except ValueError as error:
+            return str(error)
         return v2.functional.pil_to_tensor(picture).permute(1, 2, 0)
 
 

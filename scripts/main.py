@@ -60,6 +60,11 @@ def run_command(command: Callable[[], None]) -> None:
             raise
         _say("error", error)
         sys.exit(2)
+    except RuntimeError as error:  # torch says so, at any moment, that the system has killed a process which decodes images
+        if os.environ.get("RLMIX_TRACEBACK") or not str(error).startswith("DataLoader worker"):
+            raise
+        _say("error", error)
+        sys.exit(2)
 
 
 def _say(kind: str, error: BaseException) -> None:

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rlmix.image_files import open_image
+
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -25,10 +27,10 @@ def read_pictures(folder: Path, size: tuple[int, int], limit: int, skip_corrupt:
         if len(pictures) == limit:
             break
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 scaled = image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
             pictures[path.name] = torch.from_numpy(np.array(scaled))
-        except (OSError, SyntaxError, ValueError):  # whatever a damaged file makes Pillow stumble over
+        except ValueError:
             corrupt.append(path.name)
     if corrupt and not skip_corrupt:
         raise ValueError(f"images must be readable (or give --skip-corrupt), got {', '.join(corrupt)} in {folder}")

@@ -19,3 +19,19 @@ import rlmix  # noqa: E402
 def tiny_config() -> rlmix.TrainingConfig:
     """Two epochs of four steps on 64 digits: a second or two."""
     return rlmix.TrainingConfig(data="digits", train_images=64, batch_size=16, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def runs(request, tmp_path_factory, tiny):
+    """A folder of a finished run for each of the module's METHODS, made when first asked for; ``tiny`` are its other options."""
+    from rlmix.scripts import train as command
+
+    root, made = tmp_path_factory.mktemp("runs"), set()
+
+    def folder(name):
+        if name not in made:
+            made.add(name)
+            command.main([*tiny, *request.module.METHODS[name], "--out", str(root / name)])
+        return root / name
+
+    return folder

@@ -13,6 +13,7 @@ from sameness import assert_same_run
 from toys import write_npz
 
 import rlmix.methods
+from rlmix.agents import algorithms
 from rlmix.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.runs import read_metrics
 from rlmix.scripts import train as command
@@ -24,6 +25,7 @@ METHODS = {
     "rlmix-short": ["--method", "rlmix", "--agent.gamma", "0.5", "--agent.rollout-steps", "3"],
     "rlmix-batch": ["--method", "rlmix", "--granularity", "batch"],
     "rlmix-a2c": ["--method", "rlmix", "--algorithm", "a2c", "--agent.rollout-steps", "2"],
+    "rlmix-dqn": ["--method", "rlmix", "--algorithm", "dqn", "--agent.gamma", "0.5", "--agent.rollout-steps", "3"],
     "rlmix-bandit": ["--method", "rlmix", "--algorithm", "bandit"],
     "rmix": ["--method", "rmix"],
     "rmix-previous": ["--method", "rmix", "--saliency-mode", "previous"],
@@ -39,20 +41,6 @@ def tiny(tmp_path_factory):
     data = write_npz(tmp_path_factory.mktemp("toy"), 8, num_train=80)
     recipe = ["--model", "preactresnet18_w16", "--learning-rate", "0.05"]
     return ["--data", data, "--batch-size", "16", "--epochs", "2", "--device", "cpu", *recipe]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, tiny):
-    """A folder of a finished run for each method, made when first asked for."""
-    root, made = tmp_path_factory.mktemp("runs"), set()
-
-    def folder(name):
-        if name not in made:
-            made.add(name)
-            command.main([*tiny, *METHODS[name], "--out", str(root / name)])
-        return root / name
-
-    return folder
 
 
 def stop_at(monkeypatch, step, number):
@@ -97,7 +85,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_to_the_bit(runs, tiny, name, tmp_pat
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 6, 8, 9, 10])
-@pytest.mark.parametrize("name", ["rlmix", "rlmix-short"])
+@pytest.mark.parametrize("name", ["rlmix", "rlmix-short", "rlmix-dqn"])
 def test_an_agent_is_stopped_before_at_and_after_the_end_of_a_rollout(runs, tiny, name, step, tmp_path, monkeypatch):
     """A rollout is five steps, or three and then two."""
     out = tmp_path / "run"
@@ -112,6 +100,22 @@ def test_an_agent_is_stopped_before_at_and_after_the_end_of_a_rollout(runs, tiny
             assert 5 * newest["epoch"] + newest["steps"] == step
     go_on(out)
     assert_same_run(runs(name), out)
+
+
+def test_a_memory_that_has_begun_to_forget_goes_on_to_the_bit(tiny, tmp_path, monkeypatch, capsys):
+    """Of ten steps it keeps four; the target network follows every second."""
+    monkeypatch.setattr(algorithms, "MEMORY", 4 * 16)
+    monkeypatch.setattr(algorithms, "TARGET_INTERVAL", 2 * 16)
+    options = [*tiny, *METHODS["rlmix-dqn"]]
+    command.main([*options, "--out", str(tmp_path / "whole")])
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7, signal.SIGTERM)
+        stopped(capsys, ["train", *options, "--out", tmp_path / "run"], 143)
+    state = load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])["decider"]
+    assert state["rollout"]["rewards"].shape == (4, 16)
+    assert (int(state["rollout"]["position"]), state["num_calls"]) == (7 % 4, 7)
+    go_on(tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_checkpoints_within_an_epoch_change_nothing(runs, tiny, tmp_path):
@@ -227,13 +231,3 @@ def test_more_epochs_are_refused_after_a_milestone(half, capsys):
     line = stopped(capsys, ["train", "--resume", out, "--epochs", "4"], 2)
     assert "epochs is 2 in" in line
     assert "4 would have had other learning rates by now (schedule multistep)" in line
-
-
-def test_the_best_epoch_on_validation_is_kept(tiny, tmp_path, monkeypatch):
-    """A data set with a validation split has its accuracy in every record."""
-    accuracies = iter([30.0, 50.0, 50.0, 40.0])
-    evaluate = Training.evaluate
-    monkeypatch.setattr(Training, "evaluate", lambda training: evaluate(training) | {"val_top1": next(accuracies)})
-    command.main([*tiny, "--epochs", "4", *METHODS["vanilla"], "--out", str(tmp_path / "run")])
-    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "best.pt")["epoch"] == 3  # the later of two equals
-    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["epoch-0003.pt", "epoch-0004.pt"]

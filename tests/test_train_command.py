@@ -39,26 +39,12 @@ RESULT = ["method", "seed", "top1", "top1_median10", "top1_best", "ece", "fgsm_e
 RESULT += ["peak_memory_mb", "reward_mean"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """Options of two epochs of four steps, of 16x16 pixels."""
     data = write_npz(tmp_path_factory.mktemp("toy"), 16)
     recipe = ["--model", "preactresnet18_w16", "--learning-rate", "0.05", "--flip", "False"]
     return ["--data", data, *TINY[2:], *recipe]
-
-
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory, tiny):
-    """A folder of a finished run for each method, made when first asked for."""
-    root, made = tmp_path_factory.mktemp("runs"), set()
-
-    def folder(name):
-        if name not in made:
-            made.add(name)
-            command.main([*tiny, *METHODS[name], "--out", str(root / name)])
-        return root / name
-
-    return folder
 
 
 def refused(capsys, args, code=2):
