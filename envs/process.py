@@ -70,7 +70,7 @@ class MixingProcess:
     def __init__(self, config: TrainingConfig, data: Source | None = None) -> None:
         config = config.resolved()
         self.num_patches = config.num_patches or (AGENT_PATCHES,)
-        self.alpha = 1.0 if config.alpha is None else config.alpha
+        self.alpha = config.policy_alpha
         check_mixing(config.num_top_k, self.num_patches, self.alpha, config.rule)
         self.config = config
         self.data = load_data(config) if data is None else data

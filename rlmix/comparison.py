@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
-
-RESAMPLES = 9999
-"""Bootstrap resamples: SciPy's default."""
 
 
 class Summary(NamedTuple):
-    """Mean, sample standard deviation, and the mean's percentile bootstrap interval, over seeds (NaN for one seed)."""
+    """Mean, sample standard deviation, and the mean's confidence interval, over seeds (NaN for one seed)."""
 
     mean: float
     std: float
@@ -29,27 +27,18 @@ class Difference(NamedTuple):
 
 
 def summarize(values: Mapping[int, float], confidence: float = 0.95) -> Summary:
-    """Summary of one method's figure by seed.
+    """Summary of one method's figure by seed, with Student's t interval of the mean.
 
-    The bootstrap knows no more than the seeds it is given: of 2 or 3 its 95 % interval is simply the range of the values, which holds
-    the mean of a symmetric distribution with probability 1/2 or 3/4. Efron & Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13.
+    Student's, because it keeps its level for two or three seeds of about normal figures. A percentile bootstrap does not: of n = 2, 3, 5
+    and 10 seeds its 95 % interval holds the mean in 50, 75, 83 and 90 % of the cases.
     """
     numbers = np.array(list(values.values()), dtype=float)
-    mean = float(numbers.mean())
-    if len(numbers) < 2:
-        return Summary(mean, math.nan, math.nan, math.nan)
-    generator = np.random.default_rng(0)  # the same interval for the same values
-    found = stats.bootstrap(
-        (numbers,), np.mean, confidence_level=confidence, n_resamples=RESAMPLES, method="percentile", random_state=generator
-    )
-    low, high = found.confidence_interval
-    return Summary(mean, float(numbers.std(ddof=1)), float(low), float(high))
+    std = float(numbers.std(ddof=1)) if len(numbers) > 1 else math.nan
+    return Summary(float(numbers.mean()), std, *_student(numbers, confidence))
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = 0.95) -> Difference:
     """How much higher ``values`` are than ``baseline``, seed by seed, with Student's t interval of the mean difference.
-
-    Student's, because it keeps its level for two and three seeds, where a bootstrap does not (see :func:`summarize`).
 
     Raises:
         ValueError: If they share no seed.
@@ -58,8 +47,12 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
     if not seeds:
         raise ValueError(f"values and baseline must share seeds, got {sorted(values)} and {sorted(baseline)}")
     differences = np.array([values[seed] - baseline[seed] for seed in seeds])
-    mean = float(differences.mean())
-    if len(differences) < 2:
-        return Difference(mean, math.nan, math.nan)
-    half = float(stats.sem(differences) * stats.t.ppf((1 + confidence) / 2, len(differences) - 1))
-    return Difference(mean, mean - half, mean + half)
+    return Difference(float(differences.mean()), *_student(differences, confidence))
+
+
+def _student(numbers: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    """The interval of the mean of independent, about normal numbers (Student 1908, "The Probable Error of a Mean")."""
+    if len(numbers) < 2:
+        return math.nan, math.nan
+    half = float(stats.sem(numbers) * stats.t.ppf((1 + confidence) / 2, len(numbers) - 1))
+    return float(numbers.mean()) - half, float(numbers.mean()) + half

@@ -89,7 +89,8 @@ class TrainingConfig:
     num_patches: tuple[int, ...] | None = None
     """Patches per side of the masks, one drawn a batch. 8 under an agent; 2 4 for rmix."""
     alpha: float | None = None
-    """lam ~ Beta(alpha, alpha), and the Dirichlet prior of comixup; the method's own default where not given (1 for rmix and rlmix)."""
+    """lam ~ Beta(alpha, alpha), and the Dirichlet prior of comixup; the method's own default where not given (of rmix and rlmix 1, with an
+    imagefolder 0.2)."""
     rule: Literal["cut_top", "cut_top_least", "mix_top", "mix_least"] = "mix_top"
     """How patches are mixed: mix_top is R-Mix."""
     reward: str = "cosine"
@@ -131,6 +132,13 @@ class TrainingConfig:
         recipe = data_recipe(self.data)
         own = {entry.name: getattr(self, entry.name) for entry in fields(Recipe)}
         return replace(recipe, **{name: value for name, value in own.items() if value is not None})
+
+    @property
+    def policy_alpha(self) -> float:
+        """Of lam where a policy mixes: as given, or the paper's for R-Mix, 0.2 on ImageNet and 1 on CIFAR."""
+        if self.alpha is not None:
+            return self.alpha
+        return 0.2 if self.data.startswith("imagefolder:") else 1.0
 
     @property
     def test_resize(self) -> int:

@@ -165,7 +165,7 @@ class RMix:
         alpha: Parameter of ``lam ~ Beta(alpha, alpha)``, > 0.
         rule: How patches are mixed, see :func:`mix`.
 
-    Source: "Expeditious Saliency-guided Mix-up through Random Gradient Thresholding", Algorithm 1.
+    Source: "Expeditious Saliency-guided Mix-up through Random Gradient Thresholding" (Luu et al. 2022), Eq. 2 to 7.
     """
 
     def __init__(

@@ -30,6 +30,10 @@ LAYOUT = {
 """Custom-scalars layout. Every method logs under the same names: TensorBoard on the parent folder draws the runs in one chart."""
 
 
+_POLICIES = ("rlmix", "rmix", "rmix-p8", "constant", "coin", "policy")
+"""Methods under which an imagefolder's runs that name no alpha were mixed with 1, before R-Mix's own for ImageNet was the default."""
+
+
 class Run:
     """One run's folder. Make it with :meth:`create` or :meth:`reopen`.
 
@@ -159,7 +163,9 @@ class Run:
 
 
 def check_free(folder: Path, overwrite: bool = False) -> None:
-    """Raise FileExistsError where ``folder`` holds a run, and OSError where it could not be made."""
+    """Raise FileExistsError where ``folder`` holds a run or a comparison, and OSError where it could not be made."""
+    if (folder / "study.json").exists():
+        raise FileExistsError(f"out must be a run's folder or a new one, and {folder} holds a comparison")
     if (folder / "config.yaml").exists() and not overwrite:
         raise FileExistsError(f"out must not hold a run already (or give --overwrite, or --resume {folder}), got {folder}")
     if folder.exists() and not folder.is_dir():
@@ -176,7 +182,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} must be a run's folder, and holds no config.yaml")
-    return read_yaml(path)
+    config = read_yaml(path)
+    if config.get("method") in _POLICIES and "alpha" in config and config["alpha"] is None:
+        config["alpha"] = 1.0 if str(config.get("data")).startswith("imagefolder:") else None
+    return config
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -38,8 +38,9 @@ class Compare(EngineOptions, TrainingConfig):
     """What an agent sees of an image, as for rlmix train."""
     credit: Literal["own", "pair", "batch"] = "pair"
     """Who earns an image's reward, as for rlmix train."""
-    baseline: str = "rmix"
-    """Paired differences are from this method, on the same model."""
+    baseline: str | None = None
+    """Paired differences are from this method, on the same model; where not given, from rmix if it is compared, else vanilla, else the
+    first one that does not learn to mix."""
     control: bool = True
     """Beside rlmix and rmix show rmix-p8, R-Mix at the agent's 8 patches: there, who decides is the only difference."""
     timing: bool = True
@@ -58,6 +59,12 @@ class Compare(EngineOptions, TrainingConfig):
         return tuple(dict.fromkeys(wanted))
 
     @property
+    def base(self) -> str:
+        """What paired differences are from."""
+        order = ["rmix", "vanilla", *(method for method in self.methods if method != "rlmix"), *self.methods]
+        return self.baseline or next(method for method in order if method in self.methods)
+
+    @property
     def study(self) -> Study:
         """What is to be trained."""
         models = self.models or (self.recipe.model,)
@@ -71,7 +78,7 @@ class Compare(EngineOptions, TrainingConfig):
             shared["alpha"] = None
         options = Train(**shared, method=method, agent=self.agent)
         prefix = f"{model}-" if self.models else ""
-        return Arm(prefix + method, options, prefix + self.baseline, method)
+        return Arm(prefix + method, options, prefix + self.base, method)
 
     def check(self) -> None:
         """Raise ValueError where an option is out of range, before anything is written."""
@@ -81,7 +88,7 @@ class Compare(EngineOptions, TrainingConfig):
             raise ValueError("methods must name at least one, got none")
         if "constant" in self.methods:
             raise ValueError(f"methods must be of {', '.join(ALL_METHODS)} but constant, got {self.methods}")
-        if self.baseline not in self.all_methods:
+        if self.base not in self.all_methods:
             raise ValueError(f"baseline must be one of the methods {', '.join(self.all_methods)}, got {self.baseline!r}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"models must differ, got {self.models}")

@@ -44,6 +44,13 @@ def one_line(box: str) -> str:
     return f"{what.rstrip('.')} (did you mean {near[1]}?)" if near else what
 
 
+def typed_options(kind: type[Any], args: Sequence[str]) -> frozenset[str]:
+    """Names of the options that stand in ``args``, also where the value is the default."""
+    known = {field.name for field in fields(kind)}
+    flags = [arg.partition("=")[0].removeprefix("--").replace("-", "_") for arg in args if arg.startswith("--")]
+    return frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_")) if name in known)
+
+
 def to_args(kind: type[Any], values: dict[str, Any], prefix: str = "") -> list[str]:
     """A mapping as command-line arguments, so that a file's values pass the same checks as typed ones.
 

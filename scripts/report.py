@@ -42,6 +42,7 @@ def write_report(
     title: str,
     introduction: Sequence[str] = (),
     first: Sequence[tuple[str, tables.Cells]] = (),
+    first_names: int = 2,
 ) -> None:
     """Write every file into the study's folder.
 
@@ -50,18 +51,21 @@ def write_report(
         report: What compare.json holds.
         title: Of report.md and report.html.
         introduction: Paragraphs above the table.
-        first: Captions and cells of tables above the comparison's own; two columns of each are names.
+        first: Captions and cells of tables above the comparison's own.
+        first_names: How many columns of these are names.
     """
     folders = {study.title(arm): {seed: study.run(arm, seed).folder for seed in study.seeds} for arm in study.arms}
     curves = {name: {seed: read_metrics(folder) for seed, folder in runs.items()} for name, runs in folders.items()}
     bins = {name: [load_reliability(folder) for folder in runs.values()] for name, runs in folders.items()}
     drawn = plots.draw(curves, bins, study.out / "plots")
     save_json(study.out / "compare.json", report)
-    markdown = tables.as_markdown(report, title, introduction, first, [path.relative_to(study.out) for path in drawn])
+    markdown = tables.as_markdown(
+        report, title, introduction, first, [path.relative_to(study.out) for path in drawn], first_names
+    )
     files = {
         "compare.csv": tables.as_csv(report),
         "report.md": markdown,
-        "report.html": as_html(report, title, introduction, first, drawn),
+        "report.html": as_html(report, title, introduction, first, drawn, first_names),
     }
     for name, text in files.items():
         write_atomically(study.out / name, lambda handle, text=text: handle.write(text.encode()))  # type: ignore[misc]
@@ -73,6 +77,7 @@ def as_html(
     introduction: Sequence[str],
     first: Sequence[tuple[str, tables.Cells]],
     pictures: dict[Path, str],
+    first_names: int = 2,
 ) -> str:
     """report.html: style and pictures are inside, and nothing is fetched.
 
@@ -82,6 +87,7 @@ def as_html(
         introduction: Paragraphs above the table.
         first: Captions and cells of tables above the comparison's own.
         pictures: Files, and what each shows.
+        first_names: How many columns of ``first`` are names.
     """
     settings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in report["config"].items())
     return f"""<!doctype html>
@@ -97,7 +103,7 @@ def as_html(
 <main>
 <h1>{escape(title)}</h1>
 {_paragraphs(introduction)}
-{"".join(html_table(cells, text, 2) for text, cells in first)}
+{"".join(html_table(cells, text, first_names) for text, cells in first)}
 {html_table(tables.cells(report), tables.caption(report), tables.num_names(report))}
 {_paragraphs(tables.notes(report), soft=True)}
 {_correlations(report)}
@@ -144,7 +150,7 @@ def _name(index: int, names: int) -> str:
 
 def _paragraphs(lines: Sequence[str], soft: bool = False) -> str:
     mark = ' class="soft"' if soft else ""
-    return "\n".join(f"<p{mark}>{escape(line)}</p>" for line in lines)
+    return "\n".join(f"<p{mark}>{escape(line)}</p>" for line in lines if line)
 
 
 def _figure(path: Path, text: str) -> str:

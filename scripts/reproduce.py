@@ -1,69 +1,58 @@
-"""Run the experiment behind a table of the paper, at its scale or at a stated fraction.
+"""Lay out a table of the paper, cell by cell, with our figures beside those published; at the paper's scale or at a stated fraction.
 
 rlmix reproduce table12 --data-root DIR --download
-rlmix reproduce table12 --scale 0.02 --data npz:FILE --model preactresnet18_w16
+rlmix reproduce table4 --scale 0.02 --data npz:FILE --models preactresnet18_w16
 """
 
-import json
-import re
-import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
+import torch
 import tyro
 from rich.console import Console
 
-from rlmix.config import TrainingConfig
+from rlmix.config import TrainingConfig, data_recipe
 from rlmix.datasets import load_data
 from rlmix.names import check_name
-from rlmix.runs import read_metrics
-from rlmix.scripts import tables
+from rlmix.scripts import layout, tables
+from rlmix.scripts.benchmark import Benchmark
 from rlmix.scripts.engines import EngineOptions
-from rlmix.scripts.evaluate import Evaluate, evaluate
-from rlmix.scripts.options import parse, read_args
-from rlmix.scripts.paper_tables import TABLES, PaperArm, PaperTable
+from rlmix.scripts.options import parse, read_args, typed_options
+from rlmix.scripts.own_tables import OWN_TABLES
+from rlmix.scripts.paper_tables import PAPER_TABLES
 from rlmix.scripts.report import write_report
-from rlmix.scripts.study import Arm, Study, run_study, save_json
+from rlmix.scripts.study import Arm, Study, check_out, run_study
+from rlmix.scripts.table_form import PaperRun, PaperTable, multistep_options
 from rlmix.scripts.train import NO_ALPHA, Train
 
-FIGURES = {
-    "top1": "top-1 %",
-    "top5": "top-5 %",
-    "ece": "ECE %",
-    "fgsm_error": "FGSM error %",
-    "reward_mean": "reward",
-    "localization": "top-1 localization %",
-    "localization_gt_known": "GT-known localization %",
-    "step_ratio": "step / vanilla",
-    "seconds_per_epoch": "seconds an epoch",
-}
-"""What tables report, and how it is headed."""
-UNKNOWN = "—"
+TABLES = PAPER_TABLES | OWN_TABLES
+TIMED_ONLY = frozenset({"table", "model", "models", "batch_size", "device", "precision", "threads", "out"})
+"""Options of a table for which nothing is trained."""
 
 
 @dataclass(frozen=True)
 class Reproduce(EngineOptions, TrainingConfig):
     """Run a table of the paper. An option that is given is taken instead of the table's own, unless the table is about it."""
 
-    table: tyro.conf.Positional[str] = "table2"
-    """table1, table2, table4, table5, table6, table7 (p and K), table8 (alpha), table9, table10, table12 (strategies)."""
+    table: tyro.conf.Positional[str] = "table4"
+    """table1 to table12 as published, policies (the learned one beside fixed ones) or steps (what they cost)."""
     scale: float = 1.0
-    """Fraction of the training images and of the epochs, in (0, 1]; the output says so."""
+    """Fraction of the training images and of the epochs, in (0, 1], at least an image a class and one epoch; the output says so."""
     data: str = ""
     """As for rlmix train; the table's own where not given."""
     models: tuple[str, ...] = ()
     """Networks; the table's own, or --model, where not given."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Every row is trained with each; --seed is not read."""
-    credit: Literal["own", "pair", "batch"] = "pair"
-    """Who earns an image's reward under rlmix."""
+    """Every cell is trained with each; --seed is not read."""
     boxes: Path | None = None
     """CSV file of the images' boxes, for the localization of table5."""
     out: Path | None = None
     """The folder; runs/TABLE, or runs/TABLE-scale-F, where not given."""
+    typed: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Options that were given, whatever their values."""
 
     @property
     def folder(self) -> Path:
@@ -72,16 +61,24 @@ class Reproduce(EngineOptions, TrainingConfig):
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options of a training that were given: those that are not at their defaults."""
-        default = TrainingConfig()
-        names = [entry.name for entry in fields(TrainingConfig) if entry.name not in ("data", "model", "seed", "credit")]
-        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(default, name)}
+        """The options of a training that were given, but data, model and seed."""
+        names = [entry.name for entry in fields(TrainingConfig) if entry.name not in ("data", "model", "seed")]
+        return {name: getattr(self, name) for name in names if name in self.typed}
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """What the table is run on."""
+        return self.models or ((self.model,) if self.model else TABLES[self.table].networks)
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, train what is missing, print."""
-    options = parse(Reproduce, "reproduce", read_args(args))
-    reproduce(options)
+    reproduce(read_options(read_args(args)))
+
+
+def read_options(args: Sequence[str]) -> Reproduce:
+    """The options, and which of them were given."""
+    return replace(parse(Reproduce, "reproduce", args), typed=typed_options(Reproduce, args))
 
 
 def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
@@ -92,17 +89,28 @@ def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
         OSError: If the data or the folder cannot be used.
     """
     table = check(options)
-    study = plan(options, table)
-    report = run_study(study, options, quiet=quiet)
-    collect(study, report, table, options)
-    cells = beside_the_paper(report, table)
-    statement = state(study, table, options)
-    write_report(study, report, table.title, [statement, table.uncertain], [("Beside the paper's figures", cells)])
+    if table.trained:
+        study = plan(options, table)
+        report = run_study(study, options, quiet=quiet)
+        layout.measure_more(study, report, table, options.boxes)
+        statement = state(study, table, options)
+    else:
+        batch_size = options.batch_size or data_recipe(table.data).batch_size
+        steps = Benchmark(batch_size=batch_size, device=options.device, precision=options.precision)
+        report = layout.time_methods(table, options.networks, steps, options.threads or torch.get_num_threads())
+        statement = "Steps are timed on random images of 32 pixels in 100 classes."
+    report |= {"table": options.table, "scale": options.scale, "statement": statement}
+    report["cells"] = layout.collect(report, table, options.networks)
+    cells = layout.lay_out(report["cells"], table, options.networks)
+    if table.trained:
+        write_report(study, report, table.title, [statement, table.note], [(layout.CAPTION, cells)], 1 + len(table.headings))
+    else:
+        layout.write(options.folder, report, table, cells)
     if not quiet:
         console = Console() if sys.stdout.isatty() else Console(width=180)
-        console.print(tables.rich_table(cells, f"{table.title}: {tables.caption(report)}", 2))
-        console.print(f"{statement} {table.uncertain}", highlight=False)
-        console.print(f"written to {options.folder}", highlight=False, soft_wrap=True)
+        console.print(tables.rich_table(cells, f"{table.title}; {layout.CAPTION}", 1 + len(table.headings)))
+        console.print(f"{statement} {table.note}", highlight=False, markup=False)
+        console.print(f"written to {options.folder}", highlight=False, markup=False, soft_wrap=True)
     return report
 
 
@@ -112,102 +120,61 @@ def check(options: Reproduce) -> PaperTable:
     table = TABLES[options.table]
     if not 0 < options.scale <= 1:
         raise ValueError(f"scale must be in (0, 1], got {options.scale}")
-    clash = sorted(set(options.given) & table.varied)
+    check_out(options.folder)
+    unread = sorted(options.typed - TIMED_ONLY)
+    if not table.trained and unread:
+        raise ValueError(f"{', '.join(unread)} must be left out with {options.table}, for which nothing is trained")
+    clash = sorted(options.typed & table.about)
     if clash:
         raise ValueError(f"{', '.join(clash)} must be left out with {options.table}, which varies it itself")
-    if not (options.data or table.data):
+    if table.trained and not (options.data or table.data):
         raise ValueError(f"data must be given with {options.table}, such as --data imagefolder:PATH with train/ and val/")
-    localized = any(figure.startswith("localization") for figure in table.figures)
+    localized = any(cell.figure == "localization" for cell in table.cells)
     if localized != (options.boxes is not None):
         raise ValueError(f"boxes must {'be given' if localized else 'be left out'} with {options.table}, got {options.boxes}")
+    if len(set(options.networks)) < len(options.networks):
+        raise ValueError(f"models must differ, got {options.models}")
     return table
 
 
 def plan(options: Reproduce, table: PaperTable) -> Study:
     """The table's trainings, scaled."""
     data = options.data or table.data
-    scaled: dict[str, Any] = {"data": data, "epochs": max(1, round(options.scale * table.epochs))}
-    if options.scale < 1 and options.train_images is None:
-        scaled["train_images"] = max(1, round(options.scale * count_images(replace(options, data=data))))
-    shared = scaled | options.given | {"credit": options.credit}
-    models = options.models or ((options.model,) if options.model else table.models)
-    arms = [_arm(model, arm, table, shared) for model in models for arm in table.arms]
-    return Study(tuple(arms), options.seeds, options.folder, timed="step_ratio" in table.figures)
+    scaled = {"data": data} | (scale_images(replace(options, data=data)) if options.scale < 1 else {})
+    arms = [_arm(network, run, table, options, scaled) for network in options.networks for run in table.runs(network)]
+    timed = any(cell.figure == "step_ratio" for cell in table.cells)
+    return Study(tuple(arms), options.seeds, options.folder, timed=timed)
 
 
-def count_images(config: TrainingConfig) -> int:
-    """Training images that there are."""
-    return len(load_data(config).train_labels)
-
-
-def collect(study: Study, report: dict[str, Any], table: PaperTable, options: Reproduce) -> None:
-    """Add what a table reports beyond a comparison's own figures, and the paper's, to the report."""
-    extra = [figure for figure in table.figures if figure == "top5" or figure.startswith("localization")]
-    for arm in study.arms:
-        row, folders = report["methods"][arm.name], [study.run(arm, seed).folder for seed in study.seeds]
-        for figure in extra:
-            if figure == "top5":
-                values = [read_metrics(folder)[-1]["test_top5"] for folder in folders]
-            else:
-                values = [localize(folder, options.boxes)[figure] for folder in folders]
-            row[figure] = {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
-        model = arm.options.model if arm.options.model in table.models else table.models[0]
-        row["paper"] = {figure: table.known.get((model or "", arm.label, figure)) for figure in table.figures}
-        row["paper_model"] = model
-    report["scale"] = options.scale
-
-
-def localize(folder: Path, boxes: Path | None) -> dict[str, float]:
-    """The two localization scores of a run, by rlmix evaluate; measured once."""
-    path = folder / "localization.json"
-    if not path.exists():
-        found = evaluate(Evaluate(source=folder, boxes=boxes, attacks=()))["localization"]
-        save_json(path, {"localization": found["top1"], "localization_gt_known": found["gt_known"]})
-    scores: dict[str, float] = json.loads(path.read_text())
-    return scores
-
-
-def beside_the_paper(report: Mapping[str, Any], table: PaperTable) -> tables.Cells:
-    """Our figures, each with the paper's beside it (of a network it names where ours is none of the paper's), or an em dash."""
-    header = ["model", "row"]
-    for figure in table.figures:
-        header += [FIGURES[figure], f"paper's {FIGURES[figure]}"]
-    lines = []
-    for row in report["methods"].values():
-        line = [row["model"], row["label"]]
-        for figure in table.figures:
-            ours, paper = row.get(figure), row["paper"][figure]
-            if isinstance(ours, float):
-                line.append(f"{ours:.2f}")
-            else:
-                line.append(tables.mean_std(ours or {}, 4 if figure == "reward_mean" else 2) or UNKNOWN)
-            other = "" if row["paper_model"] == row["model"] else f" ({row['paper_model']})"
-            line.append(UNKNOWN if paper is None else f"{paper:.2f}{other}")
-        lines.append(line)
-    return header, lines
+def scale_images(options: Reproduce) -> dict[str, Any]:
+    """How many images are trained on: the fraction, and at least one of every class; the batch is no larger than they are."""
+    data = load_data(TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)}))
+    count = options.train_images or max(data.num_classes, round(options.scale * len(data.train_labels)))
+    return {"train_images": count, "batch_size": min(options.batch_size or data_recipe(options.data).batch_size, count)}
 
 
 def state(study: Study, table: PaperTable, options: Reproduce) -> str:
-    """In a sentence: how far this is from the paper's experiment."""
-    train = study.run(study.arms[0], study.seeds[0]).resolved()
-    images = "all training images" if train.train_images is None else f"{train.train_images} training images"
-    ours = f"{train.epochs} of the paper's {table.epochs} epochs on {images} of {train.data.partition(':')[0]}"
-    own_data = options.data not in ("", table.data)
-    models = {arm.options.model for arm in study.arms}
-    if options.scale == 1 and not options.given and not own_data and models <= set(table.models):
+    """In a sentence or two: how far this is from the paper's experiment."""
+    runs = [study.run(arm, study.seeds[0]).resolved() for arm in study.arms]
+    planned = [(network, run) for network in options.networks for run in table.runs(network)]
+    epochs = {(run.epochs, table.num_epochs(paper, network)) for run, (network, paper) in zip(runs, planned, strict=True)}
+    counted = "; ".join(f"{ours} of the paper's {paper} epochs" for ours, paper in sorted(epochs))
+    images = "all training images" if runs[0].train_images is None else f"{runs[0].train_images} training images"
+    ours = f"{counted}, on {images} of {runs[0].data.partition(':')[0]}"
+    as_published = options.scale == 1 and not options.given and options.data in ("", table.data)
+    if as_published and set(options.networks) <= set(table.networks):
         return f"At the paper's scale: {ours}."
     return f"At scale {options.scale:g}: {ours}. These are not the paper's figures, and cannot be compared with them."
 
 
-def _arm(model: str, arm: PaperArm, table: PaperTable, shared: Mapping[str, Any]) -> Arm:
-    values = {**shared, **arm.options, "model": model, "method": arm.method}
-    if arm.method in NO_ALPHA:
+def _arm(network: str, run: PaperRun, table: PaperTable, options: Reproduce, scaled: dict[str, Any]) -> Arm:
+    epochs = table.num_epochs(run, network)
+    values: dict[str, Any] = {"epochs": max(1, round(options.scale * epochs))}
+    values |= multistep_options(network, epochs) if run.multistep else {}
+    values |= {**run.options, **options.given, **scaled, "model": network, "method": run.method}
+    if run.method in NO_ALPHA:
         values["alpha"] = None
-    return Arm(f"{model}-{_file(arm.label)}", Train(**values), f"{model}-{_file(table.baseline)}", arm.label)
-
-
-def _file(label: str) -> str:
-    return re.sub(r"[^\w.+=-]+", "-", label)
+    return Arm(layout.arm_name(network, run.label), Train(**values), layout.arm_name(network, table.baseline), run.label)
 
 
 if __name__ == "__main__":

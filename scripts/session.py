@@ -194,14 +194,15 @@ class Session:
     def finish(self) -> dict[str, Any]:
         """Measure the trained classifier, and write result.json; rank 0 does.
 
-        ``top1_best`` is the best epoch's test top-1. With a validation split, that is the first epoch of the best validation top-1,
-        so that nothing is chosen on the test split; ``val_top1`` is then the last epoch's.
+        With a validation split ``top1_best`` is the test top-1 of the first epoch of the best validation top-1, and ``val_top1`` the last
+        epoch's; without one there is no ``top1_best``, for nothing is chosen on the test split.
         """
         if not self.ranks.first:
             return {}
         training, epochs = self.task.training, self.run.epochs
         top1 = [record["test_top1"] for record in epochs]
-        chosen = max(epochs, key=lambda record: record.get("val_top1", record["test_top1"]))
+        validated = "val_top1" in epochs[-1]
+        chosen = max(epochs, key=lambda record: record["val_top1"]) if validated else None
         seconds = sum(record["epoch_seconds"] for record in epochs)
         logits = training.predict()
         result = {
@@ -209,8 +210,8 @@ class Session:
             "seed": self.options.seed,
             "top1": top1[-1],
             "top1_median10": statistics.median(top1[-10:]),
-            "top1_best": chosen["test_top1"],
-            **({"val_top1": epochs[-1]["val_top1"]} if "val_top1" in epochs[-1] else {}),
+            "top1_best": None if chosen is None else chosen["test_top1"],
+            **({"val_top1": epochs[-1]["val_top1"]} if validated else {}),
             "ece": metrics.expected_calibration_error(logits.softmax(1), training.data.labels("test")),
             "fgsm_error": None if training.frozen else metrics.fgsm_error(training.model, training.data),
             "seconds": seconds,

@@ -58,7 +58,8 @@ class Study:
         return f"{arm.options.model} {arm.label}" if several else arm.label
 
     def check(self) -> None:
-        """Raise ValueError where an option is out of range, before anything is written."""
+        """Raise ValueError where an option is out of range, or the folder is no comparison's, before anything is written."""
+        check_out(self.out)
         if not self.seeds:
             raise ValueError("seeds must name at least one, got none")
         if len(set(self.seeds)) < len(self.seeds):
@@ -91,6 +92,14 @@ def run_study(study: Study, engine: EngineOptions, *, quiet: bool = False) -> di
         for arm in study.arms
     }
     return build_report(study, results, timing) | {"threads": threads}
+
+
+def check_out(folder: Path) -> None:
+    """Raise ValueError where ``folder`` holds a run or is a file: a comparison cannot lie there."""
+    if (folder / "config.yaml").exists():
+        raise ValueError(f"out must be a comparison's folder or a new one, and {folder} holds a run")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out must be a folder, got the file {folder}")
 
 
 def plan_run(options: Train) -> Train | None:

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from rlmix.scripts.correlations import POOLED
@@ -52,9 +54,10 @@ def caption(report: dict[str, Any]) -> str:
     config = report["config"]
     models = ", ".join(dict.fromkeys(row["model"] for row in report["methods"].values()))
     kind, _, path = config["data"].partition(":")
-    images = "" if config["train_images"] is None else f", {config['train_images']} training images"
+    images = "" if config.get("train_images") is None else f", {config['train_images']} training images"
     seeds = ", ".join(map(str, report["seeds"]))
-    return f"{models} on {Path(path).name if path else kind}{images}, {config['epochs']} epochs, seeds {seeds}"
+    epochs = f", {config['epochs']} epochs" if "epochs" in config else ""
+    return f"{models} on {Path(path).name if path else kind}{images}{epochs}, seeds {seeds}"
 
 
 def notes(report: dict[str, Any]) -> list[str]:
@@ -63,11 +66,9 @@ def notes(report: dict[str, Any]) -> list[str]:
     lines = []
     if seeds > 1:
         lines += [
-            "Mean ± sample standard deviation over the seeds. The interval is the mean's percentile bootstrap interval (9,999 resamples of "
-            "the seeds); differences are paired by seed, with Student's 95 % interval."
+            "Mean ± sample standard deviation over the seeds, and the mean's interval; differences are paired by seed. Intervals are "
+            "Student's, 95 %."
         ]
-    if seeds in (2, 3):
-        lines += [f"Of {seeds} seeds the bootstrap's interval is the range of the values: take it for no more than that."]
     if seeds == 1:
         lines += ["One seed: no spread and no interval can be given, and differences separate nothing."]
     if any("reward_mean" in row for row in report["methods"].values()):
@@ -135,19 +136,25 @@ def as_table(report: dict[str, Any]) -> Table:
 def rich_table(table: Cells, title: str, names: int = 1) -> Table:
     """Cells for the terminal."""
     header, lines = table
-    made = Table(title=title)
+    made = Table(title=escape(title))
     for index, name in enumerate(header):
-        made.add_column(name, justify="left" if index < names else "right")
+        made.add_column(escape(name), justify="left" if index < names else "right")
     for line in lines:
-        made.add_row(*line)
+        made.add_row(*map(escape, line))
     return made
 
 
 def markdown_table(table: Cells, names: int = 1) -> list[str]:
     """Lines of a Markdown table."""
-    header, lines = table
+    header, *lines = [list(map(markdown, line)) for line in (table[0], *table[1])]
     rule = ["---"] * names + ["---:"] * (len(header) - names)
     return ["| " + " | ".join(line) + " |" for line in (header, rule, *lines)]
+
+
+def markdown(text: str) -> str:
+    """Text as Markdown shows it letter by letter: on one line, nothing in it emphasised, linked, cut into cells or taken for HTML."""
+    text = " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+    return re.sub(r"([\\`*|~$]|\](?=\()|(?<!\w)_|_(?!\w)|^#)", r"\\\1", text)
 
 
 def as_csv(report: dict[str, Any]) -> str:
@@ -168,19 +175,23 @@ def as_markdown(
     introduction: Sequence[str],
     first: Sequence[tuple[str, Cells]],
     pictures: Sequence[Path],
+    first_names: int = 2,
 ) -> str:
-    """report.md; ``first`` are tables above the comparison's own, and the pictures' paths are relative to the file."""
-    lines = [f"# {title}", "", *(line for text in introduction for line in (text, ""))]
-    lines += [line for text, table in first for line in (text, "", *markdown_table(table, 2), "")]
-    lines += [caption(report), "", *markdown_table(cells(report), num_names(report)), ""]
-    lines += [line for note in notes(report) for line in (note, "")]
+    """report.md; ``first`` are tables above the comparison's own, whose first columns are names, and the pictures' paths are relative to
+    the file."""
+    lines = [f"# {markdown(title)}", "", *(line for text in introduction if text for line in (markdown(text), ""))]
+    lines += [line for text, table in first for line in (markdown(text), "", *markdown_table(table, first_names), "")]
+    lines += [markdown(caption(report)), "", *markdown_table(cells(report), num_names(report)), ""]
+    lines += [line for note in notes(report) for line in (markdown(note), "")]
     correlations = correlation_cells(report)
     if correlations is not None:
         lines += [f"## {CORRELATIONS}", "", *markdown_table(correlations), ""]
-        lines += [line for note in correlation_notes(report) for line in (note, "")]
-        lines += ["## Plots", ""]
+        lines += [line for note in correlation_notes(report) for line in (markdown(note), "")]
+    lines += ["## Plots", ""]
     lines += [line for picture in pictures for line in (f"![{picture.stem.replace('_', ' ')}]({picture.as_posix()})", "")]
-    return "\n".join([*lines, "## Settings", "", *(f"- {name}: {value}" for name, value in report["config"].items()), ""])
+    return "\n".join(
+        [*lines, "## Settings", "", *(f"- {name}: {markdown(str(value))}" for name, value in report["config"].items()), ""]
+    )
 
 
 def mean_std(figure: Mapping[str, Any], digits: int = 2) -> str:

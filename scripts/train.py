@@ -91,8 +91,9 @@ class Train(TrainingConfig):
         if self.alpha is not None and self.method in NO_ALPHA:
             raise ValueError(f"alpha must be left out with method {self.method}, which has none, got {self.alpha}")
         self.agent.check()
+        alpha = self.policy_alpha if self.method in POLICIES and self.data.startswith("imagefolder:") else self.alpha
         patches = self.num_patches or ((2, 4) if self.method == "rmix" else (8,))
-        return replace(super().resolved(), num_patches=patches)
+        return replace(super().resolved(), num_patches=patches, alpha=alpha)
 
     @property
     def training(self) -> TrainingConfig:

@@ -214,8 +214,7 @@ def policy_of(run: Train, folder: Path) -> Policy:
 def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generator, progress: float = 0.0) -> MixedBatch:
     """Draw partners, lam and num_patches, let the policy choose, and mix."""
     images, labels = clean.batch
-    alpha = 1.0 if run.alpha is None else run.alpha
-    pairing = sample_pairing(len(images), run.num_patches or (AGENT_PATCHES,), alpha, generator)
+    pairing = sample_pairing(len(images), run.num_patches or (AGENT_PATCHES,), run.policy_alpha, generator)
     pairing = pairing._replace(partner=pairing.partner.to(images.device))
     decision = Decision(clean.batch, clean.seen, pairing, progress)
     top_k = policy(decision).to(images.device)

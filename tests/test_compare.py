@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import itertools
 import json
 import math
 import re
@@ -49,19 +48,26 @@ def test_paired_difference_is_that_of_scipys_paired_t_test(pairs):
 
 
 def test_summary_and_difference_of_literal_values():
-    assert summarize({0: 1.0, 1: 3.0}) == (2.0, math.sqrt(2), 1.0, 3.0)  # two seeds: the interval is their range
-    assert summarize({0: 1.0, 1: 2.0, 2: 6.0})[2:] == (1.0, 6.0)  # 1/27 of the resamples are the smallest alone, more than 2.5 %
-    assert math.isnan(summarize({0: 1.0}).low)
+    # half widths by hand: t(0.975, 1) = 12.7062, t(0.975, 2) = 4.30265; standard errors 1 and sqrt(7 / 3)
+    assert summarize({0: 1.0, 1: 3.0}) == pytest.approx((2.0, math.sqrt(2), 2 - 12.7062, 2 + 12.7062), abs=1e-4)
+    assert summarize({0: 1.0, 1: 2.0, 2: 6.0})[2:] == pytest.approx((3 - 6.57248, 3 + 6.57248), abs=1e-4)
+    assert summarize({0: 1.0})[0] == 1.0
+    assert all(math.isnan(value) for value in summarize({0: 1.0})[1:])
     assert paired_difference({0: 5.0, 1: 9.0}, {1: 1.0, 2: 7.0})[0] == 8.0  # seed 1 alone is shared
     assert math.isnan(paired_difference({0: 5.0}, {0: 4.0}).low)
     with pytest.raises(ValueError, match="must share seeds"):
         paired_difference({0: 1.0}, {1: 1.0})
 
 
-def test_the_interval_is_that_of_every_resample():
-    values = [60.0, 61.5, 61.0, 64.0, 59.0]
-    means = [np.mean(draw) for draw in itertools.product(values, repeat=5)]  # all 3125, equally likely
-    assert summarize(dict(enumerate(values)))[2:] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.11)
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_intervals_hold_the_mean_as_often_as_they_say(seeds):
+    draws = np.random.default_rng(seeds).normal(70, 1.5, (1500, 2, seeds))
+    held = paired = 0
+    for first, second in draws:
+        own, other = dict(enumerate(first)), dict(enumerate(second))
+        held += summarize(own).low <= 70 <= summarize(own).high
+        paired += paired_difference(own, other).low <= 0 <= paired_difference(own, other).high
+    assert [held / 1500, paired / 1500] == pytest.approx([0.95, 0.95], abs=0.02)  # 3.5 standard errors of the simulation
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +101,8 @@ def test_the_table_is_that_of_the_runs(folder):
             base = [results["rmix", seed]["top1"] for seed in (0, 1)]
             assert row["top1"]["difference"]["mean"] == pytest.approx(np.mean(top1) - np.mean(base))
         assert row["step_ratio"] > 0
-        assert row["top1"]["low"] == min(top1)
-        assert row["top1"]["high"] == max(top1)
+        half = stats.t.ppf(0.975, 1) * abs(top1[0] - top1[1]) / 2
+        assert (row["top1"]["low"], row["top1"]["high"]) == pytest.approx((np.mean(top1) - half, np.mean(top1) + half))
     assert report["methods"]["vanilla"]["step_ratio"] == 1
     assert "reward_mean" not in report["methods"]["vanilla"]
     with open(folder / "compare.csv", newline="") as handle:
@@ -304,7 +310,8 @@ def refused(capsys, args):
 
 def test_bad_input_is_one_line(folder, options, capsys, tmp_path):
     assert "method must be one of rlmix, rmix" in refused(capsys, ["--methods", "rmixx", "--out", str(tmp_path / "x")])
-    assert "baseline must be one of the methods" in refused(capsys, ["--methods", "vanilla", "--out", str(tmp_path / "x")])
+    args = ["--methods", "vanilla", "--baseline", "rmix", "--out", str(tmp_path / "x")]
+    assert "baseline must be one of the methods vanilla, got 'rmix'" in refused(capsys, args)
     assert "seeds must differ, got (1, 1)" in refused(capsys, ["--seeds", "1", "1", "--out", str(tmp_path / "x")])
     assert "holds a run with other options: alpha None is not 0.5" in refused(capsys, [*options, "--alpha", "0.5"])
     assert "models must differ, got ('a', 'a')" in refused(capsys, ["--models", "a", "a", "--out", str(tmp_path / "x")])
@@ -312,3 +319,60 @@ def test_bad_input_is_one_line(folder, options, capsys, tmp_path):
     assert "jobs must be at least 1, got 0" in refused(capsys, ["--jobs", "0", "--out", str(tmp_path / "x")])
     assert "holds a comparison with other settings: threads" in refused(capsys, [*options, "--threads", "99"])
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("methods", "base"),
+    [
+        (("rlmix", "rmix", "vanilla"), "rmix"),
+        (("rlmix", "cutmix", "vanilla"), "vanilla"),
+        (("rlmix", "cutmix"), "cutmix"),
+        (("cutmix", "rlmix", "cutout"), "cutmix"),
+        (("rlmix",), "rlmix"),
+    ],
+)
+def test_differences_are_from_a_method_that_is_compared(methods, base):
+    options = command.Compare(methods=methods, data="digits")
+    options.check()
+    assert {arm.baseline for arm in options.study.arms} == {base}
+
+
+def test_a_comparison_and_a_run_do_not_share_a_folder(folder, options, capsys):
+    run = folder / "runs" / "rmix-s1"
+    before = sorted(path.name for path in run.iterdir())
+    assert f"out must be a comparison's folder or a new one, and {run} holds a run" in refused(
+        capsys, [*options, "--out", str(run)]
+    )
+    assert sorted(path.name for path in run.iterdir()) == before
+    with pytest.raises(SystemExit) as stop:
+        rlmix_main(["train", "--method", "vanilla", "--out", str(folder), "--overwrite"])
+    assert stop.value.code == 2
+    assert f"out must be a run's folder or a new one, and {folder} holds a comparison" in capsys.readouterr().err
+    assert not (folder / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("x_train <b>&amp;", "x_train &lt;b>&amp;amp;"),
+        ("npz:[a](b)*c*", r"npz:[a\](b)\*c\*"),
+        ("two\nlines `code` ~~no~~ $x$", r"two lines \`code\` \~\~no\~\~ \$x\$"),
+        ("_emphasised_ +1.05 [-1.17, +3.27]", r"\_emphasised\_ +1.05 [-1.17, +3.27]"),
+    ],
+)
+def test_markdown_shows_names_letter_by_letter(text, shown):
+    assert tables.markdown(text) == shown
+    (_, _, row) = tables.markdown_table((["name"], [[text]]))
+    assert row == f"| {shown} |"
+
+
+def test_a_report_of_odd_names_keeps_its_table(folder):
+    report = json.loads((folder / "compare.json").read_text())
+    report["methods"]["rmix"]["label"] = "r|mix*"
+    report["config"]["data"] = "npz:a|b*.npz"
+    text = tables.as_markdown(report, "Of a|b", [], [], [])
+    header, _, *rows = text[text.index("| method") :].split("\n\n")[0].splitlines()
+    assert any(row.startswith(r"| r\|mix\* |") for row in rows)
+    assert len({row.replace(r"\|", "").count("|") for row in (header, *rows)}) == 1
+    assert r"on a\|b\*.npz" in text

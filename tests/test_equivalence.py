@@ -51,7 +51,7 @@ def test_rmix_in_the_environment_is_rmix_in_a_plain_loop(config, seed, rule):
 
 
 def test_rmix_in_the_environment_is_a_loop_written_out(config):
-    """Algorithm 1, with the random draws in the order the streams promise."""
+    """R-Mix as a loop by hand, with the random draws in the order the streams promise."""
     process, policy = process_of(replace(config, num_patches=(2, 4))), FixedRandomPolicy(10, config.seed)
     process.run_epoch(policy)
     training = Training(config)
