@@ -51,9 +51,22 @@ def cosine_full(
 def cosine_batch(
     clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]
 ) -> Float[Tensor, " batch"]:
-    """One cosine for the flattened batch of pooled maps, given to every image: the paper's published code."""
+    """One cosine for the flattened batch of pooled maps, each of which sums to 1: every image counts alike. Given to every image."""
     flat = [patch_saliency(map, AGENT_PATCHES).flatten() for map in (clean, mixed)]
     return F.cosine_similarity(flat[0], flat[1], dim=0).expand(len(clean))
+
+
+def cosine_published(
+    clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]
+) -> Float[Tensor, " batch"]:
+    """One cosine for the flattened batch of pooled maps as they are, given to every image: the paper's published code.
+
+    Images of large gradients, the hard ones, outweigh the others. Both maps are of losses that are means over the batch, whose size a
+    cosine does not see.
+    """
+    sides = [side // AGENT_PATCHES for side in clean.shape[1:]]
+    flat = [F.avg_pool2d(map.float()[:, None], sides).flatten() for map in (clean, mixed)]
+    return F.cosine_similarity(flat[0], flat[1], dim=0, eps=1e-12).expand(len(clean))
 
 
 def standardize(rewards: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
@@ -94,6 +107,7 @@ MAP_REWARDS: dict[str, Callable[[Reaction], Tensor]] = {
     "cosine": lambda reaction: cosine(reaction.clean, reaction.mixed),
     "cosine_full": lambda reaction: cosine_full(reaction.clean, reaction.mixed),
     "cosine_batch": lambda reaction: cosine_batch(reaction.clean, reaction.mixed),
+    "cosine_published": lambda reaction: cosine_published(reaction.clean, reaction.mixed),
     "cosine_standard": lambda reaction: standardize(cosine(reaction.clean, reaction.mixed)),
     "cosine_label": lambda reaction: cosine_label(reaction.clean, reaction.mixed, reaction.partner, reaction.share),
     "cosine_shares": lambda reaction: cosine_shares(reaction.clean, reaction.mixed, reaction.partner, reaction.share),

@@ -12,6 +12,7 @@ REWARDS = (
     "cosine",
     "cosine_full",
     "cosine_batch",
+    "cosine_published",
     "cosine_standard",
     "cosine_label",
     "cosine_shares",
@@ -95,8 +96,9 @@ class TrainingConfig:
     """How patches are mixed: mix_top is R-Mix."""
     reward: str = "cosine"
     """cosine (pooled 8x8 maps, image by image), cosine_full (every pixel), cosine_batch (one cosine for the flattened batch),
-    cosine_standard (within the batch), cosine_label and cosine_shares (towards both images' maps); last_layer, parameters (their
-    gradients against a clean batch's); held_out_loss (its decrease); none, where no agent learns: a percent of a step. docs/rewards.md."""
+    cosine_published (the same of maps that are not normalised: the paper's code), cosine_standard (within the batch), cosine_label and
+    cosine_shares (towards both images' maps); last_layer, parameters (their gradients against a clean batch's); held_out_loss (its
+    decrease); none, where no agent learns: a percent of a step. docs/rewards.md."""
     diversity: float = 0.0
     """Weight of a bonus for rare choices: its mean is the entropy of the batch's choices, 1 where all are equally frequent."""
     observation: Literal["paper", "pair"] = "paper"

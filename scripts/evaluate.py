@@ -58,8 +58,10 @@ class Evaluate:
     """Attacks: fgsm is one pass, pgd seven and much harder."""
     boxes: Path | None = None
     """CSV file of an imagefolder's boxes, split,path,x0,y0,x1,y1 in inclusive pixels: measures localization."""
-    threshold: float = 0.2
-    """Part of an activation map's maximum that a box is drawn around, 0.15 to 0.25."""
+    localization: Literal["comixup", "zhou"] = "comixup"
+    """How boxes are drawn: comixup (the paper's; a threshold of the map's range) or zhou (of its maximum). docs/evaluation.md."""
+    threshold: float | None = None
+    """Part of an activation map's range or maximum that a box is drawn around, 0.15 to 0.25; 0.25 for comixup, 0.2 for zhou."""
     workers: int = 4
     """Processes that decode an imagefolder."""
     device: str = "auto"
@@ -68,7 +70,7 @@ class Evaluate:
     """Folder of evaluate.json and reliability.png; the run's own, or the one that the state_dict lies in."""
 
     def __post_init__(self) -> None:
-        if not 0.15 <= self.threshold <= 0.25:
+        if self.threshold is not None and not 0.15 <= self.threshold <= 0.25:
             raise ValueError(f"threshold must be in [0.15, 0.25], got {self.threshold}")
         if not 0 <= self.epsilon <= 255:
             raise ValueError(f"epsilon must be in [0, 255], got {self.epsilon}")
@@ -166,8 +168,11 @@ def measure(training: Training, options: Evaluate) -> dict[str, Any]:
         result[f"{name}_error"] = attacks[name](model, data, options.epsilon / 255, split)
     if options.boxes is not None and isinstance(data, FolderData):
         boxes = read_boxes(options.boxes, data, split)
-        found = metrics.localization_accuracy(model, data, boxes.by_image, options.threshold, split)
-        result["localization"] = vars(found) | {"threshold": options.threshold, "skipped_boxes": dict(boxes.skipped)}
+        protocol = options.localization
+        threshold = metrics.protocol_of(protocol).threshold if options.threshold is None else options.threshold
+        found = metrics.localization_accuracy(model, data, boxes.by_image, protocol, threshold, split)
+        drawn = {"protocol": protocol, "threshold": threshold}
+        result["localization"] = vars(found) | drawn | {"skipped_boxes": dict(boxes.skipped)}
     return result
 
 
@@ -201,7 +206,8 @@ def as_table(result: Mapping[str, Any]) -> Table:
     if found:
         names = {"gt_known": "class known", "top1": "top-1", "whole_image": "of the whole image (control)"}
         rows += [(f"localization, {label}", found[name]) for name, label in names.items()]
-        caption += f"; boxes of {found['num_images']} images, IoU >= 0.5 at {found['threshold']:g} of the map's maximum"
+        caption += f"; boxes of {found['num_images']} images, IoU >= 0.5, {found['protocol']} at {found['threshold']:g} "
+        caption += metrics.protocol_of(found["protocol"]).meaning
         caption += "".join(f"; {count} boxes {reason} skipped" for reason, count in found["skipped_boxes"].items())
     table = Table("", "%", title=f"{result['model']}: {result['source']}", caption=caption)
     table.columns[1].justify = "right"

@@ -128,6 +128,7 @@ def test_localization_through_the_command(tmp_path, capsys):
     command.main([str(tmp_path / "run"), "--boxes", str(tmp_path / "boxes.csv"), "--threshold", "0.15", "--workers", "0"])
     found = json.loads((tmp_path / "run" / "evaluate.json").read_text())["localization"]
     assert (found["num_images"], found["threshold"], found["skipped_boxes"]) == (3, 0.15, {"degenerate": 1})
+    assert found["protocol"] == "comixup"
     assert 0 <= found["top1"] <= found["gt_known"] <= 100
     text = " ".join(capsys.readouterr().out.split())
     assert "localization, class known" in text

@@ -94,6 +94,105 @@ def test_a_map_nowhere_positive_gives_the_whole_image():
     assert metrics.box_of(np.zeros((4, 6), np.float32)) == (0, 0, 6, 4)
 
 
+def cubic(distance):
+    """Keys 1981 with a = -0.75, as torch has it."""
+    x, a = abs(distance), -0.75
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+def enlarged_by_hand(map, size):
+    """3x3 sums, then bicubic weights of the four nearest rows and columns, those beyond the border repeated."""
+    height, width = map.shape
+    sums = np.zeros_like(map)
+    for row in range(height):
+        for column in range(width):
+            sums[row, column] = map[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].sum()
+
+    def weights(count, target):
+        table = np.zeros((target, count))
+        for position in range(target):
+            source = (position + 0.5) * count / target - 0.5
+            for near in range(int(np.floor(source)) - 1, int(np.floor(source)) + 3):
+                table[position, min(max(near, 0), count - 1)] += cubic(source - near)
+        return table
+
+    return weights(height, size[0]) @ sums @ weights(width, size[1]).T
+
+
+def box_by_hand(map, threshold):
+    """Flood fill over eight neighbours; a region's worth is what it leaves unreachable for a flood from outside."""
+    scaled = (map - map.min()) / (map.max() - map.min())
+    kept = {(int(row), int(column)) for row, column in np.argwhere(scaled >= threshold)}
+
+    def flood(start, allowed, steps):
+        seen, open_ = {start}, [start]
+        while open_:
+            row, column = open_.pop()
+            for down, right in steps:
+                near = row + down, column + right
+                if near in allowed and near not in seen:
+                    seen.add(near)
+                    open_.append(near)
+        return seen
+
+    sides = [(0, 1), (1, 0), (0, -1), (-1, 0)]
+    corners = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
+    everywhere = {(row, column) for row in range(-1, map.shape[0] + 1) for column in range(-1, map.shape[1] + 1)}
+    best, best_area = None, -1
+    while kept:
+        region = flood(min(kept), kept, corners)
+        kept -= region
+        area = len(everywhere) - len(flood((-1, -1), everywhere - region, sides))
+        if area > best_area:
+            best, best_area = region, area
+    rows, columns = zip(*best, strict=True)
+    return min(columns), min(rows), max(columns) + 1, max(rows) + 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_papers_box_is_that_of_sums_bicubic_range_and_flood_fill(seed):
+    map = np.random.default_rng(seed).normal(size=(5, 4)).astype(np.float32)
+    drawn = metrics.protocol_of("comixup")
+    enlarged = drawn.enlarge(torch.from_numpy(map)[None], (30, 28))[0].numpy()
+    np.testing.assert_allclose(enlarged, enlarged_by_hand(map.astype(np.float64), (30, 28)), atol=1e-4)
+    assert drawn.box(enlarged, drawn.threshold) == box_by_hand(enlarged, 0.25)
+
+
+def test_the_papers_box_joins_corners_and_counts_what_is_enclosed():
+    map = np.full((8, 9), -1, np.float32)  # its minimum is below zero: the range counts, not the maximum
+    map[1:4, 1:4] = 0.1
+    map[2, 2] = -1  # a ring of 8 pixels that encloses 9
+    map[5, 5:9] = 1
+    map[6, 3:5] = 0.0  # touches the bar at a corner; together 6 pixels
+    assert metrics.box_of_range(map, 0.25) == (1, 1, 4, 4)
+    assert metrics.box_of_range(map, 0.6) == (5, 5, 9, 6)  # the bar alone
+    map[4, 4] = 0.2  # joins the ring to the bar, corner by corner
+    assert metrics.box_of_range(map, 0.25) == (1, 1, 9, 7)
+    assert metrics.box_of_range(np.ones((4, 6), np.float32), 0.25) == (0, 0, 6, 4)
+
+
+def test_localization_follows_the_protocol_that_is_named(painted):
+    boxes = {0: [(0.0, 0.0, 10.0, 10.0)]}
+    for name in metrics.PROTOCOLS:
+        (box,), _ = metrics.localize(Painted(), painted_batch(painted), torch.tensor([0]), name)
+        found = metrics.localization_accuracy(Painted(), painted, boxes, name)
+        assert found.gt_known == 100 * (metrics.iou(box, boxes[0][0]) >= 0.5)
+        # a patch of 10x10 at the corner; sums with neighbours reach one pixel further
+        assert box == ((0, 0, 11, 11) if name == "comixup" else (0, 0, 10, 10))
+    assert metrics.localize(Painted(), painted_batch(painted), torch.tensor([0])) == metrics.localize(
+        Painted(), painted_batch(painted), torch.tensor([0]), "comixup", 0.25
+    )
+    with pytest.raises(ValueError, match="localization must be one of comixup, zhou, got 'zou'"):
+        metrics.localize(Painted(), painted_batch(painted), torch.tensor([0]), "zou")
+
+
+def painted_batch(data):
+    (images, _) = next(data.batches("test", 1))
+    return images.float().div(255).permute(0, 3, 1, 2)
+
+
 OVERLAPS = [
     ((0.0, 0.0, 4.0, 4.0), (0.0, 0.0, 4.0, 4.0), 1),
     ((0.0, 0.0, 4.0, 4.0), (4.0, 0.0, 8.0, 4.0), 0),
@@ -153,19 +252,19 @@ def test_both_scores_of_three_images_are_those_computed_by_hand(painted):
     boxes = read_boxes(painted.root / "boxes.csv", painted)
     assert boxes.by_image == {0: [(0, 0, 10, 12)], 1: [(2, 2, 8, 8)], 2: [(0, 0, 10, 11)]}
     assert not boxes.skipped
-    found = metrics.localization_accuracy(Painted(), painted, boxes.by_image)
+    found = metrics.localization_accuracy(Painted(), painted, boxes.by_image, "zhou")
     assert (found.gt_known, found.top1, found.num_images) == (pytest.approx(200 / 3), pytest.approx(100 / 3), 3)
     assert found.whole_image == 0  # of 400 pixels the boxes hold 120, 36 and 110
-    again = metrics.localization_accuracy(Painted(), painted, boxes.by_image, batch_size=2)
+    again = metrics.localization_accuracy(Painted(), painted, boxes.by_image, "zhou", batch_size=2)
     assert again == found
-    only = metrics.localization_accuracy(Painted(), painted, {1: boxes.by_image[1]})
+    only = metrics.localization_accuracy(Painted(), painted, {1: boxes.by_image[1]}, "zhou")
     assert (only.gt_known, only.top1, only.num_images) == (100, 0, 1)
 
 
 def test_any_of_an_images_boxes_may_be_hit(painted):
-    found = metrics.localization_accuracy(Painted(), painted, {2: [(15.0, 15.0, 20.0, 20.0), (0.0, 0.0, 5.0, 10.0)]})
+    found = metrics.localization_accuracy(Painted(), painted, {2: [(15.0, 15.0, 20.0, 20.0), (0.0, 0.0, 5.0, 10.0)]}, "zhou")
     assert (found.gt_known, found.top1, found.whole_image) == (100, 100, 0)
-    found = metrics.localization_accuracy(Painted(), painted, {2: [(0.0, 0.0, 20.0, 10.0)]})  # half of the image
+    found = metrics.localization_accuracy(Painted(), painted, {2: [(0.0, 0.0, 20.0, 10.0)]}, "zhou")  # half of the image
     assert (found.gt_known, found.whole_image) == (0, 100)
 
 

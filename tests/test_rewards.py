@@ -12,7 +12,7 @@ from toys import toy_config
 
 from rlmix.config import REWARDS
 from rlmix.envs.process import MixingProcess
-from rlmix.envs.rewards import MAP_REWARDS, cosine_label, cosine_shares, rarity, standardize
+from rlmix.envs.rewards import MAP_REWARDS, cosine_batch, cosine_label, cosine_published, cosine_shares, rarity, standardize
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.training_rewards import (
     CLASSIFIER_REWARDS,
@@ -52,6 +52,24 @@ def test_label_aware_rewards_of_maps_that_do_not_overlap():
     torch.testing.assert_close(cosine_label(clean, clean, partner, share), torch.tensor([0.8 / math.hypot(0.8, 0.2), 1.0]))
     torch.testing.assert_close(cosine_shares(clean, clean, partner, share), share)  # own map alone: its share of the label
     torch.testing.assert_close(cosine_shares(clean, clean[partner], partner, share), 1 - share)
+
+
+def test_the_published_reward_is_one_cosine_of_maps_that_are_not_normalised():
+    """As in the paper's code: pooled maps, flattened with the batch. An image of large gradients outweighs the others."""
+    draw = np.random.default_rng(0)
+    clean, mixed = (draw.random((3, 16, 16)).astype(np.float32) for _ in range(2))
+    clean[0, :8] *= 100
+    mixed[0, :, :8] *= 80
+    pooled = [map.astype(np.float64).reshape(3, 8, 2, 8, 2).mean((2, 4)) for map in (clean, mixed)]
+    flat = [map.ravel() for map in pooled]
+    published = flat[0] @ flat[1] / np.sqrt((flat[0] @ flat[0]) * (flat[1] @ flat[1]))
+    sums = [(map / map.sum((1, 2), keepdims=True)).ravel() for map in pooled]
+    normalised = sums[0] @ sums[1] / np.sqrt((sums[0] @ sums[0]) * (sums[1] @ sums[1]))
+    assert abs(published - normalised) > 1e-3
+    maps = torch.from_numpy(clean), torch.from_numpy(mixed)
+    np.testing.assert_allclose(cosine_published(*maps).numpy(), [published] * 3, rtol=1e-5)
+    np.testing.assert_allclose(cosine_batch(*maps).numpy(), [normalised] * 3, rtol=1e-5)
+    torch.testing.assert_close(cosine_published(maps[0], 7 * maps[1]), cosine_published(*maps))
 
 
 def test_rarity_has_the_entropy_of_the_choices_as_its_mean():

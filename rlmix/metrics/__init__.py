@@ -5,15 +5,16 @@ from rlmix.metrics.calibration import ReliabilityBins, expected_calibration_erro
 from rlmix.metrics.localization import (
     Localization,
     activation_maps,
-    box_of,
     classifier_of,
     iou,
     localization_accuracy,
     localize,
 )
 from rlmix.metrics.prediction import accuracy, evaluating, predict, topk_correct
+from rlmix.metrics.protocols import PROTOCOLS, box_of, box_of_range, protocol_of
 
 __all__ = [
+    "PROTOCOLS",
     "Localization",
     "PixelModel",
     "ReliabilityBins",
@@ -21,6 +22,7 @@ __all__ = [
     "activation_maps",
     "attack_error",
     "box_of",
+    "box_of_range",
     "classifier_of",
     "evaluating",
     "expected_calibration_error",
@@ -32,6 +34,7 @@ __all__ = [
     "pgd",
     "pgd_error",
     "predict",
+    "protocol_of",
     "reliability_bins",
     "topk_correct",
 ]

@@ -1,25 +1,20 @@
-"""Where a classifier sees an object, without having been told: class activation maps, and the boxes around their peaks.
+"""Where a classifier sees an object, without having been told: class activation maps, and how often their boxes hit.
 
-Source: Zhou et al. 2016, "Learning Deep Features for Discriminative Localization".
+Source: Zhou et al. 2016, "Learning Deep Features for Discriminative Localization"; :mod:`rlmix.metrics.protocols` draws the boxes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlmix.augmentation import normalize
 from rlmix.metrics.prediction import evaluating, measured_batch_size
+from rlmix.metrics.protocols import Box, protocol_of
 from rlmix.models.stages import stage
 from rlmix.sources import Source
-
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom edge; pixel x reaches from x to x + 1."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +74,6 @@ def activation_maps(
     return torch.einsum("bkhw,ck->bchw", features, weight), logits
 
 
-def box_of(map: NDArray[np.float32], threshold: float = 0.2) -> Box:
-    """The box around the largest connected region (sides touch) of a map at or above ``threshold`` times its maximum.
-
-    A map that is nowhere above zero has no such region: the whole image is its box.
-
-    Args:
-        map: (H, W).
-        threshold: In (0, 1); Zhou et al. take 0.2.
-    """
-    from scipy import ndimage
-
-    peak = float(map.max())
-    if not peak > 0:
-        return 0.0, 0.0, float(map.shape[1]), float(map.shape[0])
-    regions, _ = ndimage.label(map >= threshold * peak)
-    largest = int(np.bincount(regions.ravel())[1:].argmax())
-    rows, columns = ndimage.find_objects(regions)[largest]
-    return float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)
-
-
 def iou(first: Box, second: Box) -> float:
     """Intersection over union, in [0, 1]."""
     width = min(first[2], second[2]) - max(first[0], second[0])
@@ -112,20 +87,24 @@ def localize(
     model: nn.Module,
     images: Float[Tensor, "batch channel height width"],
     labels: Int[Tensor, " batch"],
-    threshold: float = 0.2,
+    protocol: str = "comixup",
+    threshold: float | None = None,
 ) -> tuple[list[Box], list[bool]]:
-    """For each image the box of its true class's map, enlarged bilinearly to the image's size, and whether that class is predicted."""
+    """For each image the box of its true class's map, by ``protocol``, and whether that class is predicted."""
+    drawn = protocol_of(protocol)
     maps, logits = activation_maps(model, images)
     own = maps[torch.arange(len(labels), device=labels.device), labels]
-    own = F.interpolate(own[:, None], size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    return [box_of(map, threshold) for map in own.cpu().numpy()], (logits.argmax(1) == labels).tolist()
+    own = drawn.enlarge(own, (images.shape[2], images.shape[3]))
+    part = drawn.threshold if threshold is None else threshold
+    return [drawn.box(map, part) for map in own.detach().cpu().numpy()], (logits.argmax(1) == labels).tolist()
 
 
 def localization_accuracy(
     model: nn.Module,
     data: Source,
     boxes: Mapping[int, list[Box]],
-    threshold: float = 0.2,
+    protocol: str = "comixup",
+    threshold: float | None = None,
     split: str = "test",
     batch_size: int | None = None,
 ) -> Localization:
@@ -135,14 +114,15 @@ def localization_accuracy(
         model: Ends in average pooling and a linear layer.
         data: The images.
         boxes: True boxes by the image's position in the split; any of them may be hit.
-        threshold: See :func:`box_of`.
+        protocol: One of :data:`~rlmix.metrics.protocols.PROTOCOLS`: comixup (the paper's), zhou.
+        threshold: In (0, 1); the protocol's own where None.
         split: Name of the split.
         batch_size: Images at a time.
 
     Raises:
         ValueError: If ``threshold`` is out of range, there is no box, or the network is of another form.
     """
-    if not 0 < threshold < 1:
+    if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f"threshold must be in (0, 1), got {threshold}")
     if not boxes:
         raise ValueError("boxes must hold at least one box of an image of the split, got none")
@@ -154,7 +134,7 @@ def localization_accuracy(
             rows = [row for row in range(len(labels)) if position + row in boxes]
             if rows:
                 images = normalize(pixels[rows], data.mean, data.std)
-                for row, box, right in zip(rows, *localize(model, images, labels[rows], threshold), strict=True):
+                for row, box, right in zip(rows, *localize(model, images, labels[rows], protocol, threshold), strict=True):
                     hit = any(iou(box, true) >= 0.5 for true in boxes[position + row])
                     known += hit
                     top1 += hit and right
