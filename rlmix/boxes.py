@@ -9,7 +9,7 @@ import torch
 from torchvision import tv_tensors
 
 from rlmix.folders import FolderData
-from rlmix.image_files import open_image
+from rlmix.image_files import open_image, orientation, stored_size
 
 COLUMNS = ("split", "path", "x0", "y0", "x1", "y1")
 
@@ -27,7 +27,8 @@ class Boxes:
 def read_boxes(path: Path, data: FolderData, split: str = "test") -> Boxes:
     """Boxes from a CSV file with the header ``split,path,x0,y0,x1,y1``: inclusive pixels of the file's own image.
 
-    ``path`` is relative to the data's root; rows of images of other splits are passed over. Left out and counted are boxes that are
+    An image's own pixels are those stored, before it is turned as its EXIF orientation asks; its boxes are turned with it. ``path``
+    is relative to the data's root; rows of images of other splits are passed over. Left out and counted are boxes that are
     degenerate (x1 < x0 or y1 < y0), reach outside the image, name no image of the data, or end up outside the test crop.
 
     Raises:
@@ -69,11 +70,33 @@ def _move(edges: list[int], data: FolderData, image: str) -> tuple[str, tuple[fl
     if x1 < x0 or y1 < y0:
         return "degenerate", nowhere
     with open_image(image) as header:
-        width, height = header.size
+        (width, height), turned = stored_size(header), orientation(header)
     if x0 < 0 or y0 < 0 or x1 >= width or y1 >= height:
         return "outside the image", nowhere
-    box = tv_tensors.BoundingBoxes(torch.tensor([[x0, y0, x1 + 1.0, y1 + 1.0]]), format="XYXY", canvas_size=(height, width))
+    edges_upright, (width, height) = turn_upright((x0, y0, x1 + 1, y1 + 1), (width, height), turned)
+    box = tv_tensors.BoundingBoxes(torch.tensor([edges_upright]).float(), format="XYXY", canvas_size=(height, width))
     left, top, right, bottom = data.test_transform(box)[0].tolist()
     if right <= left or bottom <= top:
         return "outside the crop", nowhere
     return "", (left, top, right, bottom)
+
+
+def turn_upright(
+    box: tuple[int, int, int, int], size: tuple[int, int], orientation: int
+) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
+    """A box and its image's width and height, as they are once a stored image is turned as its EXIF orientation asks.
+
+    Args:
+        box: Left, top, right and bottom edge in the stored image.
+        size: Its width and height.
+        orientation: 1 to 8. From 5 on rows become columns; then 2, 3, 6 and 7 are mirrored sideways, and 3, 4, 7 and 8 upside down.
+    """
+    left, top, right, bottom = box
+    width, height = size
+    if orientation >= 5:
+        left, top, right, bottom, width, height = top, left, bottom, right, height, width
+    if orientation in (2, 3, 6, 7):
+        left, right = width - right, width - left
+    if orientation in (3, 4, 7, 8):
+        top, bottom = height - bottom, height - top
+    return (left, top, right, bottom), (width, height)

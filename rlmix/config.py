@@ -40,7 +40,7 @@ class TrainingConfig:
     download: bool = False
     """Let torchvision download a missing data set."""
     train_images: int | None = None
-    """Use only the first so many training images; of an imagefolder, of every class in turn."""
+    """Use only so many training images: the first of every class, then the second, and so on."""
     val_fraction: float = 0.0
     """Part of the training images, the same of every class and for every seed, that is kept for validation; 0 for none."""
     image_size: int | None = None
@@ -51,6 +51,9 @@ class TrainingConfig:
     """Processes that decode an imagefolder; 0 decodes in the training's own. No result depends on it."""
     skip_corrupt: bool = False
     """Decode an imagefolder once before the training, and leave out the images that cannot be."""
+    relabel: bool = False
+    """Number the classes that occur in the training labels from 0, in order; without it a label is the network's output, and one that
+    does not occur is an output for nothing."""
 
     model: str | None = None
     """preactresnet18, or preactresnet18_w16 (a quarter of its width); wideresnet16_8, wideresnet28_10, resnext29_4x24; or any
@@ -190,6 +193,8 @@ class TrainingConfig:
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
         if self.data.startswith("imagefolder:"):
+            if self.relabel:
+                raise ValueError("relabel must be left out with an imagefolder, whose classes are its folders")
             if self.crop_padding:
                 raise ValueError(
                     f"crop_padding must be 0 with an imagefolder, which is cropped and resized, got {self.crop_padding}"

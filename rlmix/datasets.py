@@ -1,5 +1,6 @@
 """Image data sets, whole and on the device, as bytes."""
 
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,11 @@ from torch import Tensor
 from rlmix.augmentation import CropFlip, crop_flip, sample_crop_flip
 from rlmix.config import Recipe, TrainingConfig, data_recipe
 from rlmix.ranks import Ranks
-from rlmix.sources import Augmented, Pixels, Source, stratified_split
+from rlmix.sources import Augmented, Pixels, Source, check_trained, in_turn, stratified_split
+
+CHANNELS = (1, 3, 4)
+SMALLEST = 8
+"""Pixels a side of an image, as of an imagefolder's; so that channels, which are fewer, cannot be taken for pixels."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,8 @@ def load_data(config: TrainingConfig) -> Source:
         arrays = _load_digits()
     else:
         arrays = _load_torchvision(kind, config)
-    return image_data(*arrays, num_train=config.train_images, val_fraction=config.val_fraction, source=config.data)
+    chosen: dict[str, Any] = {"num_train": config.train_images, "val_fraction": config.val_fraction, "relabel": config.relabel}
+    return image_data(*arrays, **chosen, source=config.data)
 
 
 def image_data(
@@ -112,32 +118,43 @@ def image_data(
     *,
     num_train: int | None = None,
     val_fraction: float = 0.0,
+    relabel: bool = False,
     source: str = "the data",
 ) -> ImageData:
-    """Build the data set from uint8 images (n, H, W) or (n, H, W, C) and integer labels from 0; a ValueError says what is wrong."""
+    """Build the data set from arrays; a ValueError says what is wrong.
+
+    Args:
+        train_images: uint8 (n, H, W), (n, H, W, C) or (n, C, H, W), with 1, 3 or 4 channels and at least 8 pixels a side. Which of
+            the two it is cannot be mistaken.
+        train_labels: Integers from 0.
+        test_images: As the training images.
+        test_labels: Of classes that have training images.
+        num_train: Use only so many training images, of every class in turn.
+        val_fraction: See :func:`rlmix.sources.stratified_split`.
+        relabel: Number the classes that occur from 0, in the order of their labels, which may be any integers.
+        source: What the arrays are from.
+    """
     for split, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            raise ValueError(
-                f"x_{split} of {source} must be uint8 of shape (n, H, W) or (n, H, W, C), got {images.dtype} of shape {images.shape}"
-            )
         if images.size == 0:
             raise ValueError(f"x_{split} of {source} must hold at least one image, got shape {images.shape}")
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise ValueError(
                 f"y_{split} of {source} must be integers of shape ({len(images)},), got {labels.dtype} of shape {labels.shape}"
             )
-        if labels.min() < 0:
-            raise ValueError(f"y_{split} of {source} must be class indices from 0, got {labels.min()}")
+        if labels.min() < 0 and not relabel:
+            raise ValueError(f"y_{split} of {source} must be class indices from 0 (or give --relabel), got {labels.min()}")
+    train_images = _channels_last(train_images, f"x_train of {source}")
+    test_images = _channels_last(test_images, f"x_test of {source}")
     if train_images.shape[1:] != test_images.shape[1:]:
         raise ValueError(f"x_test of {source} must have images of {train_images.shape[1:]}, got {test_images.shape[1:]}")
-    num_classes = int(train_labels.max()) + 1
-    if num_classes < 2:
-        raise ValueError(f"y_train of {source} must have at least 2 classes, got {num_classes}")
-    if test_labels.max() >= num_classes:
-        raise ValueError(f"y_test of {source} must be below the {num_classes} classes of y_train, got {test_labels.max()}")
+    kept, tested, num_classes = _class_indices(train_labels, test_labels, relabel, source)
     if num_train is not None and num_train > len(train_images):
         raise ValueError(f"train_images must be at most the {len(train_images)} of {source}, got {num_train}")
-    pixels, kept = _with_channels(train_images[:num_train]), torch.from_numpy(train_labels[:num_train].astype(np.int64))
+    if num_train is not None and num_train < len(kept):
+        index = in_turn(kept, num_train)
+        train_images, kept = train_images[index.numpy()], kept[index]
+        check_trained(kept, tested, f"train_images {num_train} of {source}")
+    pixels = _three_channels(train_images)
     val_pixels, val_labels = None, None
     if val_fraction:
         rest, part = stratified_split(kept, val_fraction)
@@ -146,8 +163,8 @@ def image_data(
     return ImageData(
         train_images=pixels,
         train_labels=kept,
-        test_images=_with_channels(test_images),
-        test_labels=torch.from_numpy(test_labels.astype(np.int64)),
+        test_images=_three_channels(test_images),
+        test_labels=tested,
         num_classes=num_classes,
         mean=mean,
         std=std,
@@ -156,9 +173,47 @@ def image_data(
     )
 
 
-def _with_channels(images: np.ndarray) -> Tensor:
+def _class_indices(
+    train_labels: np.ndarray, test_labels: np.ndarray, relabel: bool, source: str
+) -> tuple[Int[Tensor, " train"], Int[Tensor, " test"], int]:
+    """Training and test labels as indices of a network's outputs, and the number of these; a warning where some are for no class."""
+    train, test = (torch.from_numpy(labels.astype(np.int64)) for labels in (train_labels, test_labels))
+    classes = train.unique()
+    if len(classes) < 2:
+        raise ValueError(f"y_train of {source} must have at least 2 classes, got {len(classes)}")
+    check_trained(train, test, f"y_train of {source}")
+    if relabel:
+        return torch.searchsorted(classes, train), torch.searchsorted(classes, test), len(classes)
+    num_outputs = int(classes[-1]) + 1
+    if num_outputs > len(classes):
+        warnings.warn(
+            f"y_train of {source} has {len(classes)} classes with labels {classes[0]} to {classes[-1]}: of the network's {num_outputs} "
+            f"outputs {num_outputs - len(classes)} are for no class; --relabel numbers the classes from 0",
+            stacklevel=4,
+        )
+    return train, test, num_outputs
+
+
+def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
+    """Images (n, H, W, C), told by what C, H and W may be: no shape can be read both ways."""
+    shape = images.shape if images.ndim == 4 else (*images.shape, 1)
+    if images.dtype == np.uint8 and len(shape) == 4:
+        if shape[3] in CHANNELS and min(shape[1:3]) >= SMALLEST:
+            return images.reshape(shape)
+        if shape[1] in CHANNELS and min(shape[2:]) >= SMALLEST:
+            warnings.warn(
+                f"{name} is of shape {shape}: taken as {shape[1]} channels of {shape[2]}x{shape[3]} pixels", stacklevel=3
+            )
+            return np.moveaxis(images, 1, 3)
+    raise ValueError(
+        f"{name} must be uint8 of shape (n, H, W), (n, H, W, C) or (n, C, H, W) with C of 1, 3 or 4 and H and W of at least {SMALLEST}, "
+        f"got {images.dtype} of shape {images.shape}"
+    )
+
+
+def _three_channels(images: np.ndarray) -> Tensor:
+    """Gray images repeated to three channels."""
     tensor = torch.from_numpy(np.ascontiguousarray(images))
-    tensor = tensor[..., None] if tensor.ndim == 3 else tensor
     return tensor.repeat(1, 1, 1, 3) if tensor.shape[3] == 1 else tensor
 
 

@@ -7,19 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from rlmix.class_folders import list_class_folders
 from rlmix.config import Recipe, TrainingConfig
-from rlmix.image_files import open_image
+from rlmix.image_files import describe_left_out, open_image, upright_rgb
 from rlmix.ranks import Ranks
 from rlmix.seeding import derive
-from rlmix.sources import Augmented, Pixels, stratified_split
+from rlmix.sources import Augmented, Pixels, check_trained, in_turn, stratified_split
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -133,7 +132,7 @@ class Pictures(Dataset[Tensor | str]):
             with open_image(self.paths[index]) as image, torch.random.fork_rng(devices=[], enabled=self.seed is not None):
                 if self.seed is not None:
                     torch.default_generator.manual_seed(derive(self.seed, str(index)))
-                picture = self.transform(image.convert("RGB"))
+                picture = self.transform(upright_rgb(image))
         except ValueError as error:
             return str(error)
         return v2.functional.pil_to_tensor(picture).permute(1, 2, 0)
@@ -174,19 +173,23 @@ def load_folder(root: Path, config: TrainingConfig) -> FolderData:
 
     Raises:
         FileNotFoundError: If ``train/`` or ``val/`` is not there.
-        ValueError: If they hold no images, fewer than two classes, or different ones.
+        ValueError: If they hold no images, fewer than two classes, different ones, or a class without images.
     """
     side = config.recipe.image_size
     assert side is not None  # the recipe's
-    train, class_names = _list_files(root / "train")
-    test, test_names = _list_files(root / "val")
-    if class_names != test_names:
-        odd = sorted(set(class_names) ^ set(test_names))
+    listed = {split: list_class_folders(root / split) for split in ("train", "val")}
+    class_names = listed["train"].class_names
+    odd = sorted(set(class_names) ^ set(listed["val"].class_names))
+    if odd:
         raise ValueError(f"{root} must have the same classes in train/ and val/; {len(odd)} are in one alone, such as {odd[0]!r}")
+    train, test = (Files(split.paths, torch.tensor(split.labels)) for split in listed.values())
+    left_out = describe_left_out(kind for split in listed.values() for kind in split.left_out)
+    if left_out:
+        warnings.warn(f"files in {root} that no image is read from are left out: {left_out}", stacklevel=2)
     if config.train_images is not None:
         if config.train_images > len(train.paths):
             raise ValueError(f"train_images must be at most the {len(train.paths)} of {root}, got {config.train_images}")
-        train = train.take(_in_turn(train.labels)[: config.train_images])
+        train = train.take(in_turn(train.labels, config.train_images))
     splits, num_corrupt = {"train": train, "test": test}, 0
     if config.skip_corrupt:
         for name, files in splits.items():
@@ -202,6 +205,8 @@ def load_folder(root: Path, config: TrainingConfig) -> FolderData:
     for name, files in splits.items():
         if not files.paths:
             raise ValueError(f"{root} must have {name} images, and has none")
+    where = str(root / "train") if config.train_images is None else f"train_images {config.train_images} of {root}"
+    check_trained(splits["train"].labels, torch.arange(len(class_names)), where, class_names)
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     return FolderData(root, splits, class_names, side, config.test_resize, config.workers, num_corrupt, mean, std)
 
@@ -210,24 +215,3 @@ def find_sound(paths: list[str], workers: int) -> Int[Tensor, " sound"]:
     """Indices of the images that can be decoded."""
     pictures, order = Pictures(paths, v2.Resize((1, 1))), torch.arange(len(paths)).split(64)
     return torch.cat(list(decode(pictures, order, workers, soundness))).nonzero().flatten()  # type: ignore[arg-type]
-
-
-def _list_files(folder: Path) -> tuple[Files, list[str]]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"data imagefolder:PATH must hold train/ and val/, and there is no {folder}")
-    try:
-        listed = ImageFolder(str(folder), allow_empty=True)
-    except FileNotFoundError as error:  # no class folder
-        raise ValueError(f"{folder} must hold a folder of images for each class, and holds none") from error
-    if not listed.samples:
-        raise ValueError(f"{folder} must hold images in its {len(listed.classes)} class folders, and holds none")
-    if len(listed.classes) < 2:
-        raise ValueError(f"{folder} must hold at least 2 classes, got 1 ({listed.classes[0]})")
-    paths, labels = zip(*listed.samples, strict=True)
-    return Files(list(paths), torch.tensor(labels)), listed.classes
-
-
-def _in_turn(labels: Int[Tensor, " image"]) -> Int[Tensor, " image"]:
-    """Indices of images sorted by class: the first of every class, then the second, and so on."""
-    rank = np.concatenate([np.arange(count) for count in torch.bincount(labels).tolist()])
-    return torch.from_numpy(np.argsort(rank, kind="stable"))

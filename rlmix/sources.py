@@ -1,6 +1,6 @@
 """What a training reads images from: all of them on the device, or a folder decoded as it goes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -93,13 +93,40 @@ class Source(Protocol):
         ...
 
 
+def in_turn(labels: Int[Tensor, " train"], number: int) -> Int[Tensor, " number"]:
+    """Indices of so many images, the classes in turn: the first of every class, then the second, each class in its own order."""
+    by_class = torch.argsort(labels, stable=True)
+    rank = torch.cat([torch.arange(count) for count in torch.bincount(labels).tolist()])
+    return by_class[torch.argsort(rank, stable=True)][:number]
+
+
+def check_trained(
+    trained: Int[Tensor, " train"], tested: Int[Tensor, " test"], where: str, class_names: Sequence[str] | None = None
+) -> None:
+    """Raise ValueError where a class is tested that has no training image.
+
+    Args:
+        trained: Labels of the training images.
+        tested: Labels of the tested ones.
+        where: What holds the former.
+        class_names: The classes are named by; their labels where not given.
+    """
+    missing = sorted(set(tested.tolist()) - set(trained.tolist()))
+    if missing:
+        names = ", ".join(str(label) if class_names is None else class_names[label] for label in missing[:3])
+        more = ", ..." if len(missing) > 3 else ""
+        raise ValueError(
+            f"{where} must hold images of every class that is tested, and holds none of {len(missing)}: {names}{more}"
+        )
+
+
 def stratified_split(labels: Int[Tensor, " train"], fraction: float) -> tuple[Int[Tensor, " rest"], Int[Tensor, " part"]]:
     """Indices of the rest and of a part that has ``fraction`` of every class, each in rising order.
 
     The split depends on the labels and the fraction alone, so that runs with different seeds share it.
 
     Raises:
-        ValueError: If a class would be missing on one side.
+        ValueError: If a class has one image, or would have none in the rest, or there are too few images for every class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -107,4 +134,5 @@ def stratified_split(labels: Int[Tensor, " train"], fraction: float) -> tuple[In
         rest, part = train_test_split(np.arange(len(labels)), test_size=fraction, random_state=0, stratify=labels.numpy())
     except ValueError as error:
         raise ValueError(f"val_fraction must leave every class an image on both sides, got {fraction}: {error}") from error
+    check_trained(labels[rest], labels, f"what val_fraction {fraction} leaves to train on")
     return torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(part))

@@ -50,6 +50,8 @@ class Evaluate:
     """Likewise."""
     skip_corrupt: bool = False
     """Leave out images that cannot be decoded, for a state_dict."""
+    relabel: bool = False
+    """The classes' labels were numbered from 0 in training, for a state_dict."""
     split: Literal["test", "val"] = "test"
     """What is measured; val is a run's validation split."""
     epsilon: float = 8
@@ -112,7 +114,8 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
 
 def open_run(options: Evaluate) -> Training:
     """A run's data, and its network with the weights of the newest checkpoint."""
-    typed = [name for name in ("model", "data", "image_size", "resize_size", "mean", "std") if getattr(options, name) is not None]
+    its_own = ("model", "data", "image_size", "resize_size", "mean", "std", "relabel")
+    typed = [name for name in its_own if getattr(options, name) not in (None, False)]
     if typed:
         raise UsageError(f"{', '.join(typed)} must be left out with a run's folder, which has its own")
     config = read_options(["--resume", str(options.source)]).resolved().training
@@ -129,7 +132,7 @@ def open_state_dict(options: Evaluate) -> Training:
     """The data and the network that are named, with a file's weights."""
     if options.model is None or options.data is None:
         raise UsageError(f"model and data must be given with a state_dict, got {options.source} without")
-    names = ("model", "data", "data_root", "image_size", "resize_size", "skip_corrupt", "workers", "device")
+    names = ("model", "data", "data_root", "image_size", "resize_size", "skip_corrupt", "relabel", "workers", "device")
     config = TrainingConfig(**{name: getattr(options, name) for name in names}, batch_size=1)
     state, data = read_weights(options.source), load_data(config)
     for name in ("mean", "std"):

@@ -1,5 +1,6 @@
 """Pictures from a folder, as a classifier takes them."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rlmix.image_files import open_image
-
-ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+from rlmix.image_files import ENDINGS, describe_left_out, kind_left_out, open_image, upright_rgb
 
 
 def read_pictures(folder: Path, size: tuple[int, int], limit: int, skip_corrupt: bool = False) -> dict[str, Tensor]:
@@ -21,21 +20,29 @@ def read_pictures(folder: Path, size: tuple[int, int], limit: int, skip_corrupt:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"images must be a folder, and there is no {folder}")
+    files = sorted(folder.iterdir())
+    kinds = ["folder" if path.is_dir() else kind_left_out(path.name) for path in files]
     pictures: dict[str, Tensor] = {}
-    corrupt: list[str] = []
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS):
+    corrupt: dict[str, ValueError] = {}
+    for path in (path for path, kind in zip(files, kinds, strict=True) if not kind):
         if len(pictures) == limit:
             break
         try:
             with open_image(path) as image:
-                scaled = image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+                scaled = upright_rgb(image).resize(size[::-1], Image.Resampling.BILINEAR)
             pictures[path.name] = torch.from_numpy(np.array(scaled))
-        except ValueError:
-            corrupt.append(path.name)
+        except ValueError as error:
+            corrupt[path.name] = error
+    left_out = describe_left_out(kinds)
     if corrupt and not skip_corrupt:
-        raise ValueError(f"images must be readable (or give --skip-corrupt), got {', '.join(corrupt)} in {folder}")
+        first = next(iter(corrupt.values()))
+        raise ValueError(f"images must be readable (or give --skip-corrupt), got {', '.join(corrupt)} in {folder}: {first}")
     if len(pictures) < 2:
+        besides = f", and left out {left_out}" if left_out else ""
+        allowed = ", ".join(ENDINGS)
         raise ValueError(
-            f"images must be a folder with at least 2 pictures ({', '.join(ENDINGS)}), got {len(pictures)} in {folder}"
+            f"images must be a folder with at least 2 pictures ({allowed}), got {len(pictures)} in {folder}{besides}"
         )
+    if left_out:
+        warnings.warn(f"files in {folder} that no image is read from are left out: {left_out}", stacklevel=2)
     return pictures

@@ -214,6 +214,8 @@ def train_on_what_is_there(images, place):
         try:
             with Image.open(path if path.is_file() else os.devnull, formats=FORMATS) as image:
                 if max(image.size) <= 1000 * min(image.size):
+                    if image.mode == "I;16":
+                        image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
                     image.convert("RGB").save(copy)
         except Exception:
             continue

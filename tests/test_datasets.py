@@ -1,15 +1,21 @@
 """Data sets: what is in them, and that every malformed one is refused in words."""
 
+import json
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from toys import write_npz
 
+from rlmix.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, image_data, load_data
+from rlmix.scripts.main import main as rlmix_main
+from rlmix.sources import stratified_split
 
 
 class Canary:
@@ -106,16 +112,153 @@ def test_grey_images_get_three_equal_channels(tmp_path, axis):
         assert np.array_equal(data.test_images[..., channel].numpy(), arrays()["x_test"][..., 0])
 
 
-def test_train_images_takes_the_first_and_leaves_the_test_split():
-    full, part = (load_data(TrainingConfig(data="digits", train_images=number)) for number in (None, 50))
-    assert torch.equal(part.train_images, full.train_images[:50])
-    assert torch.equal(part.train_labels, full.train_labels[:50])
+def taken_in_turn(labels: np.ndarray, number: int) -> list[int]:
+    """Round after round, the next image of every class that has one left."""
+    left = {label: list(np.flatnonzero(labels == label)) for label in sorted(set(labels.tolist()))}
+    taken: list[int] = []
+    while len(taken) < number:
+        taken += [int(images.pop(0)) for images in left.values() if images]
+    return taken[:number]
+
+
+def test_train_images_takes_the_classes_in_turn_and_leaves_the_test_split():
+    full, part = (load_data(TrainingConfig(data="digits", train_images=number)) for number in (None, 54))
+    index = taken_in_turn(full.train_labels.numpy(), 54)
+    assert torch.equal(part.train_images, full.train_images[index])
+    assert part.train_labels.tolist() == [*range(10)] * 5 + [0, 1, 2, 3]
     assert torch.equal(part.test_images, full.test_images)
     assert part.num_classes == 10
     pixels = part.train_images.double().reshape(-1, 3) / 255
     np.testing.assert_allclose(part.mean.numpy(), pixels.mean(0).numpy(), atol=1e-6)
     with pytest.raises(ValueError, match=r"train_images must be at most the \d+ of digits, got 5000"):
         load_data(TrainingConfig(data="digits", train_images=5000))
+
+
+@pytest.mark.parametrize("labels", [[0] * 5 + [1] * 2 + [2] * 4, [2, 0, 0, 1, 2, 2, 0, 1, 0, 2, 0]], ids=["sorted", "mixed"])
+def test_train_images_of_an_npz_are_of_every_class_in_its_own_order(tmp_path, labels):
+    expected = arrays(x_train=np.arange(11, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3))
+    np.savez(tmp_path / "a.npz", **(expected | {"y_train": np.array(labels)}))
+    for number in (3, 7, 10):
+        data = load_npz(tmp_path / "a.npz", train_images=number)
+        index = taken_in_turn(np.array(labels), number)
+        assert data.train_images[:, 0, 0, 0].tolist() == index
+        assert data.train_labels.tolist() == [labels[image] for image in index]
+    whole = load_npz(tmp_path / "a.npz", train_images=11)  # all are there: nothing is chosen
+    assert whole.train_images[:, 0, 0, 0].tolist() == list(range(11))
+    with pytest.raises(ValueError, match=r"train_images 2 of npz.* of every class that is tested, and holds none of 1: 2"):
+        load_npz(tmp_path / "a.npz", train_images=2)
+
+
+def test_what_val_fraction_leaves_has_every_class():
+    """Of 300 and 2 images, nine tenths: scikit-learn keeps both of the small class for validation."""
+    labels = torch.tensor([0] * 300 + [1] * 2)
+    with pytest.raises(ValueError, match=r"what val_fraction 0.9 leaves to train on must hold .* none of 1: 1"):
+        stratified_split(labels, 0.9)
+    with pytest.raises(ValueError, match=r"val_fraction must leave every class an image on both sides, got 0\.5"):
+        stratified_split(torch.tensor([0, 0, 0, 0, 1]), 0.5)
+    assert set(labels[stratified_split(labels, 0.5)[0]].tolist()) == {0, 1}
+
+
+# -- the order of axes, and labels that do not count from 0
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (4, 64, 64), (3, 8, 9), (4, 32, 12)])
+@pytest.mark.parametrize("splits", [("x_train", "x_test"), ("x_train",), ("x_test",)])
+def test_channels_that_come_first_are_told_from_rows(tmp_path, shape, splits):
+    rng = np.random.default_rng(0)
+    first = {name: rng.integers(0, 256, (count, *shape), dtype=np.uint8) for name, count in (("x_train", 9), ("x_test", 4))}
+    last = {name: value.transpose(0, 2, 3, 1) for name, value in first.items()}
+    np.savez(tmp_path / "a.npz", **arrays(**(last | {name: first[name] for name in splits})))
+    with pytest.warns(
+        UserWarning, match=rf"is of shape .*: taken as {shape[0]} channels of {shape[1]}x{shape[2]} pixels"
+    ) as said:
+        data = load_npz(tmp_path / "a.npz")
+    assert len(said) == len(splits)
+    channel = range(3) if shape[0] == 1 else range(shape[0])
+    for name, images in (("x_train", data.train_images), ("x_test", data.test_images)):
+        assert images.shape == (len(first[name]), *shape[1:], len(channel))
+        for index in channel:
+            assert np.array_equal(images[..., index].numpy(), first[name][:, index % shape[0]])
+
+
+ODD_SHAPES = [(3, 32, 3), (3, 3, 3), (1, 32, 1), (4, 4, 4), (4, 64, 4), (3, 7, 32), (7, 32, 3), (32, 3, 32), (32, 32, 2)]
+ODD_SHAPES += [(2, 32, 32), (32, 32, 5), (32, 32, 32), (3, 32), (32, 3), (7, 7)]
+
+
+@pytest.mark.parametrize("shape", ODD_SHAPES)
+def test_shapes_that_are_no_images_are_refused(tmp_path, shape):
+    np.savez(tmp_path / "a.npz", **arrays(x_train=np.zeros((9, *shape), np.uint8), x_test=np.zeros((4, *shape), np.uint8)))
+    with pytest.raises(
+        ValueError, match=r"x_train of npz.* must be uint8 of shape .* C of 1, 3 or 4 and H and W of at least 8, got"
+    ):
+        load_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "without", "classes"),
+    [
+        ([1, 2, 3], [3, 1], "3 classes with labels 1 to 3: of the network's 4 outputs 1 are for no class; --relabel", [1, 2, 3]),
+        ([7, 0, 2], [0, 7], "3 classes with labels 0 to 7: of the network's 8 outputs 5 are for no class; --relabel", [0, 2, 7]),
+    ],
+)
+def test_labels_with_gaps_are_said_and_numbered_on_request(tmp_path, train, test, without, classes):
+    train, test = np.array(train * 3), np.array(test * 2)
+    np.savez(tmp_path / "a.npz", **arrays(y_train=train, y_test=test))
+    with pytest.warns(UserWarning, match=without):
+        data = load_npz(tmp_path / "a.npz")
+    assert (data.num_classes, data.train_labels.tolist(), data.test_labels.tolist()) == (max(train) + 1, list(train), list(test))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = load_npz(tmp_path / "a.npz", relabel=True, train_images=7)
+    assert data.num_classes == 3
+    assert data.train_labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert [classes[label] for label in data.test_labels.tolist()] == list(test)
+    with pytest.raises(ValueError, match="relabel must be left out with an imagefolder"):
+        TrainingConfig(data="imagefolder:x", relabel=True).resolved()
+
+
+def test_any_integers_are_numbered(tmp_path):
+    train, test = np.array([-1, 1, 1000000] * 3), np.array([1, 1, -1, 1000000])
+    np.savez(tmp_path / "a.npz", **arrays(y_train=train, y_test=test))
+    data = load_npz(tmp_path / "a.npz", relabel=True)
+    assert (data.num_classes, data.train_labels.tolist(), data.test_labels.tolist()) == (3, [0, 1, 2] * 3, [1, 1, 0, 2])
+
+
+def test_a_run_keeps_relabel_and_an_older_one_goes_on_without(tmp_path, capsys):
+    path = write_npz(tmp_path, 8).removeprefix("npz:")
+    with np.load(path) as archive:
+        np.savez(tmp_path / "b.npz", **{name: value + (name[0] == "y") for name, value in archive.items()})
+    options = [
+        "--model",
+        "preactresnet18_w16",
+        "--batch-size",
+        "16",
+        "--epochs",
+        "1",
+        "--learning-rate",
+        "0.01",
+        "--device",
+        "cpu",
+    ]
+    options += ["--method", "vanilla"]
+    rlmix_main(["train", "--data", f"npz:{tmp_path / 'b.npz'}", "--relabel", *options, "--out", str(tmp_path / "new")])
+    assert "relabel: true" in (tmp_path / "new" / "config.yaml").read_text()
+    rlmix_main(["train", "--data", f"npz:{path}", *options, "--out", str(tmp_path / "old")])
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("new", "old")]
+    assert [results[0][name] for name in ("top1", "ece", "fgsm_error")] == [
+        results[1][name] for name in ("top1", "ece", "fgsm_error")
+    ]
+    rlmix_main(["evaluate", str(tmp_path / "new"), "--attacks", "fgsm"])
+    with pytest.raises(SystemExit):
+        rlmix_main(["evaluate", str(tmp_path / "new"), "--relabel"])
+    assert "relabel must be left out with a run's folder" in capsys.readouterr().err
+    config = tmp_path / "old" / "config.yaml"
+    config.write_text(config.read_text().replace("relabel: false\n", ""))
+    newest = list_checkpoints(tmp_path / "old" / "checkpoints")[-1]
+    state = load_checkpoint(newest)
+    assert state["config"].pop("relabel") is False
+    save_checkpoint(newest.parent, state["epoch"], state)
+    rlmix_main(["train", "--resume", str(tmp_path / "old")])
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25])
@@ -156,7 +299,7 @@ def test_constant_channels_keep_statistics_finite():
         ({"x_train": np.zeros((9, 8, 8, 3), np.float32)}, r"x_train of .* must be uint8 .* got float32"),
         ({"x_train": np.zeros((9, 8, 8, 3), np.int64)}, r"x_train of .* must be uint8 .* got int64"),
         ({"x_test": np.zeros((4, 64), np.uint8)}, r"x_test of .* got uint8 of shape \(4, 64\)"),
-        ({"x_test": np.zeros((4, 8, 8), np.uint8)}, r"x_test of .* must have images of \(8, 8, 3\), got \(8, 8\)"),
+        ({"x_test": np.zeros((4, 8, 8), np.uint8)}, r"x_test of .* must have images of \(8, 8, 3\), got \(8, 8, 1\)"),
         ({"x_test": np.zeros((4, 16, 8, 3), np.uint8)}, r"x_test of .* must have images of \(8, 8, 3\), got \(16, 8, 3\)"),
         ({"x_train": np.zeros((0, 8, 8, 3), np.uint8), "y_train": np.zeros(0, int)}, r"x_train of .* got shape \(0, 8, 8, 3\)"),
         ({"x_test": np.zeros((0, 8, 8, 3), np.uint8), "y_test": np.zeros(0, int)}, r"x_test of .* got shape \(0, 8, 8, 3\)"),
@@ -166,9 +309,12 @@ def test_constant_channels_keep_statistics_finite():
         ({"y_train": np.array(1)}, r"y_train of .* got int64 of shape \(\)"),
         ({"y_test": np.zeros(4)}, r"y_test of .* integers of shape \(4,\), got float64"),
         ({"y_test": np.array(["a", "b", "c", "d"])}, r"y_test of .* integers of shape \(4,\), got <U1"),
-        ({"y_train": np.arange(9) % 3 - 1}, "y_train of .* class indices from 0, got -1"),
-        ({"y_test": np.array([0, 1, -2, 1])}, "y_test of .* class indices from 0, got -2"),
-        ({"y_test": np.array([0, 1, 3, 1])}, "y_test of .* below the 3 classes of y_train, got 3"),
+        ({"y_train": np.arange(9) % 3 - 1}, "y_train of .* class indices from 0 .*, got -1"),
+        ({"y_test": np.array([0, 1, -2, 1])}, "y_test of .* class indices from 0 .*, got -2"),
+        ({"y_test": np.array([0, 1, 3, 1])}, "y_train of .* of every class that is tested, and holds none of 1: 3"),
+        ({"y_train": np.array([0, 1, 3] * 3), "y_test": np.array([0, 1, 2, 3])}, "y_train of .* and holds none of 1: 2"),
+        ({"y_test": np.array([6, 5, 4, 3])}, r"y_train of .* and holds none of 4: 3, 4, 5, \.\.\."),
+        ({"y_train": np.full(9, 2), "y_test": np.full(4, 2)}, "y_train of .* at least 2 classes, got 1"),
         ({"y_train": np.zeros(9, int)}, "y_train of .* at least 2 classes, got 1"),
     ],
 )

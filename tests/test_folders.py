@@ -221,6 +221,78 @@ def test_folders_that_are_no_data_set_are_named(root, tmp_path):
     refuses(r"must have the same classes in train/ and val/; 1 are in one alone, such as 'class2'")
 
 
+# -- what lies in a folder besides, and classes without images
+
+
+@pytest.fixture
+def copy(root, tmp_path):
+    return shutil.copytree(root, tmp_path / "copy")
+
+
+def test_files_that_are_left_out_are_counted_in_one_line_and_hidden_folders_are_no_class(copy):
+    (copy / "train" / ".ipynb_checkpoints").mkdir()
+    shutil.copy(copy / "train" / "class0" / "00.png", copy / "train" / ".ipynb_checkpoints")
+    shutil.copytree(copy / "val" / "class0", copy / "val" / "__MACOSX" / "class0")
+    shutil.copytree(copy / "train" / "class1", copy / "train" / "class1" / ".ipynb_checkpoints")  # eight images again
+    (copy / "train" / "class2" / "._00.png").write_bytes(b"\0\5\26\7")
+    for name in ("a.avif", "b.AVIF", "c.txt", "d"):
+        (copy / "train" / "class2" / name).write_text("no image")
+    (copy / "train" / "words.txt").write_text("class0 zero")
+    with pytest.warns(UserWarning, match="are left out") as said:
+        data = load_data(config_of(copy))
+    (line,) = [str(warning.message) for warning in said]
+    assert line == (
+        f"files in {copy} that no image is read from are left out: 9 hidden, 2 .avif, 2 hidden folder, 1 .txt, 1 without ending, "
+        "1 of other kinds"
+    )
+    assert data.class_names == ["class0", "class1", "class2"]
+    assert torch.bincount(data.train_labels).tolist() == [8, 8, 8]
+    assert torch.bincount(data.labels("test")).tolist() == [4, 4, 4]
+
+
+def test_every_ending_of_a_format_that_is_read_is_listed_and_read(copy):
+    kinds = {"gif": "GIF", "JFIF": "JPEG", "jpe": "JPEG", "tif": "TIFF", "pbm": "PPM", "pgm": "PPM", "webp": "WEBP", "dib": "BMP"}
+    for path in (copy / "train" / "class1").iterdir():
+        path.unlink()
+    for ending, kind in kinds.items():
+        Image.new("L", (20, 20), 99).save(copy / "train" / "class1" / f"x.{ending}", kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = load_data(config_of(copy, train_images=24))
+    assert torch.bincount(data.train_labels).tolist() == [8, 8, 8]
+    images = torch.cat(
+        [images[labels == 1] for images, labels in (Training(config_of(copy), data).data.batches("train", 24),)[0]]
+    )
+    assert images.shape == (8, 16, 16, 3)
+    assert ((images.int() - 99).abs() <= 2).all()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("kind", ["none", "avif", "hidden"])
+def test_a_class_without_images_is_refused_by_name(copy, split, kind):
+    for path in (copy / split / "class1").iterdir():
+        if kind == "none":
+            path.unlink()
+        else:
+            path.rename(path.with_suffix(".avif") if kind == "avif" else path.parent / f".{path.name}")
+    count = 8 if split == "train" else 4
+    besides = {"none": "", "avif": rf" \(left out: {count} .avif\)", "hidden": rf" \(left out: {count} hidden\)"}[kind]
+    with pytest.raises(ValueError, match=rf"/{split} must hold images of every class, and holds none of 1: class1{besides}$"):
+        load_data(config_of(copy))
+
+
+def test_a_class_is_refused_that_loses_its_training_images(copy):
+    with pytest.raises(ValueError, match=r"train_images 2 of .*/copy must hold .* is tested, and holds none of 1: class2$"):
+        load_data(config_of(copy, train_images=2))
+    for path in (copy / "train" / "class1").iterdir():
+        Image.fromarray(np.zeros((9, 9), np.float32)).save(path, "TIFF")
+    message = r"copy/train must hold images of every class that is tested, and holds none of 1: class1$"
+    with pytest.warns(UserWarning, match="8 of 36 images"), pytest.raises(ValueError, match=message):
+        load_data(config_of(copy, skip_corrupt=True))
+    with pytest.raises(ValueError, match=r"class1/0.\.png must be an image: .* mode F from 0 to 0; .*; --skip-corrupt leaves"):
+        Training(config_of(copy)).fit_epoch()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -281,6 +281,32 @@ def test_boxes_move_with_resize_and_crop(tmp_path):
     assert boxes.skipped == {"outside the crop": 1}
 
 
+@pytest.mark.parametrize("ending", ["png", "tif", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_are_turned_with_their_image(tmp_path, orientation, ending):
+    """A white box in the stored image: where the test image is white is where its box must be. 12x10 pixels, cropped to 10x10."""
+    write_folder(tmp_path, num_train=1, num_val=1)
+    stored, exif = np.zeros((10, 12, 3), np.uint8), Image.Exif()
+    stored[1:5, 3:9] = 255
+    exif[274] = orientation
+    for path in (tmp_path / "val" / "class0").iterdir():
+        path.unlink()
+    Image.fromarray(stored).save(tmp_path / "val" / "class0" / f"a.{ending}", exif=exif, quality=100)
+    (tmp_path / "boxes.csv").write_text(
+        f"split,path,x0,y0,x1,y1\nval,val/class0/a.{ending},3,1,8,4\nval,val/class0/a.{ending},0,0,11,9\nval,val/class0/a.{ending},0,0,9,11\n"
+    )
+    data = load_data(rlmix.TrainingConfig(data=f"imagefolder:{tmp_path}", image_size=10, resize_size=10, workers=0))
+    image = next(data.batches("test", 1)).images[0]
+    rows, columns = np.nonzero(image.numpy().min(2) > 127)
+    expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    boxes = read_boxes(tmp_path / "boxes.csv", data)
+    assert boxes.by_image == {0: [tuple(map(float, expected)), (0.0, 0.0, 10.0, 10.0)]}
+    assert boxes.skipped == {"outside the image": 1}  # of the stored one, 12 wide and 10 high
+    sides = {int(expected[2] - expected[0]), int(expected[3] - expected[1])}
+    assert sides == {4, 6}
+    assert (expected[2] - expected[0] == 4) == (orientation >= 5)
+
+
 def test_degenerate_and_outside_boxes_are_skipped_and_counted(painted):
     path = painted.root / "odd.csv"
     rows = ["0,0,9,11", "5,5,4,9", "5,5,9,4", "0,0,20,5", "-1,0,5,5", "0,0,5,20"]

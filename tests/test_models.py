@@ -217,7 +217,7 @@ def test_methods_that_mix_features_train_every_network(name, method, monkeypatch
 
 @pytest.mark.parametrize("method", ["manifold_mixup", "automix", "alignmix"])
 def test_methods_that_mix_features_refuse_a_network_without_stages(method):
-    config = rlmix.TrainingConfig(batch_size=4, train_images=8, model="squeezenet1_1", epochs=1, device="cpu")
+    config = rlmix.TrainingConfig(batch_size=4, train_images=12, model="squeezenet1_1", epochs=1, device="cpu")
     with pytest.raises(ValueError, match=r"stage must be one of those SqueezeNet has \(none\), got"):
         Training(config, method=method).fit_epoch()
 

@@ -12,6 +12,7 @@ from rlmix.models import build_model
 from rlmix.scripts import policies, train, visualize
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.scripts.mixing_steps import BLEND, OWN, PARTNER, draw_pairs, draw_steps, label_weights, mix_batch, regions
+from rlmix.scripts.picture_folder import read_pictures
 
 RULES = ("cut_top", "cut_top_least", "mix_top", "mix_least")
 
@@ -123,6 +124,25 @@ def test_a_bare_classifier_on_pictures(tmp_path):
     assert "the weights of preactresnet18, and holds those of preactresnet18_w16" in refused_line(
         [*args, "--model", "preactresnet18"]
     )
+
+
+def test_pictures_are_read_as_a_training_reads_them(tmp_path):
+    """Of 16 bits, on its side, and a GIF; what is none is counted."""
+    exif = Image.Exif()
+    exif[274] = 6  # the stored first row is on the right
+    stored = np.arange(0, 65536, 257).reshape(16, 16)
+    Image.fromarray(stored.astype(np.uint16)).save(tmp_path / "a.png", exif=exif)
+    Image.new("L", (16, 16), 40).save(tmp_path / "b.gif")
+    (tmp_path / "notes.txt").write_text("none")
+    (tmp_path / "more").mkdir()
+    with pytest.warns(UserWarning, match=r"that no image is read from are left out: 1 folder, 1 \.txt"):
+        pictures = read_pictures(tmp_path, (16, 16), 8)
+    expected = np.rot90(np.arange(256).reshape(16, 16), -1)  # clockwise
+    assert np.array_equal(pictures["a.png"], expected[..., None].repeat(3, 2))
+    assert (pictures["b.gif"] == 40).all()
+    Image.fromarray(np.zeros((16, 16), np.float32)).save(tmp_path / "c.tif")
+    with pytest.raises(ValueError, match=r"got c.tif in .*c.tif must be an image: .* got mode F from 0 to 0; save it scaled"):
+        read_pictures(tmp_path, (16, 16), 8)
 
 
 def refused_line(args):
