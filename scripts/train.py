@@ -5,6 +5,7 @@ rlmix train --resume DIR
 """
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -174,7 +175,7 @@ def _train(options: Train, stop: StopRequest, quiet: bool) -> dict[str, Any]:
     except (KeyboardInterrupt, FloatingPointError, OSError) as error:
         if not ranks.first and not isinstance(error, OSError):
             raise SystemExit(getattr(error, "code", 2)) from error  # rank 0 says it
-        error.add_note(f"{run.describe_kept(options.epochs)}; go on with: rlmix train --resume {run.folder}")
+        error.add_note(f"{run.describe_kept(options.epochs)}; go on with: rlmix train --resume {shlex.quote(str(run.folder))}")
         raise
     finally:
         run.close()

@@ -1,0 +1,50 @@
+"""Output that outlives its reader: a closed terminal or pipe, or a full disk under a log, costs the lines and not the run."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+
+class Enduring:
+    """A text stream that goes on as nothing where writing fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._abandon()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Let the descriptor lead nowhere: what is buffered, and what others write, does not fail any more."""
+        with contextlib.suppress(OSError):  # a stream without a descriptor
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextlib.contextmanager
+def enduring_output() -> Iterator[None]:
+    """Inside, the process's streams are :class:`Enduring`."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (Enduring(stream) for stream in before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
