@@ -15,6 +15,7 @@ from rlmix.envs.process import Decision, MixingProcess
 from rlmix.envs.rewards import standardize
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.finite import check_agent
 from rlmix.seeding import derive, stream
 
 
@@ -36,7 +37,7 @@ class BanditAgent:
             raise ValueError("granularity must be image under the bandit, which decides image by image, got batch")
         self.process: MixingProcess = env.process
         self.process.reset()
-        self.entropy_coefficient = config.entropy_coefficient
+        self.entropy_coefficient, self.learning_rate = config.entropy_coefficient, config.learning_rate
         sizes = [NUM_FEATURES[self.process.config.observation], *config.policy_layers]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(seed, "policy"))
@@ -66,6 +67,8 @@ class BanditAgent:
     def learn_step(self, decision: Decision) -> Tensor:
         """Choose for a batch, and follow the gradient of ``advantage * log probability``; gives the mean entropy in nats."""
         logits = self.policy(torch.from_numpy(policy_features(to_host(decision, self.process.config.observation)[0])))
+        training, scored = self.process.require_training(), bool(logits.isfinite().all())
+        check_agent(self.policy, self.learning_rate, training.epoch, training.global_step, scored)
         log_probabilities = logits.log_softmax(1)
         index = torch.multinomial(log_probabilities.detach().exp(), 1, generator=self.generator)
         rewards = self.process.act(self.process.values[index[:, 0]]).cpu()

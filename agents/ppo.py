@@ -21,6 +21,7 @@ from rlmix.agents.vec_env import SlotVecEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.finite import check_agent
 from rlmix.seeding import derive
 
 
@@ -172,7 +173,16 @@ class PPOAgent:
         callback = _EpochCallback(self, on_step, on_epoch)
         self.watch(on_step)
         self.plan_rollout(callback.steps_left)
-        self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
+        try:
+            self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
+        except ValueError as error:
+            self.check_finite(scored="of distribution" not in str(error))  # as torch's distributions refuse what is not finite
+            raise
+
+    def check_finite(self, scored: bool = True) -> None:
+        """Raise FloatingPointError where the policy is not finite any more."""
+        training = self.process.require_training()
+        check_agent(self.policy, self.ppo.learning_rate, training.epoch, training.global_step, scored)
 
     @property
     def rollout(self) -> "Rollout":
@@ -265,6 +275,7 @@ class _EpochCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         """The first moment after an update."""
+        self.agent.check_finite()
         self._tell()
         self.agent.begin_rollout(self.agent.rollouts[self.collected])
 
@@ -273,6 +284,7 @@ class _EpochCallback(BaseCallback):
         self.agent.plan_rollout(self.agent.rollouts[self.collected])
 
     def _on_training_end(self) -> None:
+        self.agent.check_finite()
         self._tell()
 
     def _tell(self) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from rlmix.augmentation import CropFlip, crop_flip, sample_crop_flip
-from rlmix.config import Recipe, TrainingConfig, data_recipe
+from rlmix.config import Recipe, TrainingConfig, data_recipe, settled_data
 from rlmix.ranks import Ranks
 from rlmix.sources import Augmented, Pixels, Source, stratified_split
 
@@ -89,8 +89,9 @@ def load_data(config: TrainingConfig) -> Source:
         ValueError: If it is malformed, or smaller than one batch.
         OSError: If it is not there.
     """
-    data_recipe(config.data)
-    kind, _, path = config.data.partition(":")
+    name = settled_data(config.data)
+    data_recipe(name)
+    kind, _, path = name.partition(":")
     if kind == "imagefolder":
         from rlmix.folders import load_folder
 
@@ -101,7 +102,7 @@ def load_data(config: TrainingConfig) -> Source:
         arrays = _load_digits()
     else:
         arrays = _load_torchvision(kind, config)
-    return image_data(*arrays, num_train=config.train_images, val_fraction=config.val_fraction, source=config.data)
+    return image_data(*arrays, num_train=config.train_images, val_fraction=config.val_fraction, source=name)
 
 
 def image_data(

@@ -175,7 +175,9 @@ def _train(options: Train, stop: StopRequest, quiet: bool) -> dict[str, Any]:
     except (KeyboardInterrupt, FloatingPointError, OSError) as error:
         if not ranks.first and not isinstance(error, OSError):
             raise SystemExit(getattr(error, "code", 2)) from error  # rank 0 says it
-        error.add_note(f"{run.describe_kept(options.epochs)}; go on with: rlmix train --resume {shlex.quote(str(run.folder))}")
+        error.add_note(run.describe_kept(options.epochs))
+        if not isinstance(error, FloatingPointError):  # which comes again, to the bit
+            error.add_note(f"go on with: rlmix train --resume {shlex.quote(str(run.folder))}")
         raise
     finally:
         run.close()
