@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmix.agents.features import NUM_FEATURES, policy_features
-from rlmix.agents.ppo import PPOConfig
+from rlmix.agents.ppo import PPOConfig, check_algorithm
 from rlmix.envs.host import to_host
 from rlmix.envs.process import Decision, MixingProcess
 from rlmix.envs.rewards import standardize
@@ -30,6 +30,8 @@ class BanditAgent:
         config: Of it the learning rate, the actor's layers and the entropy coefficient are used.
         seed: Of the network's weights and of its draws.
     """
+
+    algorithm = "bandit"
 
     def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
         config.check()
@@ -82,13 +84,15 @@ class BanditAgent:
     def state_dict(self) -> dict[str, Any]:
         """Network, optimizer and generator."""
         return {
+            "algorithm": self.algorithm,
             "parameters": {"policy": self.policy.state_dict(), "policy.optimizer": self.optimizer.state_dict()},
             "generator": self.generator.get_state(),
             "entropies": list(self.entropies),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where :meth:`state_dict` was taken."""
+        """Continue exactly where :meth:`state_dict` was taken; ValueError where that was another algorithm's."""
+        check_algorithm(state, self.algorithm)
         self.policy.load_state_dict(state["parameters"]["policy"])
         self.optimizer.load_state_dict(state["parameters"]["policy.optimizer"])
         self.generator.set_state(state["generator"].cpu())

@@ -83,6 +83,8 @@ class PPOAgent:
             states of torch and NumPy, which this seeds; nothing else of rlmix uses them.
     """
 
+    algorithm = "ppo"
+
     def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
         config.check()
         self.process: MixingProcess = env.process
@@ -210,6 +212,7 @@ class PPOAgent:
         random: Any = np.random.get_state()  # noqa: NPY002  (what Stable-Baselines3 draws from)
         name, keys, *rest = random
         return {
+            "algorithm": self.algorithm,
             "parameters": self.ppo.get_parameters(),
             "num_timesteps": self.ppo.num_timesteps,
             "num_updates": self.ppo._n_updates,
@@ -219,7 +222,12 @@ class PPOAgent:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where :meth:`state_dict` was taken; the environment's process must have been loaded before."""
+        """Continue exactly where :meth:`state_dict` was taken; the environment's process must have been loaded before.
+
+        Raises:
+            ValueError: If another algorithm's state was taken there.
+        """
+        check_algorithm(state, self.algorithm)
         self._collected = state["rollout"]
         self.ppo.set_parameters(state["parameters"])
         self.ppo.num_timesteps = state["num_timesteps"]
@@ -227,6 +235,12 @@ class PPOAgent:
         torch.set_rng_state(state["torch_random"].cpu())
         name, keys, *rest = state["numpy_random"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+
+
+def check_algorithm(state: dict[str, Any], algorithm: str) -> None:
+    """Raise ValueError where an agent's state is another algorithm's; those of before it was recorded do not say."""
+    if state.get("algorithm", algorithm) != algorithm:
+        raise ValueError(f"the agent's state must be one of {algorithm}, got one of {state['algorithm']}")
 
 
 _TRANSITION = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from rlmix.archives import ArchiveError, check_npz
 from rlmix.augmentation import CropFlip, crop_flip, sample_crop_flip
 from rlmix.config import Recipe, TrainingConfig, data_recipe, settled_data
 from rlmix.ranks import Ranks
@@ -177,6 +178,7 @@ def _load_npz(path: Path) -> list[np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"data npz:{path} must name a file, and there is none")
     try:
+        check_npz(path, keys)
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive.files]
             found = archive.files
@@ -184,7 +186,7 @@ def _load_npz(path: Path) -> list[np.ndarray]:
     except OSError:
         raise
     except Exception as error:  # whatever a damaged archive, or a file of another kind, makes the readers stumble over
-        reason = f"it is damaged, or of another kind ({type(error).__name__})"
+        reason = str(error) if isinstance(error, ArchiveError) else f"it is damaged, or of another kind ({type(error).__name__})"
         raise ValueError(f"{path} must be an .npz archive of plain arrays: {reason}") from error
     if missing:
         raise ValueError(f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)} (it has {', '.join(found)})")

@@ -27,9 +27,7 @@ def finite_saliency(seen: Saliency) -> tuple[Saliency, Bool[Tensor, ""]]:
     An image whose logits or map are not finite, or whose map cannot be summed, is shown without a preference: logits of 0, an even map.
     """
     sound = seen.map.flatten(1).sum(1).isfinite() & seen.logits.isfinite().all(1)
-    shown = Saliency(
-        map=torch.where(sound[:, None, None], seen.map, 1.0), logits=torch.where(sound[:, None], seen.logits, 0.0)
-    )
+    shown = Saliency(map=torch.where(sound[:, None, None], seen.map, 1.0), logits=torch.where(sound[:, None], seen.logits, 0.0))
     return shown, sound.all()
 
 

@@ -1,10 +1,28 @@
-"""Output that outlives its reader: a closed terminal or pipe, or a full disk under a log, costs the lines and not the run."""
+"""What people read: it shows paths and names letter by letter, and outlives its reader.
+
+A closed terminal or pipe, or a full disk under a log, costs the lines and not the run.
+"""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def make_console(**options: Any) -> "Console":
+    """A rich console on which no part of a path or name is markup, an emoji or a number to colour: not [/b], nor [lr=0.1], nor :x:."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def literal(text: str) -> str:
+    """``text`` for matplotlib, to which a pair of dollars is a formula."""
+    return text.replace("$", r"\$")
 
 
 class Enduring:

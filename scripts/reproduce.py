@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from rich.console import Console
 
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
@@ -24,6 +23,7 @@ from rlmix.scripts import tables
 from rlmix.scripts.engines import EngineOptions
 from rlmix.scripts.evaluate import Evaluate, evaluate
 from rlmix.scripts.options import parse, read_args
+from rlmix.scripts.output import make_console
 from rlmix.scripts.paper_tables import TABLES, PaperArm, PaperTable
 from rlmix.scripts.report import write_report
 from rlmix.scripts.study import Arm, Study, run_study, save_json
@@ -99,10 +99,10 @@ def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
     statement = state(study, table, options)
     write_report(study, report, table.title, [statement, table.uncertain], [("Beside the paper's figures", cells)])
     if not quiet:
-        console = Console() if sys.stdout.isatty() else Console(width=180)
+        console = make_console() if sys.stdout.isatty() else make_console(width=180)
         console.print(tables.rich_table(cells, f"{table.title}: {tables.caption(report)}", 2))
-        console.print(f"{statement} {table.uncertain}", highlight=False)
-        console.print(f"written to {options.folder}", highlight=False, soft_wrap=True)
+        console.print(f"{statement} {table.uncertain}")
+        console.print(f"written to {options.folder}", soft_wrap=True)
     return report
 
 

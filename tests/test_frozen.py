@@ -125,7 +125,9 @@ def test_how_data_were_taken_comes_along_and_typed_options_win(pictures, tmp_pat
     command.main([*options, "--epochs", "1", "--out", str(tmp_path / "agent")])
     assert {name: read_config(tmp_path / "agent")[name] for name in expected} == expected | {"val_fraction": 0.4}
     command.main(["--resume", str(tmp_path / "agent")])
-    policies_command.main([*options, "--batches", "2", "--out", str(tmp_path / "policies"), "--policies", str(tmp_path / "agent")])
+    policies_command.main(
+        [*options, "--batches", "2", "--out", str(tmp_path / "policies"), "--policies", str(tmp_path / "agent")]
+    )
 
 
 def test_what_contradicts_the_run_is_one_line(config, pictures, tmp_path, capsys):
@@ -225,6 +227,25 @@ def test_policies_command_pairs_what_it_measures(config, runs, tmp_path, capsys)
     assert {path.name for path in out.iterdir()} >= {"report.md", "choices-pair-s0.png", "choices-pair-s1.png", "dilemma.png"}
     with pytest.raises(ValueError, match="freeze_from must name the run"):
         policies_command.main(["--data", config.data])
+
+
+def test_policies_of_one_name_have_rows_and_pictures_of_their_own(config, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    places = ["A/x-s0", "A/x-s1", "B/x-s0", "uniform", "A-x-s0"]
+    for place in places:
+        shutil.copytree(runs / "pair-s0", place)
+    options = ["--data", config.data, *OPTIONS, "--freeze-from", config.freeze_from, "--batches", "3", "--constants"]
+    policies_command.main([*options, "--policies", *places])
+    rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    found = {name.strip(): seeds.strip() for name, seeds in rows[2:]}
+    assert len(found) == len(rows) - 2
+    assert found == {"uniform": "1", "coin": "1", "A/x": "2", "B/x": "1", f"{tmp_path.name}/uniform": "1", "A-x": "1"}
+    pictures = {path.name for path in Path("policies").glob("*.png")}
+    names = {"choices-A-x-s0.png", "choices-x-s1.png", "choices-B-x-s0.png", "choices-uniform.png", "choices-A-x-s0~2.png"}
+    assert pictures == names
+    assert set(json.loads(Path("policies/policies.json").read_text())) == {"uniform", "coin", *places[:3], "./uniform", "A-x-s0"}
+    with pytest.raises(ValueError, match=r"policies must be different runs, got A/x-s0 \./A/x-s0/"):
+        policies_command.main([*options, "--policies", "A/x-s0", "./A/x-s0/"])
 
 
 # -- what a policy does

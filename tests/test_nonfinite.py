@@ -206,7 +206,9 @@ def blinded(monkeypatch):
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_agent_never_sees_what_is_not_finite(config, name, blinded, tmp_path, capsys):
     line = refused(capsys, "--data", config.data, *OPTIONS, *AGENTS[name], "--out", tmp_path / "run")
-    said = r"rlmix: error: the loss is nan in epoch 2, step 6, at learning rate 0\.0\d+; what is kept leads there again: start anew "
+    said = (
+        r"rlmix: error: the loss is nan in epoch 2, step 6, at learning rate 0\.0\d+; what is kept leads there again: start anew "
+    )
     said += r"with a lower --learning-rate, or with --on-nonfinite skip; 1 of 2 epochs are kept in \S+/epoch-0001\.pt"
     assert re.fullmatch(said, line), line
     assert all(np.isfinite(table).all() for table in blinded)
@@ -216,7 +218,19 @@ def test_an_agent_never_sees_what_is_not_finite(config, name, blinded, tmp_path,
 def test_a_step_that_an_agent_cannot_see_is_left_out(config, name, blinded, tmp_path):
     out = tmp_path / "run"
     rlmix_main(
-        ["train", "--data", config.data, *OPTIONS, *AGENTS[name], "--agent.gamma", "0.5", "--on-nonfinite", "skip", "--out", str(out)]
+        [
+            "train",
+            "--data",
+            config.data,
+            *OPTIONS,
+            *AGENTS[name],
+            "--agent.gamma",
+            "0.5",
+            "--on-nonfinite",
+            "skip",
+            "--out",
+            str(out),
+        ]
     )
     assert all(np.isfinite(table).all() for table in blinded)
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -255,8 +269,10 @@ def test_a_frozen_classifier_tells_of_it_too(config, blinded, tmp_path, capsys):
 def test_an_agent_that_diverges_is_named(config, name, tmp_path, capsys):
     out = ["--agent.learning-rate", "1e37", "--agent.minibatch-size", "16", "--out", tmp_path / "run"]
     line = refused(capsys, "--data", config.data, *OPTIONS, *AGENTS[name], *out)
-    said = r"rlmix: error: the agent's (weights|scores) are not finite in epoch \d, after step \d, at agent\.learning_rate 1e\+37; what is kept "
-    assert re.match(said + r"leads there again: start anew with a lower --agent\.learning-rate; \d of 2 epochs", line), line
+    said = r"rlmix: error: the agent's (weights|scores) are not finite in epoch \d, after step \d, at agent\.learning_rate 1e\+37; what "
+    assert re.match(said + r"is kept leads there again: start anew with a lower --agent\.learning-rate; \d of 2 epochs", line), (
+        line
+    )
     assert len(line) < 500
 
 
