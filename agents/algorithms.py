@@ -38,6 +38,8 @@ class Agent(Protocol):
 class A2CAgent(PPOAgent):
     """Advantage actor-critic (Mnih et al. 2016): one gradient step a rollout, so short rollouts suit it."""
 
+    algorithm = "a2c"
+
     def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
         common |= {"n_steps": self.rollouts[0], "ent_coef": config.entropy_coefficient, "rollout_buffer_class": Rollout}
         return A2C(policy, vec_env, normalize_advantage=True, **common)
@@ -49,6 +51,8 @@ class DQNAgent(PPOAgent):
     ``passes`` over as many transitions as a rollout has follow each rollout. The last :data:`MEMORY` transitions are part of its
     state: up to 46 MB of the pair's observation, 15 of the paper's.
     """
+
+    algorithm = "dqn"
 
     def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
         if policy != "MlpPolicy":

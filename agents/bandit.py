@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from rlmix.agents.features import NUM_FEATURES, policy_features
-from rlmix.agents.ppo import PPOConfig
+from rlmix.agents.ppo import PPOConfig, check_algorithm
 from rlmix.envs.host import to_host
 from rlmix.envs.process import Decision, MixingProcess
 from rlmix.envs.rewards import standardize
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.finite import check_agent
 from rlmix.seeding import derive, stream
 
 
@@ -30,13 +31,15 @@ class BanditAgent:
         seed: Of the network's weights and of its draws.
     """
 
+    algorithm = "bandit"
+
     def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
         config.check()
         if not isinstance(env, RLMixVectorEnv):
             raise ValueError("granularity must be image under the bandit, which decides image by image, got batch")
         self.process: MixingProcess = env.process
         self.process.reset()
-        self.entropy_coefficient = config.entropy_coefficient
+        self.entropy_coefficient, self.learning_rate = config.entropy_coefficient, config.learning_rate
         sizes = [NUM_FEATURES[self.process.config.observation], *config.policy_layers]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(seed, "policy"))
@@ -66,6 +69,8 @@ class BanditAgent:
     def learn_step(self, decision: Decision) -> Tensor:
         """Choose for a batch, and follow the gradient of ``advantage * log probability``; gives the mean entropy in nats."""
         logits = self.policy(torch.from_numpy(policy_features(to_host(decision, self.process.config.observation)[0])))
+        training, scored = self.process.require_training(), bool(logits.isfinite().all())
+        check_agent(self.policy, self.learning_rate, training.epoch, training.global_step, scored)
         log_probabilities = logits.log_softmax(1)
         index = torch.multinomial(log_probabilities.detach().exp(), 1, generator=self.generator)
         rewards = self.process.act(self.process.values[index[:, 0]]).cpu()
@@ -79,13 +84,15 @@ class BanditAgent:
     def state_dict(self) -> dict[str, Any]:
         """Network, optimizer and generator."""
         return {
+            "algorithm": self.algorithm,
             "parameters": {"policy": self.policy.state_dict(), "policy.optimizer": self.optimizer.state_dict()},
             "generator": self.generator.get_state(),
             "entropies": list(self.entropies),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where :meth:`state_dict` was taken."""
+        """Continue exactly where :meth:`state_dict` was taken; ValueError where that was another algorithm's."""
+        check_algorithm(state, self.algorithm)
         self.policy.load_state_dict(state["parameters"]["policy"])
         self.optimizer.load_state_dict(state["parameters"]["policy.optimizer"])
         self.generator.set_state(state["generator"].cpu())

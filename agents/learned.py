@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlmix.agents.features import policy_features
+from rlmix.agents.ppo import check_algorithm
 from rlmix.checkpoints import newest_state
 from rlmix.envs.host import to_host
 from rlmix.envs.process import Decision
@@ -48,10 +49,14 @@ class LearnedPolicy:
             raise ValueError(
                 f"policy must be the folder of a run in which an agent learned, got {folder} of {config.get('method')}"
             )
+        algorithm, trained = (str(source.get("algorithm", "ppo")) for source in (config, state.get("config", config)))
+        if algorithm != trained:
+            raise ValueError(f"the policy in {folder} must be one of {algorithm}, as its config.yaml says, got one of {trained}")
+        check_algorithm(state["decider"], algorithm)
         self.observation = str(config.get("observation", "paper"))
-        self.greedy = config.get("algorithm") == "dqn"
+        self.greedy = algorithm == "dqn"
         self.values = top_k_values(int(config["num_top_k"]))
-        self.actor = read_actor(state["decider"]["parameters"]["policy"], str(config.get("algorithm", "ppo")))
+        self.actor = read_actor(state["decider"]["parameters"]["policy"], algorithm)
         self.generator = stream(seed, "policy")
         self.ranks = ranks or Ranks()
         self.entropy = 0.0

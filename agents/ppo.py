@@ -21,6 +21,7 @@ from rlmix.agents.vec_env import SlotVecEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.finite import check_agent
 from rlmix.seeding import derive
 
 
@@ -81,6 +82,8 @@ class PPOAgent:
         seed: Of the policy's weights, its draws and the order of its minibatches. Stable-Baselines3 draws from the global random
             states of torch and NumPy, which this seeds; nothing else of rlmix uses them.
     """
+
+    algorithm = "ppo"
 
     def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
         config.check()
@@ -172,7 +175,16 @@ class PPOAgent:
         callback = _EpochCallback(self, on_step, on_epoch)
         self.watch(on_step)
         self.plan_rollout(callback.steps_left)
-        self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
+        try:
+            self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
+        except ValueError as error:
+            self.check_finite(scored="of distribution" not in str(error))  # as torch's distributions refuse what is not finite
+            raise
+
+    def check_finite(self, scored: bool = True) -> None:
+        """Raise FloatingPointError where the policy is not finite any more."""
+        training = self.process.require_training()
+        check_agent(self.policy, self.ppo.learning_rate, training.epoch, training.global_step, scored)
 
     @property
     def rollout(self) -> "Rollout":
@@ -200,6 +212,7 @@ class PPOAgent:
         random: Any = np.random.get_state()  # noqa: NPY002  (what Stable-Baselines3 draws from)
         name, keys, *rest = random
         return {
+            "algorithm": self.algorithm,
             "parameters": self.ppo.get_parameters(),
             "num_timesteps": self.ppo.num_timesteps,
             "num_updates": self.ppo._n_updates,
@@ -209,7 +222,12 @@ class PPOAgent:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where :meth:`state_dict` was taken; the environment's process must have been loaded before."""
+        """Continue exactly where :meth:`state_dict` was taken; the environment's process must have been loaded before.
+
+        Raises:
+            ValueError: If another algorithm's state was taken there.
+        """
+        check_algorithm(state, self.algorithm)
         self._collected = state["rollout"]
         self.ppo.set_parameters(state["parameters"])
         self.ppo.num_timesteps = state["num_timesteps"]
@@ -217,6 +235,12 @@ class PPOAgent:
         torch.set_rng_state(state["torch_random"].cpu())
         name, keys, *rest = state["numpy_random"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+
+
+def check_algorithm(state: dict[str, Any], algorithm: str) -> None:
+    """Raise ValueError where an agent's state is another algorithm's; those of before it was recorded do not say."""
+    if state.get("algorithm", algorithm) != algorithm:
+        raise ValueError(f"the agent's state must be one of {algorithm}, got one of {state['algorithm']}")
 
 
 _TRANSITION = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
@@ -265,6 +289,7 @@ class _EpochCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         """The first moment after an update."""
+        self.agent.check_finite()
         self._tell()
         self.agent.begin_rollout(self.agent.rollouts[self.collected])
 
@@ -273,6 +298,7 @@ class _EpochCallback(BaseCallback):
         self.agent.plan_rollout(self.agent.rollouts[self.collected])
 
     def _on_training_end(self) -> None:
+        self.agent.check_finite()
         self._tell()
 
     def _tell(self) -> None:

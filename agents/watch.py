@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import Policy
 from rlmix.agents.search import Choice
 from rlmix.envs.process import Decision
+from rlmix.names import distinct_names, file_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +27,7 @@ class Watch:
 
     def __init__(self, policies: Mapping[str, Policy]) -> None:
         self.learned = {name: policy for name, policy in policies.items() if isinstance(policy, LearnedPolicy)}
+        self.names = distinct_names(self.learned)
         self.probabilities: dict[str, list[Tensor]] = {name: [] for name in self.learned}
         self.quantities: list[dict[str, Tensor]] = []
         self.tables: list[Tensor] = []
@@ -49,10 +50,10 @@ class Watch:
 
     def draw(self, values: Sequence[float]) -> dict[str, "Figure"]:
         """A picture of each learned policy's choices, and the credit dilemma of what was searched, by the name of their files."""
-        pictures = {}
+        pictures, files = {}, file_names(self.names.values())
         for name, policy in self.learned.items():
             choices = Choices.join(self.probabilities[name], self.quantities)
-            pictures[f"choices-{Path(name).name}"] = draw_choices(choices, policy.values.tolist())
+            pictures[f"choices-{files[self.names[name]]}"] = draw_choices(choices, policy.values.tolist())
         if self.tables:
             pictures["dilemma"] = draw_dilemma(credit_dilemma(self.tables), values)
         return pictures
@@ -63,5 +64,5 @@ class Watch:
         for name, pairs in self.agreements.items():
             if pairs:
                 same, chance = np.mean(pairs, axis=0)
-                lines.append(f"{Path(name).name} chooses as the best joint choice does in {same:.0%} (by chance {chance:.0%})")
+                lines.append(f"{self.names[name]} chooses as the best joint choice does in {same:.0%} (by chance {chance:.0%})")
         return lines

@@ -13,6 +13,7 @@ from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
 from rlmix.envs.rewards import AGENT_PATCHES, MAP_REWARDS, Reaction, rarity, share_credit
 from rlmix.envs.training_rewards import UNMEASURED, UPDATING, build_reward
+from rlmix.finite import finite_saliency
 from rlmix.maps import Saliency, patch_saliency, salient_mask
 from rlmix.mixing import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
 from rlmix.ranks import Ranks
@@ -30,6 +31,8 @@ class Decision:
     pairing: Pairing
     progress: float
     """Part of the training budget that has been used, in [0, 1)."""
+    sound: Bool[Tensor, ""]
+    """Whether all of the saliency pass was finite; see :func:`rlmix.finite.finite_saliency` for what is shown where not."""
 
     @cached_property
     def patches(self) -> Float[Tensor, "batch 8 8"]:
@@ -125,29 +128,32 @@ class MixingProcess:
             training.begin_epoch()
             self._undrawn = training.generator_states()
             batch = training.next_batch()
-            saliency = training.saliency(batch)
+            saliency, sound = finite_saliency(training.saliency(batch))
             pairing = sample_pairing(training.share, self.num_patches, self.alpha, training.batch_generator())
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
-            self._decision = Decision(batch, saliency, pairing, training.global_step / training.num_steps)
+            self._decision = Decision(batch, saliency, pairing, training.global_step / training.num_steps, sound)
         return self._decision
 
     def act(self, top_k: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Mix the batch by each image's top-k value in [0, 1), train on it, and give each image its reward.
 
-        The reward compares the gradient of the observation's pass with that of the training step's own backward pass.
+        The reward compares the gradient of the observation's pass with that of the training step's own backward pass. In a
+        step that is not finite it is 0, and counts for nothing in :meth:`epoch_metrics`.
         """
         training, decision = self.require_training(), self.observe()
         top_k = top_k.to(training.device, non_blocking=True)
         mask = self._mask(decision, top_k)
         with self._reward(training) as judge:
             mixed, share = self._mix(decision, mask, mask[decision.pairing.partner])
-            gradient = training.step(mixed, input_gradient=self.config.reward in MAP_REWARDS)
+            gradient = training.step(mixed, self.config.reward in MAP_REWARDS, decision.sound)
             rewards = judge(mixed, Reaction(decision.saliency.map, gradient, decision.pairing.partner, share))
         self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
         if training.trained == 1:
             self._rewards, self._top_k = [], []
+        rewards = torch.where(training.was_finite, rewards, float("nan"))
         self._rewards.append(rewards)
         self._top_k.append(top_k)
+        rewards = torch.where(rewards.isfinite(), rewards, 0.0)
         rewards = share_credit(rewards, rewards[decision.host], self.config.credit)
         if self.config.diversity:
             rewards = rewards + self.config.diversity * rarity(self._nearest(top_k), len(self.values))
@@ -209,7 +215,8 @@ class MixingProcess:
 
     def epoch_metrics(self) -> dict[str, float]:
         """Over this epoch's images so far: mean and deviation of the reward, where one is measured, before credit is shared; mean top-k."""
-        rewards = self._gather(self._rewards).flatten()
+        rewards = self._gather(self._rewards)
+        rewards = rewards[rewards.isfinite()]
         measured = {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std(correction=0))}
         return (measured if self.config.reward != UNMEASURED else {}) | {"top_k_mean": float(self.epoch_top_k().mean())}
 

@@ -5,12 +5,13 @@ import io
 import os
 import pickle
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+
+from rlmix.archives import load_tensors
 
 KEPT = 2
 """Checkpoints a run keeps, beside the best."""
@@ -105,15 +106,14 @@ def load_checkpoint(path: Path, sealed: bool = True) -> dict[str, Any]:
     if sealed and hashlib.sha256(content[:-_DIGEST]).hexdigest().encode() != content[-_DIGEST:]:
         raise ValueError(f"{path} is not a readable checkpoint: its checksum is not that of what was written")
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch.load does not look at the archive's own checksums
-            damaged = archive.testzip()
-        state = None if damaged else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = load_tensors(io.BytesIO(content))
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is not a readable checkpoint: it holds more than tensors and plain values") from error
     except Exception as error:  # whatever a damaged file makes the readers stumble over
-        raise ValueError(f"{path} is not a readable checkpoint: {type(error).__name__} {error}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} "
+        raise ValueError(f"{path} is not a readable checkpoint: {kind}{error}") from error
     if not isinstance(state, dict):
-        raise ValueError(f"{path} is not a readable checkpoint: {damaged or type(state).__name__} is not what was written")
+        raise ValueError(f"{path} is not a readable checkpoint: {type(state).__name__} is not what was written")
     return state
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from rlmix.names import check_name
 
 DATA = ("digits", "cifar10", "cifar100", "fashion_mnist", "npz:PATH", "imagefolder:PATH")
+AUTO = "auto"
 SCHEDULES = ("onecycle", "multistep")
 RULES = ("cut_top", "cut_top_least", "mix_top", "mix_least")
 REWARDS = (
@@ -32,9 +33,10 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 class TrainingConfig:
     """A classifier's training, and how its images are mixed. Fields left at None take the data set's recipe."""
 
-    data: str = "digits"
-    """digits (embedded), cifar10, cifar100, fashion_mnist (see --data-root), npz:PATH with x_train, y_train, x_test, y_test, or
-    imagefolder:PATH with a folder a class in train/ and in val/, which is tested on."""
+    data: str = "auto"
+    """auto (digits, or under --freeze-from that run's), digits (embedded), cifar10, cifar100, fashion_mnist (see
+    --data-root), npz:PATH with x_train, y_train, x_test, y_test, or imagefolder:PATH with a folder a class in train/ and in val/, which is
+    tested on."""
     data_root: str = "data"
     """Folder of torchvision's data sets."""
     download: bool = False
@@ -113,7 +115,8 @@ class TrainingConfig:
     """Cheaper stand-ins for the exact saliency map: in bfloat16, at half resolution, the previous epoch's in every second epoch, uniform in
     every other step (docs/performance.md)."""
     freeze_from: str | None = None
-    """The folder of a run, whose classifier is taken as it is and not updated: a stationary environment, in which agents are measured."""
+    """The folder of a run, whose classifier is taken as it is and not updated: a stationary environment, in which agents are measured.
+    Without --data, the run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...)."""
 
     device: str = "auto"
     """auto (cuda where there is one), cpu, cuda, cuda:1, mps."""
@@ -134,7 +137,7 @@ class TrainingConfig:
     @property
     def recipe(self) -> "Recipe":
         """The data set's recipe, with what is set here in its place."""
-        recipe = data_recipe(self.data)
+        recipe = data_recipe(settled_data(self.data))
         own = {entry.name: getattr(self, entry.name) for entry in fields(Recipe)}
         return replace(recipe, **{name: value for name, value in own.items() if value is not None})
 
@@ -143,7 +146,7 @@ class TrainingConfig:
         """Of lam where a policy mixes: as given, or the paper's for R-Mix, 0.2 on ImageNet and 1 on CIFAR."""
         if self.alpha is not None:
             return self.alpha
-        return 0.2 if self.data.startswith("imagefolder:") else 1.0
+        return 0.2 if settled_data(self.data).startswith("imagefolder:") else 1.0
 
     @property
     def test_resize(self) -> int:
@@ -151,14 +154,24 @@ class TrainingConfig:
         return self.resize_size if self.resize_size is not None else round((self.recipe.image_size or 0) * 256 / 224)
 
     def resolved(self) -> Self:
-        """With the data set's recipe in place of every None.
+        """With the data set's recipe in place of every None, and the data of the run that ``freeze_from`` names where none are given.
 
         Raises:
-            ValueError: If a value is out of range, naming the value and what is allowed.
+            ValueError: If a value is out of range, naming the value and what is allowed, or ``model`` is not the frozen one.
+            FileNotFoundError: If ``freeze_from`` is no run's folder.
         """
-        config = replace(self, **vars(self.recipe))
+        config = self.followed()
+        config = replace(config, data=settled_data(config.data), **vars(config.recipe))
         config._check()
         return config
+
+    def followed(self) -> Self:
+        """With the model, and where no data are named the data, of the run that ``freeze_from`` names; errors as of :meth:`resolved`."""
+        if self.freeze_from is None:
+            return self
+        from rlmix.frozen import follow  # only here is a file read, and torch imported
+
+        return follow(self, self.freeze_from)
 
     def _check(self) -> None:
         check_name("schedule", str(self.schedule), SCHEDULES)
@@ -237,7 +250,9 @@ RECIPES = {
     "cifar10": Recipe(),
     "cifar100": Recipe(),
     "fashion_mnist": Recipe(model="preactresnet18_w16", epochs=30),
-    "npz": Recipe(),
+    # Whatever someone brings: few images, few epochs. At 0.3, reached within a few steps, the residual networks diverge in a training of
+    # tens of steps (docs/reliability.md); 0.05 leaves a margin.
+    "npz": Recipe(learning_rate=0.05),
     # ImageNet: ResNet-50 for 100 epochs is the paper's. The rest is assumed to be as in the code of CutMix, where its baselines come
     # from: batch 256, rate 0.1, a tenth every 30 epochs, weight decay 1e-4, crops of 224.
     "imagefolder": Recipe(
@@ -251,6 +266,11 @@ RECIPES = {
         image_size=224,
     ),
 }
+
+
+def settled_data(data: str) -> str:
+    """``data``, and digits in place of auto."""
+    return "digits" if data == AUTO else data
 
 
 def data_recipe(data: str) -> Recipe:

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from rlmix.archives import ArchiveError, check_npz
 from rlmix.augmentation import CropFlip, crop_flip, sample_crop_flip
-from rlmix.config import Recipe, TrainingConfig, data_recipe
+from rlmix.config import Recipe, TrainingConfig, data_recipe, settled_data
 from rlmix.ranks import Ranks
 from rlmix.sources import Augmented, Pixels, Source, check_trained, in_turn, stratified_split
 
@@ -94,8 +95,9 @@ def load_data(config: TrainingConfig) -> Source:
         ValueError: If it is malformed, or smaller than one batch.
         OSError: If it is not there.
     """
-    data_recipe(config.data)
-    kind, _, path = config.data.partition(":")
+    name = settled_data(config.data)
+    data_recipe(name)
+    kind, _, path = name.partition(":")
     if kind == "imagefolder":
         from rlmix.folders import load_folder
 
@@ -107,7 +109,7 @@ def load_data(config: TrainingConfig) -> Source:
     else:
         arrays = _load_torchvision(kind, config)
     chosen: dict[str, Any] = {"num_train": config.train_images, "val_fraction": config.val_fraction, "relabel": config.relabel}
-    return image_data(*arrays, **chosen, source=config.data)
+    return image_data(*arrays, **chosen, source=name)
 
 
 def image_data(
@@ -231,6 +233,7 @@ def _load_npz(path: Path) -> list[np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"data npz:{path} must name a file, and there is none")
     try:
+        check_npz(path, keys)
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive.files]
             found = archive.files
@@ -238,7 +241,7 @@ def _load_npz(path: Path) -> list[np.ndarray]:
     except OSError:
         raise
     except Exception as error:  # whatever a damaged archive, or a file of another kind, makes the readers stumble over
-        reason = f"it is damaged, or of another kind ({type(error).__name__})"
+        reason = str(error) if isinstance(error, ArchiveError) else f"it is damaged, or of another kind ({type(error).__name__})"
         raise ValueError(f"{path} must be an .npz archive of plain arrays: {reason}") from error
     if missing:
         raise ValueError(f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)} (it has {', '.join(found)})")

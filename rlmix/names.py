@@ -1,7 +1,9 @@
-"""Names that users type: methods, models, data sets, rewards."""
+"""Names that users type: methods, models, data sets, rewards, folders."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 def check_name(kind: str, name: str, allowed: Iterable[str]) -> None:
@@ -12,3 +14,28 @@ def check_name(kind: str, name: str, allowed: Iterable[str]) -> None:
     near = get_close_matches(name, allowed, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(f"{kind} must be one of {', '.join(allowed)}, got {name!r}{hint}")
+
+
+def distinct_names(paths: Iterable[str], reserved: Collection[str] = ()) -> dict[str, str]:
+    """Of each path the shortest ending, in whole folders, that is no other's and not ``reserved``; no two may be the same place."""
+    parts = {path: Path(os.path.abspath(path)).parts for path in paths}
+
+    def ending(path: str) -> str:
+        for count in range(1, len(parts[path]) + 1):
+            others = [other[-count:] for name, other in parts.items() if name != path]
+            name = "/".join(parts[path][-count:])
+            if parts[path][-count:] not in others and name not in reserved:
+                return name
+        return path
+
+    return {path: ending(path) for path in parts}
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """For each name one that a file can have, and no two the same."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = name.strip("/").replace("/", "-")
+        number = sum(other == plain or other.startswith(f"{plain}~") for other in found.values())
+        found[name] = f"{plain}~{number + 1}" if number else plain
+    return found

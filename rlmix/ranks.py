@@ -49,6 +49,10 @@ class Ranks:
         """Whether it is so on any rank."""
         return bool(self.gather(torch.tensor(flag)).any()) if self.size > 1 else flag
 
+    def largest(self, number: int) -> int:
+        """Of every rank's number."""
+        return int(self.gather(torch.tensor(number)).max()) if self.size > 1 else number
+
     def share(self, rows: Tensor) -> Tensor:
         """This rank's rows of a whole batch's."""
         count = len(rows) // self.size

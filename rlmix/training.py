@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
@@ -13,7 +13,7 @@ from rlmix.compilation import can_compile, compile_saliency, compile_training
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
 from rlmix.devices import open_device
-from rlmix.finite import Watch, all_finite, restore_where_not
+from rlmix.finite import Watch, all_finite, restore_where_not, spoil_unless
 from rlmix.frozen import freeze
 from rlmix.maps import Saliency, frozen_statistics, saliency
 from rlmix.methods import build_method
@@ -78,7 +78,7 @@ class Training:
 
         model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed, data.image_size)
         if config.freeze_from is not None:
-            freeze(model, config.freeze_from)
+            freeze(model, recipe.model, config.freeze_from)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.method = build_method(method, config, model, self.data, self.num_steps)
@@ -142,6 +142,11 @@ class Training:
         return self.trained == self.steps_per_epoch
 
     @property
+    def was_finite(self) -> Bool[Tensor, ""]:
+        """Whether the last step was, on the device."""
+        return self._tally.finite[self.trained - 1]
+
+    @property
     def steps_left(self) -> int:
         """Of the epoch in progress; of the next one where none is."""
         return self.steps_per_epoch - self.trained % self.steps_per_epoch
@@ -183,12 +188,15 @@ class Training:
         """The exact pass, compiled where the configuration says so."""
         return saliency(self.model, images, labels, self._saliency_forward)
 
-    def step(self, mixed: Mixed | Objective, input_gradient: bool = False) -> Tensor | None:
+    def step(
+        self, mixed: Mixed | Objective, input_gradient: bool = False, sound: Bool[Tensor, ""] | None = None
+    ) -> Tensor | None:
         """One optimizer step on the softmax cross-entropy with soft targets, or on a method's own objective.
 
         Args:
             mixed: What to train on.
             input_gradient: Keep the loss's gradient with respect to the mixed images: it comes with the same backward pass.
+            sound: Whether all that the mixture was chosen by was finite; where not, the loss is nan.
 
         Returns:
             That gradient (B, C, H, W), or None.
@@ -200,7 +208,8 @@ class Training:
         self.trained += 1
         if self.frozen and isinstance(mixed, Mixed):
             look = self.look(mixed)
-            self._record(look.loss, look.loss.isfinite(), look.logits, mixed.targets)
+            loss = look.loss if sound is None else spoil_unless(sound, look.loss)
+            self._record(loss, loss.isfinite(), look.logits, mixed.targets)
             return look.gradient
         if isinstance(mixed, Mixed):
             mixed = mixed._replace(images=mixed.images.detach().requires_grad_(input_gradient))
@@ -210,6 +219,7 @@ class Training:
         with self.fabric.autocast():
             # an objective may hook into stages, which a compiled network does not notice
             loss, logits = score(mixed, self._forward if isinstance(mixed, Mixed) else self._network)
+        loss = loss if sound is None else spoil_unless(sound, loss)
         self._optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.ranks.size > 1 and isinstance(self.method, nn.Module):  # DDP knows the classifier's parameters only

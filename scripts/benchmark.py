@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from rlmix.allocator import keep_freed_memory
@@ -29,6 +28,7 @@ from rlmix.datasets import ImageData, image_data
 from rlmix.names import check_name
 from rlmix.runs import peak_memory_mb
 from rlmix.scripts.options import parse, read_args
+from rlmix.scripts.output import make_console
 from rlmix.scripts.profiler import top_operators
 from rlmix.scripts.timed import PARTS, TIMED, Timed, prepare
 
@@ -233,7 +233,7 @@ def print_tables(machine: dict[str, Any], rows: dict[str, dict[str, Any]], how: 
             figures.append(f"{row['peak_memory_mb']:.0f}")
         steps.add_row(name, *figures)
         parts.add_row(name, *(f"{row['parts_ms'][part]:.2f}" if part in row["parts_ms"] else "" for part in used))
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = make_console() if sys.stdout.isatty() else make_console(width=120)
     console.print(steps)
     console.print(parts)
     if "handwritten" in rows:

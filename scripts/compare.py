@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-
 from rlmix.agents.ppo import PPOConfig
 from rlmix.config import TrainingConfig
 from rlmix.names import check_name
 from rlmix.scripts import tables
 from rlmix.scripts.engines import EngineOptions
 from rlmix.scripts.options import parse, read_args
+from rlmix.scripts.output import make_console
 from rlmix.scripts.report import write_report
 from rlmix.scripts.study import Arm, Study, run_study
 from rlmix.scripts.train import ALL_METHODS, NO_ALPHA, Train
@@ -112,9 +111,9 @@ def compare(options: Compare, *, quiet: bool = False) -> dict[str, Any]:
     report = run_study(study, options, quiet=quiet)
     write_report(study, report, "Comparison")
     if not quiet:
-        console = Console() if sys.stdout.isatty() else Console(width=180)
+        console = make_console() if sys.stdout.isatty() else make_console(width=180)
         console.print(tables.as_table(report))
-        console.print(f"written to {options.out}", highlight=False, soft_wrap=True)
+        console.print(f"written to {options.out}", soft_wrap=True)
     return report
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 
 from rlmix.scripts.reliability import save_reliability
+from rlmix.scripts.stopping import SIGNALS, put_back
 from rlmix.scripts.train import Train, train
 
 STOP_SECONDS = 20
@@ -127,7 +128,7 @@ def _run_in_processes(runs: Mapping[str, Train], jobs: int, threads: int) -> Out
                 name, run = waiting.pop(0)
                 outcome, send = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(run, threads, send), name=name)
-                with _interrupts_ignored():
+                with _only_terminated():
                     process.start()
                 send.close()
                 running[outcome] = name, process
@@ -150,7 +151,8 @@ def _run_in_processes(runs: Mapping[str, Train], jobs: int, threads: int) -> Out
 
 
 def _work(run: Train, threads: int, outcome: Connection) -> None:
-    """A run's process. It stops like at Ctrl-C when it is terminated, and when its parent is gone."""
+    """A run's process. It stops like at Ctrl-C when it is terminated, and when its parent is gone. Other signals it has inherited to
+    ignore, see :func:`_only_terminated`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
@@ -167,13 +169,14 @@ def _stop_with_parent() -> None:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """A process started inside ignores Ctrl-C, which a terminal sends to all: the parent decides."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _only_terminated() -> Iterator[None]:
+    """A process started inside ignores all signals but SIGTERM: terminals and schedulers send theirs to all, and the parent decides."""
+    ignored = [number for number in SIGNALS if number != signal.SIGTERM]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        put_back(before)
 
 
 def _run_on_ray(runs: Mapping[str, Train], options: EngineOptions, threads: int) -> Outcomes:

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 from rlmix import metrics
@@ -24,6 +23,7 @@ from rlmix.datasets import load_data
 from rlmix.folders import FolderData
 from rlmix.models.weights import load_weights, read_weights
 from rlmix.scripts.options import UsageError, parse, read_args
+from rlmix.scripts.output import make_console
 from rlmix.scripts.train import read_options
 from rlmix.training import Training
 
@@ -87,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Parse, measure, write, print."""
     options = parse(Evaluate, "evaluate", read_args(args))
     result = evaluate(options)
-    Console().print(as_table(result))
+    make_console().print(as_table(result))
 
 
 def evaluate(options: Evaluate) -> dict[str, Any]:

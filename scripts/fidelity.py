@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.maps import patch_saliency, salient_mask
 from rlmix.scripts.options import parse, read_args
+from rlmix.scripts.output import make_console
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def print_table(figures: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column == "saliency" else "right")
     for name, row in figures["modes"].items():
         table.add_row(name, *(f"{row[key]:.3f}" if key in row else "" for key in ("same", "overlap", "cosine")))
-    Console().print(table)
+    make_console().print(table)
 
 
 if __name__ == "__main__":

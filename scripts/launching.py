@@ -1,12 +1,15 @@
 """Several processes of one training, through torchrun."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
+
+from rlmix.scripts.stopping import SIGNALS
 
 
 def launch(args: Sequence[str], devices: int, nodes: int) -> None:
@@ -23,6 +26,8 @@ def launch(args: Sequence[str], devices: int, nodes: int) -> None:
         address, port, rank = os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT", "29500"), os.environ["NODE_RANK"]
         where = ["--nnodes", str(nodes), "--node-rank", rank, "--master-addr", address, "--master-port", port]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    heard = [number.name for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    os.environ["PET_SIGNALS_TO_HANDLE"] = ",".join(heard)  # torchrun's own list, to hand on, lacks SIGUSR1 among others
     try:
         torchrun([*where, "--nproc-per-node", str(devices), "-m", "rlmix.scripts.main", "train", *args])
     except SignalException as stop:

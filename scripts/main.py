@@ -6,6 +6,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from rlmix.scripts.output import enduring_output
+from rlmix.scripts.stopping import interrupting
+
 COMMANDS = {
     "train": "train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix",
     "compare": "the same training under several methods and seeds, in one table",
@@ -50,8 +53,14 @@ def dispatch(args: Sequence[str]) -> None:
 def run_command(command: Callable[[], None]) -> None:
     """Run; where users' input or the machine is at fault, one line and exit code 2. RLMIX_TRACEBACK=1 shows the traceback."""
     warnings.formatwarning = lambda message, *rest: f"rlmix: warning: {message}\n"
+    with enduring_output():
+        _run(command)
+
+
+def _run(command: Callable[[], None]) -> None:
     try:
-        command()
+        with interrupting():
+            command()
     except KeyboardInterrupt as interrupt:
         _say("interrupted", interrupt)
         sys.exit(getattr(interrupt, "code", 130))  # Interrupted tells a signal or a time limit apart

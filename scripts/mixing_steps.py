@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rlmix.maps import patch_saliency, salient_mask
 from rlmix.mixing import Pairing, Rule, mix
+from rlmix.scripts.output import literal
 
 OWN, PARTNER, BLEND = 0, 1, 2
 GIVERS = {"own": "#3b6fb6", "partner": "#e08a2c", "blend": "#9a9a9a"}
@@ -140,7 +141,7 @@ def draw_steps(batch: MixedBatch, pixels: NDArray[np.uint8], mixed: NDArray[np.u
 def label_weights(target: Tensor, names: Sequence[str]) -> str:
     """The classes that share a target, one a line, largest first."""
     found = sorted(((float(share), label) for label, share in enumerate(target.tolist()) if share > 0.005), reverse=True)
-    return "\n".join(f"{names[label]} {share:.2f}" for share, label in found)
+    return "\n".join(f"{literal(names[label])} {share:.2f}" for share, label in found)
 
 
 def _show_map(axes: Axes, values: Tensor) -> None:

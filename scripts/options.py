@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from rlmix.config import AUTO, TrainingConfig
 from rlmix.names import check_name
 
 Options = TypeVar("Options")
@@ -20,7 +21,17 @@ class UsageError(ValueError):
 
 
 def parse(kind: type[Options], command: str, args: Sequence[str], default: Options | None = None) -> Options:
-    """The options of ``rlmix <command>``; UsageError, in one line, where they do not parse. --help prints and exits."""
+    """The options of ``rlmix <command>``; UsageError, in one line, where they do not parse. --help prints and exits.
+
+    Under --freeze-from, what is not typed is that run's where it has to be: see :func:`rlmix.frozen.follow`, whose errors are raised.
+    """
+    options = _parse(kind, command, args, default)
+    if isinstance(options, TrainingConfig) and options.freeze_from is not None and options.data == AUTO:
+        return _parse(kind, command, args, options.followed())
+    return options
+
+
+def _parse(kind: type[Options], command: str, args: Sequence[str], default: Options | None) -> Options:
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):

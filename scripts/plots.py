@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rlmix.metrics import ReliabilityBins
 from rlmix.scripts.correlations import FEWEST_RUNS
+from rlmix.scripts.output import literal
 from rlmix.scripts.reliability import pool
 
 Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
@@ -65,7 +66,7 @@ def curves_by_epoch(curves: Curves, key: str, label: str) -> Figure | None:
     axes = figure.subplots()
     for color, name, values in _series(curves, key):
         epochs, mean = np.arange(1, values.shape[1] + 1), values.mean(0)
-        axes.plot(epochs, mean, label=name, color=color, marker=_marker(epochs))
+        axes.plot(epochs, mean, label=literal(name), color=color, marker=_marker(epochs))
         if len(values) > 1:
             spread = values.std(0, ddof=1)
             axes.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
@@ -80,7 +81,7 @@ def accuracy_by_time(curves: Curves) -> Figure | None:
     axes = figure.subplots()
     seconds = {name: values.cumsum(1).mean(0) for _, name, values in _series(curves, "epoch_seconds")}
     for color, name, values in _series(curves, "test_top1"):
-        axes.plot(seconds[name], values.mean(0), label=name, color=color, marker=_marker(seconds[name]))
+        axes.plot(seconds[name], values.mean(0), label=literal(name), color=color, marker=_marker(seconds[name]))
     axes.set(xlabel="training time, s", ylabel="test top-1, %")
     axes.set_xlim(left=0)
     return _finish(figure, axes)
@@ -95,7 +96,7 @@ def reward_scatter(curves: Curves) -> Figure | None:
     if sum(len(values) for _, values in rewards.values()) < FEWEST_RUNS:
         return None
     for name, (color, values) in rewards.items():
-        axes.plot(values, accuracies[name], label=name, color=color, marker="o", linestyle="")
+        axes.plot(values, accuracies[name], label=literal(name), color=color, marker="o", linestyle="")
     axes.set(xlabel="mean reward", ylabel="test top-1, %")
     return _finish(figure, axes)
 
@@ -115,7 +116,9 @@ def reliability_diagrams(bins: Mapping[str, Sequence[ReliabilityBins | None]]) -
         filled = images > 0
         means = [sums.numpy()[filled] / images[filled] for sums in (entry.confidence, entry.correct)]
         axes.plot(*means, color=color, marker=".")
-        axes.set(title=name, xlabel="confidence", xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
+        axes.set(
+            title=literal(name), xlabel="confidence", xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1")
+        )
         axes.title.set_fontsize(10)
     for axes in panels[::PANELS_A_ROW]:
         axes.set_ylabel("accuracy; share of images")
@@ -143,7 +146,7 @@ def top_k_histograms(curves: Curves) -> Figure | None:
         epochs, num_top_k = share.shape
         extent = (0.5, epochs + 0.5, -0.5, num_top_k - 0.5)
         image = axes.imshow(share.T, origin="lower", aspect="auto", vmin=0, vmax=top, cmap="viridis", extent=extent)
-        axes.set(title=name, xlabel="epoch")
+        axes.set(title=literal(name), xlabel="epoch")
         axes.title.set_fontsize(10)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         ticks = range(0, num_top_k, -(-num_top_k // MOST_TICKS))

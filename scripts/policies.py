@@ -4,14 +4,14 @@ rlmix policies --freeze-from DIR --data ... --policies RUN-s0 RUN-s1 OTHER-s0 --
 """
 
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
@@ -21,7 +21,9 @@ from rlmix.allocator import keep_freed_memory
 from rlmix.comparison import Difference
 from rlmix.config import TrainingConfig
 from rlmix.envs.process import MixingProcess
+from rlmix.names import distinct_names
 from rlmix.scripts.options import parse, read_args
+from rlmix.scripts.output import make_console
 from rlmix.sources import Source
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def say(found: Findings) -> None:
     """Print the lines."""
-    Console(soft_wrap=True).print("\n".join(found.lines), highlight=False, markup=False)
+    make_console(soft_wrap=True).print("\n".join(found.lines))
 
 
 def measure(options: Policies, data: Source | None = None) -> Findings:
@@ -89,7 +91,7 @@ def measure(options: Policies, data: Source | None = None) -> Findings:
     watch = Watch(policies)
     rewards = try_policies(process, policies, options.batches, options.searched, watch.batch, watch.search)
     said = watch.lines()
-    found = Findings([table(rewards), *([""] if said else []), *said], watch.draw(process.values.tolist()))
+    found = Findings([table(rewards, watch.learned), *([""] if said else []), *said], watch.draw(process.values.tolist()))
     options.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: values.tolist() for name, values in rewards.items()}).replace("NaN", "null")
     (options.out / "policies.json").write_text(text + "\n")
@@ -106,28 +108,37 @@ def open_policies(options: Policies) -> dict[str, Policy]:
         "coin": CoinPolicy(options.num_top_k, options.seed),
     }
     policies |= {f"constant {top_k:g}": ConstantPolicy(top_k) for top_k in options.constants}
-    return policies | {folder: LearnedPolicy(Path(folder), options.seed) for folder in options.policies}
+    places = [Path(folder).resolve() for folder in options.policies]
+    if len(set(places)) < len(places):
+        raise ValueError(f"policies must be different runs, got {' '.join(options.policies)}")
+    taken = (*policies, *CEILINGS)
+    folders = {os.path.join(".", folder) if folder in taken else folder: Path(folder) for folder in options.policies}
+    return policies | {name: LearnedPolicy(folder, options.seed) for name, folder in folders.items()}
 
 
-def group(names: Sequence[str]) -> dict[str, list[str]]:
-    """Names that differ in their ending ``-s<seed>`` alone, together."""
+def group(rewards: Iterable[str], learned: Collection[str]) -> dict[str, list[str]]:
+    """Rows by their names. Folders of ``learned`` that differ in their ending ``-s<seed>`` alone are one; what is the same of two paths'
+    endings is left out."""
+    stems = {folder: re.sub(r"-s\d+$", "", os.path.abspath(folder)) for folder in learned}
+    names = distinct_names(stems.values(), [name for name in rewards if name not in learned])
     groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(re.sub(r"-s\d+$", "", name.rstrip("/")), []).append(name)
+    for name in rewards:
+        groups.setdefault(names[stems[name]] if name in stems else name, []).append(name)
     return groups
 
 
-def table(rewards: dict[str, Rewards]) -> str:
+def table(rewards: dict[str, Rewards], learned: Collection[str]) -> str:
     """A line a policy, in Markdown: its reward, and paired differences with their 95 % intervals over the batches.
 
-    Of several seeds: the mean over the seeds, batch by batch, and the interval over the seeds' own means beside it.
+    Of several seeds, which :func:`group` finds among ``learned``: the mean over the seeds, batch by batch, and the interval over the seeds'
+    own means beside it.
     """
     ceiling = rewards.get(CEILINGS[1])
     lines = ["| policy | seeds | reward | - uniform | - uniform, over seeds | - coin | - coin, over seeds | gap closed |"]
     lines += ["| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    for name, members in group(list(rewards)).items():
+    for name, members in group(rewards, learned).items():
         mean = np.mean([rewards[member] for member in members], axis=0)
-        cells: list[Any] = [Path(name).name, len(members), f"{np.nanmean(mean):.4f}"]
+        cells: list[Any] = [name, len(members), f"{np.nanmean(mean):.4f}"]
         for yardstick in ("uniform", "coin"):
             baseline = rewards[yardstick]
             cells.append("" if name == yardstick else interval(difference(mean, baseline)))

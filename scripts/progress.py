@@ -4,8 +4,9 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from rlmix.scripts.output import make_console
 
 REFRESH_SECONDS = 0.5
 """Between two looks at the device; a look is a synchronisation."""
@@ -22,13 +23,13 @@ class TrainingProgress:
     """
 
     def __init__(self, num_steps: int, done: int, epochs: int, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet)
+        self.console = make_console(quiet=quiet)
         self.epochs, self._test = epochs, ""
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last = 0.0
         if self.console.is_terminal and not quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), MofNCompleteColumn())
             self._bar = Progress(*columns, TimeRemainingColumn(compact=True), console=self.console)
             self._task = self._bar.add_task("starting", total=num_steps, completed=done)
 
@@ -73,5 +74,5 @@ class TrainingProgress:
 
     def say(self, text: str) -> None:
         """Print a line, at once also into a file."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
         self.console.file.flush()

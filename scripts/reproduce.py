@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from rich.console import Console
 
 from rlmix.config import TrainingConfig, data_recipe
 from rlmix.datasets import load_data
@@ -21,6 +20,7 @@ from rlmix.scripts import layout, tables
 from rlmix.scripts.benchmark import Benchmark
 from rlmix.scripts.engines import EngineOptions
 from rlmix.scripts.options import parse, read_args, typed_options
+from rlmix.scripts.output import make_console
 from rlmix.scripts.own_tables import OWN_TABLES
 from rlmix.scripts.paper_tables import PAPER_TABLES
 from rlmix.scripts.report import write_report
@@ -107,10 +107,10 @@ def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
     else:
         layout.write(options.folder, report, table, cells)
     if not quiet:
-        console = Console() if sys.stdout.isatty() else Console(width=180)
+        console = make_console() if sys.stdout.isatty() else make_console(width=180)
         console.print(tables.rich_table(cells, f"{table.title}; {layout.CAPTION}", 1 + len(table.headings)))
-        console.print(f"{statement} {table.note}", highlight=False, markup=False)
-        console.print(f"written to {options.folder}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{statement} {table.note}")
+        console.print(f"written to {options.folder}", soft_wrap=True)
     return report
 
 

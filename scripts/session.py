@@ -244,8 +244,8 @@ class Session:
     def _stop_reason(self) -> Interrupted | None:
         """Why to stop, where any rank was asked to."""
         own = self.stop.reason
-        anyone = self.ranks.any(own is not None)
-        return own or (Interrupted("another rank was asked to stop", 143) if anyone else None)
+        code = self.ranks.largest(0 if own is None else own.code)
+        return own or (Interrupted("another rank was asked to stop", code) if code else None)
 
     def _log_mixing(self, process: MixingProcess, top_k: Tensor) -> None:
         if not self.ranks.first:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from rlmix.scripts.correlations import POOLED
@@ -136,11 +135,11 @@ def as_table(report: dict[str, Any]) -> Table:
 def rich_table(table: Cells, title: str, names: int = 1) -> Table:
     """Cells for the terminal."""
     header, lines = table
-    made = Table(title=escape(title))
+    made = Table(title=title)
     for index, name in enumerate(header):
-        made.add_column(escape(name), justify="left" if index < names else "right")
+        made.add_column(name, justify="left" if index < names else "right")
     for line in lines:
-        made.add_row(*map(escape, line))
+        made.add_row(*line)
     return made
 
 

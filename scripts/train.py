@@ -5,6 +5,7 @@ rlmix train --resume DIR
 """
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -91,9 +92,10 @@ class Train(TrainingConfig):
         if self.alpha is not None and self.method in NO_ALPHA:
             raise ValueError(f"alpha must be left out with method {self.method}, which has none, got {self.alpha}")
         self.agent.check()
-        alpha = self.policy_alpha if self.method in POLICIES and self.data.startswith("imagefolder:") else self.alpha
+        settled = super().resolved()
+        named = self.method in POLICIES and settled.data.startswith("imagefolder:")
         patches = self.num_patches or ((2, 4) if self.method == "rmix" else (8,))
-        return replace(super().resolved(), num_patches=patches, alpha=alpha)
+        return replace(settled, num_patches=patches, alpha=settled.policy_alpha if named else settled.alpha)
 
     @property
     def training(self) -> TrainingConfig:
@@ -175,7 +177,9 @@ def _train(options: Train, stop: StopRequest, quiet: bool) -> dict[str, Any]:
     except (KeyboardInterrupt, FloatingPointError, OSError) as error:
         if not ranks.first and not isinstance(error, OSError):
             raise SystemExit(getattr(error, "code", 2)) from error  # rank 0 says it
-        error.add_note(f"{run.describe_kept(options.epochs)}; go on with: rlmix train --resume {run.folder}")
+        error.add_note(run.describe_kept(options.epochs))
+        if not isinstance(error, FloatingPointError):  # which comes again, to the bit
+            error.add_note(f"go on with: rlmix train --resume {shlex.quote(str(run.folder))}")
         raise
     finally:
         run.close()

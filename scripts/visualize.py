@@ -28,6 +28,7 @@ from rlmix.config import TrainingConfig
 from rlmix.envs.process import Decision
 from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.envs.training_rewards import UNMEASURED, UPDATING
+from rlmix.finite import finite_saliency
 from rlmix.maps import Saliency, saliency
 from rlmix.metrics import evaluating
 from rlmix.mixing import sample_pairing
@@ -216,7 +217,8 @@ def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generat
     images, labels = clean.batch
     pairing = sample_pairing(len(images), run.num_patches or (AGENT_PATCHES,), run.policy_alpha, generator)
     pairing = pairing._replace(partner=pairing.partner.to(images.device))
-    decision = Decision(clean.batch, clean.seen, pairing, progress)
+    seen, sound = finite_saliency(clean.seen)
+    decision = Decision(clean.batch, seen, pairing, progress, sound)
     top_k = policy(decision).to(images.device)
     return mix_batch(images, labels, clean.seen.map, pairing, top_k, run.rule, len(clean.names))
 

@@ -2,24 +2,27 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from toys import toy_config, write_npz
+from toys import toy_config, write_folder, write_npz
 
 from rlmix.agents.analysis import Choices, agreement, credit_dilemma, describe_images, draw_choices, draw_dilemma
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import ConstantPolicy
 from rlmix.agents.watch import Watch
 from rlmix.checkpoints import newest_state
+from rlmix.config import TrainingConfig
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
-from rlmix.runs import read_metrics
+from rlmix.runs import read_config, read_metrics
 from rlmix.scripts import policies as policies_command
 from rlmix.scripts import train as command
+from rlmix.scripts.main import main as rlmix_main
 from rlmix.scripts.train import Train
 from rlmix.training import Training
 
@@ -85,8 +88,70 @@ def test_rewards_that_need_a_change_are_refused(config, reward):
 def test_another_network_or_number_of_classes_is_refused(config, tmp_path):
     with pytest.raises(ValueError, match="freeze_from must name a run of the same model and number of classes"):
         Training(replace(config, data=write_npz(tmp_path, 8, num_train=12, num_classes=4)))
-    with pytest.raises(FileNotFoundError, match="must be the folder of a run with a checkpoint"):
+    with pytest.raises(FileNotFoundError, match="must be a run's folder"):
         Training(replace(config, freeze_from=str(tmp_path)))
+
+
+# -- whose data
+
+
+def test_data_are_those_of_the_run_unless_named(config, tmp_path):
+    """From Python, unresolved or resolved, and whoever opens them."""
+    bare = TrainingConfig(freeze_from=config.freeze_from, batch_size=4, device="cpu")
+    for found in (bare.resolved(), MixingProcess(bare).config, Training(bare).config, RLMixVectorEnv(config=bare).process.config):
+        assert (found.data, found.model) == (config.data, "preactresnet18_w16")
+    assert RLMixVectorEnv(config=bare).process.data.num_classes == 3
+    other = write_npz(tmp_path, 8, num_train=16, num_classes=3)
+    assert replace(bare, data=other).resolved().data == other
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A run on the first 9 images of a folder, of which some are kept for validation."""
+    folder = tmp_path_factory.mktemp("pictures")
+    data = write_folder(folder / "data")
+    options = ["--image-size", "16", "--resize-size", "20", "--train-images", "18", "--val-fraction", "0.4", "--workers", "0"]
+    options += ["--skip-corrupt", "--model", "preactresnet18_w16", "--batch-size", "4", "--epochs", "1", "--device", "cpu"]
+    command.main(["--method", "vanilla", "--data", data, *options, "--out", str(folder / "run")])
+    return data, folder / "run"
+
+
+def test_how_data_were_taken_comes_along_and_typed_options_win(pictures, tmp_path):
+    data, run = pictures
+    options = ["--freeze-from", str(run), "--batch-size", "4", "--workers", "0", "--device", "cpu"]
+    taken = command.read_options([*options, "--val-fraction", "0.0", "--out", str(tmp_path / "run")])
+    expected = {"data": data, "image_size": 16, "resize_size": 20, "train_images": 18, "skip_corrupt": True, "val_fraction": 0.0}
+    assert {name: getattr(taken, name) for name in expected} == expected
+    command.main([*options, "--epochs", "1", "--out", str(tmp_path / "agent")])
+    assert {name: read_config(tmp_path / "agent")[name] for name in expected} == expected | {"val_fraction": 0.4}
+    command.main(["--resume", str(tmp_path / "agent")])
+    policies_command.main(
+        [*options, "--batches", "2", "--out", str(tmp_path / "policies"), "--policies", str(tmp_path / "agent")]
+    )
+
+
+def test_what_contradicts_the_run_is_one_line(config, pictures, tmp_path, capsys):
+    def refused(*options):
+        with pytest.raises(SystemExit) as stop:
+            rlmix_main(["train", "--batch-size", "4", "--device", "cpu", "--out", str(tmp_path / "out"), *options])
+        assert stop.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    run = config.freeze_from
+    line = refused("--freeze-from", run, "--model", "wideresnet16_8")
+    assert f"model must be that of freeze_from {run}, which is preactresnet18_w16, or be left out, got wideresnet16_8" in line
+    line = refused("--freeze-from", run, "--data", write_npz(tmp_path, 8, num_train=12, num_classes=4))
+    assert f"{run} must hold preactresnet18_w16 for the data's 4 classes, and holds it for 3" in line
+    assert "preactresnet18_w16" in refused("--freeze-from", run, "--data", "digits")
+    moved = shutil.copytree(run, tmp_path / "moved")
+    text = (moved / "config.yaml").read_text()
+    (moved / "config.yaml").write_text(text.replace(config.data, "npz:/gone/away.npz"))
+    assert "/gone/away.npz must name a file" in refused("--freeze-from", str(moved))
+    (moved / "config.yaml").write_text(text.replace(f"data: {config.data}", "data: [5]"))
+    assert f"data in {moved}/config.yaml must be str, got [5]" in refused("--freeze-from", str(moved))
+    assert "must be a run's folder" in refused("--freeze-from", str(tmp_path / "nowhere"))
+    assert not (tmp_path / "out").exists()
 
 
 # -- the commands
@@ -162,6 +227,25 @@ def test_policies_command_pairs_what_it_measures(config, runs, tmp_path, capsys)
     assert {path.name for path in out.iterdir()} >= {"report.md", "choices-pair-s0.png", "choices-pair-s1.png", "dilemma.png"}
     with pytest.raises(ValueError, match="freeze_from must name the run"):
         policies_command.main(["--data", config.data])
+
+
+def test_policies_of_one_name_have_rows_and_pictures_of_their_own(config, runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    places = ["A/x-s0", "A/x-s1", "B/x-s0", "uniform", "A-x-s0"]
+    for place in places:
+        shutil.copytree(runs / "pair-s0", place)
+    options = ["--data", config.data, *OPTIONS, "--freeze-from", config.freeze_from, "--batches", "3", "--constants"]
+    policies_command.main([*options, "--policies", *places])
+    rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    found = {name.strip(): seeds.strip() for name, seeds in rows[2:]}
+    assert len(found) == len(rows) - 2
+    assert found == {"uniform": "1", "coin": "1", "A/x": "2", "B/x": "1", f"{tmp_path.name}/uniform": "1", "A-x": "1"}
+    pictures = {path.name for path in Path("policies").glob("*.png")}
+    names = {"choices-A-x-s0.png", "choices-x-s1.png", "choices-B-x-s0.png", "choices-uniform.png", "choices-A-x-s0~2.png"}
+    assert pictures == names
+    assert set(json.loads(Path("policies/policies.json").read_text())) == {"uniform", "coin", *places[:3], "./uniform", "A-x-s0"}
+    with pytest.raises(ValueError, match=r"policies must be different runs, got A/x-s0 \./A/x-s0/"):
+        policies_command.main([*options, "--policies", "A/x-s0", "./A/x-s0/"])
 
 
 # -- what a policy does

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 import torch
 from toys import toy_config
 
-from rlmix.checkpoints import list_checkpoints
+from rlmix.agents import bandit, features, learned, vec_env
+from rlmix.agents.features import policy_features
+from rlmix.checkpoints import list_checkpoints, newest_state
 from rlmix.datasets import image_data
 from rlmix.envs.process import MixingProcess
 from rlmix.finite import all_finite
+from rlmix.maps import Saliency
 from rlmix.methods.vanilla import Vanilla
 from rlmix.objective import Objective, Scored
 from rlmix.scripts.main import main as rlmix_main
@@ -159,6 +163,138 @@ def test_the_command_says_where_and_what_is_kept_and_goes_on_with_skip(config, t
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [record.get("nonfinite_steps") for record in records] == [None, 1]
     assert all(np.isfinite(value).all() for record in records for value in record.values() if value is not None)
+
+
+# -- what an agent sees
+
+
+OPTIONS = ["--batch-size", "16", "--epochs", "2", "--model", "preactresnet18_w16", "--learning-rate", "0.05", "--device", "cpu"]
+AGENTS = {name: ["--algorithm", name] for name in ("ppo", "a2c", "dqn", "bandit")} | {"joint": ["--granularity", "batch"]}
+
+
+def refused(capsys, *args):
+    with pytest.raises(SystemExit) as stop:
+        rlmix_main(["train", *map(str, args)])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.fixture
+def blinded(monkeypatch):
+    """The saliency pass of step 6 goes wrong: the logits of one image, the map of another, one value too large to be summed."""
+    saliency, shown = Training.saliency, []
+
+    def spoiled(training, batch):
+        seen = saliency(training, batch)
+        if training.global_step != 5:
+            return seen
+        map, logits = seen.map.clone(), seen.logits.clone()
+        logits[0, 1], map[1, 2, 3], map[2] = float("nan"), float("inf"), 3e38
+        return Saliency(map, logits)
+
+    def watched(observation):
+        shown.append(policy_features(observation))
+        return shown[-1]
+
+    monkeypatch.setattr(Training, "saliency", spoiled)
+    for module in (features, vec_env, bandit, learned):
+        monkeypatch.setattr(module, "policy_features", watched)
+    return shown
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_never_sees_what_is_not_finite(config, name, blinded, tmp_path, capsys):
+    line = refused(capsys, "--data", config.data, *OPTIONS, *AGENTS[name], "--out", tmp_path / "run")
+    said = (
+        r"rlmix: error: the loss is nan in epoch 2, step 6, at learning rate 0\.0\d+; what is kept leads there again: start anew "
+    )
+    said += r"with a lower --learning-rate, or with --on-nonfinite skip; 1 of 2 epochs are kept in \S+/epoch-0001\.pt"
+    assert re.fullmatch(said, line), line
+    assert all(np.isfinite(table).all() for table in blinded)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_step_that_an_agent_cannot_see_is_left_out(config, name, blinded, tmp_path):
+    out = tmp_path / "run"
+    rlmix_main(
+        [
+            "train",
+            "--data",
+            config.data,
+            *OPTIONS,
+            *AGENTS[name],
+            "--agent.gamma",
+            "0.5",
+            "--on-nonfinite",
+            "skip",
+            "--out",
+            str(out),
+        ]
+    )
+    assert all(np.isfinite(table).all() for table in blinded)
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["nonfinite_steps"] for record in records] == [0, 1]
+    assert all(np.isfinite(value).all() for record in records for value in record.values())
+    policy = newest_state(out)["decider"]["parameters"]["policy"]
+    assert all(torch.as_tensor(value).isfinite().all() for value in policy.values())
+
+
+def test_a_learned_policy_never_sees_it_either(config, blinded, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "saliency", lambda training, batch: training.saliency_pass(*batch))
+        rlmix_main(["train", "--data", config.data, *OPTIONS, "--epochs", "1", "--out", str(tmp_path / "agent")])
+    options = ["--method", "policy", "--policy", tmp_path / "agent", "--out", tmp_path / "run"]
+    assert "the loss is nan in epoch 2, step 6" in refused(capsys, "--data", config.data, *OPTIONS, *options)
+    assert all(np.isfinite(table).all() for table in blinded)
+
+
+def test_rewards_of_a_step_that_is_left_out_are_zero_and_count_for_nothing(config, blinded):
+    process = MixingProcess(replace(config, on_nonfinite="skip"))
+    process.reset()
+    rewards = [process.act(torch.full((16,), 0.5)) for _ in range(8)]
+    assert rewards[5].tolist() == [0.0] * 16
+    epoch = torch.cat([rewards[step] for step in (4, 6, 7)])  # an epoch is four steps
+    assert process.epoch_metrics()["reward_mean"] == pytest.approx(float(epoch.mean()))
+    assert process.epoch_metrics()["reward_std"] == pytest.approx(float(epoch.std(correction=0)))
+
+
+def test_a_frozen_classifier_tells_of_it_too(config, blinded, tmp_path, capsys):
+    rlmix_main(["train", "--data", config.data, *OPTIONS, "--method", "vanilla", "--epochs", "1", "--out", str(tmp_path / "run")])
+    options = ["--data", config.data, *OPTIONS, "--freeze-from", tmp_path / "run", "--out", tmp_path / "agent"]
+    assert "the loss is nan in epoch 2, step 6" in refused(capsys, *options)
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS if name != "dqn"])  # whose best of any scores is a choice
+def test_an_agent_that_diverges_is_named(config, name, tmp_path, capsys):
+    out = ["--agent.learning-rate", "1e37", "--agent.minibatch-size", "16", "--out", tmp_path / "run"]
+    line = refused(capsys, "--data", config.data, *OPTIONS, *AGENTS[name], *out)
+    said = r"rlmix: error: the agent's (weights|scores) are not finite in epoch \d, after step \d, at agent\.learning_rate 1e\+37; what "
+    assert re.match(said + r"is kept leads there again: start anew with a lower --agent\.learning-rate; \d of 2 epochs", line), (
+        line
+    )
+    assert len(line) < 500
+
+
+def losing(update):
+    """An optimizer's step that leaves a weight nan."""
+
+    def step(optimizer, *args, **kwargs):
+        update(optimizer, *args, **kwargs)
+        with torch.no_grad():
+            optimizer.param_groups[0]["params"][0].fill_(float("nan"))
+
+    return step
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_whose_weights_are_lost_is_named(config, name, tmp_path, monkeypatch, capsys):
+    """By whatever; after its first update."""
+    for optimizer in (torch.optim.Adam, torch.optim.RMSprop):  # the latter is a2c's
+        monkeypatch.setattr(optimizer, "step", losing(optimizer.step))
+    options = [*AGENTS[name], "--agent.passes", "1", "--agent.minibatch-size", "64", "--out", tmp_path / "run"]
+    line = refused(capsys, "--data", config.data, *OPTIONS, *options)
+    assert re.search("the agent's (weights|scores) are not finite in epoch ", line), line
 
 
 # -- odd data

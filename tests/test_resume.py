@@ -1,6 +1,7 @@
 """Stopping in mid-epoch and going on: to the bit, for every method; what may change meanwhile and what may not."""
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from rlmix.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.runs import read_metrics
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
+from rlmix.scripts.main import run_command
+from rlmix.scripts.stopping import SIGNALS, StopRequest
 from rlmix.training import Training
 
 METHODS = {
@@ -77,7 +80,8 @@ def test_a_run_stopped_in_mid_epoch_goes_on_to_the_bit(runs, tiny, name, tmp_pat
         line = stopped(capsys, ["train", *tiny, *METHODS[name], "--out", out], 143)
     checkpoint = out / "checkpoints" / "epoch-0001-step-2.pt"
     assert (
-        line == f"rlmix: interrupted: 1 of 2 epochs and 2 steps are kept in {checkpoint}; go on with: rlmix train --resume {out}"
+        line
+        == f"rlmix: interrupted: SIGTERM; 1 of 2 epochs and 2 steps are kept in {checkpoint}; go on with: rlmix train --resume {out}"
     )
     assert [record["epoch"] for record in read_metrics(out)] == [1]
     go_on(out)
@@ -136,13 +140,77 @@ def test_the_time_limit_stops_with_a_code_of_its_own(runs, tiny, tmp_path, capsy
 
 
 def test_handlers_of_signals_are_put_back(tiny, tmp_path):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     command.main([*tiny, "--epochs", "1", *METHODS["vanilla"], "--out", str(tmp_path / "run")])
-    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert before == [signal.getsignal(number) for number in SIGNALS]
+
+
+SCHEDULED = ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
+
+
+@pytest.mark.parametrize("name", [*SCHEDULED, "SIGQUIT"])
+def test_whatever_asks_a_run_to_end_leaves_a_checkpoint_and_a_word(tiny, name, tmp_path, monkeypatch, capsys):
+    number = signal.Signals[name]
+    stop_at(monkeypatch, 7, number)
+    line = stopped(capsys, ["train", *tiny, *METHODS["vanilla"], "--out", tmp_path / "run"], 128 + number)
+    checkpoint = tmp_path / "run" / "checkpoints" / "epoch-0001-step-2.pt"
+    assert line.startswith(f"rlmix: interrupted: {name}; 1 of 2 epochs and 2 steps are kept in {checkpoint}; go on with: ")
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_schedulers_may_ask_twice(tiny, name, tmp_path, monkeypatch, capsys):
+    """SIGXCPU comes every second; SIGUSR1 from Slurm and once more from torchrun."""
+    number, kill = signal.Signals[name], os.kill
+    monkeypatch.setattr(os, "kill", lambda *args: [kill(*args) for _ in range(3)])
+    stop_at(monkeypatch, 7, number)
+    line = stopped(capsys, ["train", *tiny, *METHODS["vanilla"], "--out", tmp_path / "run"], 128 + number)
+    assert "1 of 2 epochs and 2 steps are kept" in line
+
+
+def test_under_torchrun_every_signal_may_come_twice(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with StopRequest() as stop:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.reason is not None
+        assert stop.reason.code == 143
+
+
+def test_a_signal_that_is_ignored_stays_so(tiny, tmp_path, monkeypatch):
+    """As SIGHUP is under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop_at(monkeypatch, 3, signal.SIGHUP)
+        rlmix_main(["train", *tiny, *METHODS["vanilla"], "--out", str(tmp_path / "run")])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert [record["epoch"] for record in read_metrics(tmp_path / "run")] == [1, 2]
+
+
+def test_outside_a_training_a_signal_ends_a_command_in_one_line(capsys):
+    """What schedulers repeat does not disturb what is being closed."""
+    closed = []
+
+    def work():
+        try:
+            signal.raise_signal(signal.SIGXCPU)
+        finally:
+            signal.raise_signal(signal.SIGXCPU)
+            closed.append(True)
+
+    with pytest.raises(SystemExit) as stop:
+        run_command(work)
+    assert stop.value.code == 128 + signal.SIGXCPU
+    assert capsys.readouterr().err == "rlmix: interrupted: SIGXCPU\n"
+    assert closed == [True]
+
+
+def command_line(*args):
+    return [sys.executable, "-m", "rlmix.scripts.main", "train", *args]
 
 
 def test_a_process_that_is_terminated_says_one_line_and_exits_with_143(tiny, tmp_path):
-    args = [sys.executable, "-m", "rlmix.scripts.main", "train", *tiny, "--epochs", "500", *METHODS["vanilla"]]
+    args = command_line(*tiny, "--epochs", "500", *METHODS["vanilla"])
     process = subprocess.Popen([*args, "--out", str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()  # training has begun
@@ -151,6 +219,33 @@ def test_a_process_that_is_terminated_says_one_line_and_exits_with_143(tiny, tmp
     assert process.returncode == 143
     assert len(error.splitlines()) == 1, error
     assert list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_a_closed_terminal_leaves_a_checkpoint(tiny, tmp_path):
+    """SIGHUP comes, and from then on every write to the terminal fails."""
+    args = command_line(*tiny, "--epochs", "500", *METHODS["vanilla"], "--out", str(tmp_path / "run"))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(args[0], args)
+    seen = b""
+    while b"epoch 1/500" not in seen:
+        seen += os.read(terminal, 1024)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
+    newest = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    assert load_checkpoint(newest)["config"]["epochs"] == 500
+
+
+def test_a_reader_that_goes_away_costs_the_lines_and_not_the_run(tiny, tmp_path):
+    args = command_line(*tiny, "--epochs", "20", *METHODS["vanilla"], "--out", str(tmp_path / "run"))
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert (tmp_path / "run" / "result.json").exists()
 
 
 # -- what may change

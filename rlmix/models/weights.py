@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rlmix.archives import load_tensors
 from rlmix.models import build_model, model_names
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -21,13 +22,15 @@ def read_weights(path: Path) -> dict[str, object]:
         ValueError: If it holds anything else.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as handle:
+            state = load_tensors(handle)
     except OSError:
         raise
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} must be a state_dict: it is damaged, or holds more than tensors and plain values") from error
     except Exception as error:  # whatever a file of another kind makes the reader stumble over
-        raise ValueError(f"{path} must be a state_dict: {type(error).__name__} {error}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} "
+        raise ValueError(f"{path} must be a state_dict: {kind}{error}") from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
