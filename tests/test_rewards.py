@@ -146,6 +146,27 @@ def test_held_out_loss_reward_is_what_the_step_gained(config):
     assert abs(float(rewards[0])) > 0
 
 
+def test_the_held_out_batch_is_another_one_at_every_step(config):
+    """Clean training images with their own labels, in normalised form; the same ones again for the same seed and step."""
+    training = MixingProcess(config).reset()
+    pixels = torch.from_numpy(np.load(config.data.removeprefix("npz:"))["x_train"]).permute(0, 3, 1, 2) / 255
+    clean = (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std((0, 2, 3), correction=0, keepdim=True)
+    seen = []
+    for _ in range(4):
+        batch = held_out_batch(training)
+        assert torch.equal(batch.images, held_out_batch(training).images)
+        found = (batch.images[:, None] - clean[None]).abs().flatten(2).amax(2).min(1)
+        assert len(batch.images) == 8
+        assert found.values.max() < 1e-3, "every image is a training image as it is"
+        assert (batch.labels == found.indices % 4).all(), "toys label images in turn"
+        seen.append(tuple(found.indices.tolist()))
+        training.fit_step()
+    assert len(set(seen)) == 4
+    assert len({image for images in seen for image in images}) > 8
+    other = held_out_batch(MixingProcess(replace(config, seed=1)).reset())
+    assert not torch.equal(other.images, held_out_batch(MixingProcess(config).reset()).images)
+
+
 def test_fixed_policies_may_go_without_a_reward(config):
     """No figure is made up for it, and no environment offers it to an agent."""
     process = MixingProcess(replace(config, reward=UNMEASURED))
