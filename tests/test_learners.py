@@ -10,10 +10,11 @@ from gymnasium import spaces
 from toys import toy_config
 
 import rlmix
-from rlmix.agents.algorithms import A2CAgent, build_agent
+from rlmix.agents.algorithms import ALGORITHMS, A2CAgent, build_agent
 from rlmix.agents.features import policy_features
 from rlmix.agents.ppo import PPOAgent, PPOConfig
 from rlmix.envs.host import to_host
+from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
 
 SLOTS, STEPS = 6, 8
@@ -241,3 +242,63 @@ def test_dqn_has_the_settings_it_was_given(tmp_path):
     assert rates == pytest.approx([1 - 0.95 * min(1, step / 3) for step in range(1, 7)], abs=1e-6)
     sizes = [tuple(weight.shape) for weight in agent.ppo.q_net.q_net.parameters()]
     assert sizes == [(7, 74), (7,), (10, 7), (10,)]
+
+
+# -- stopped and continued
+
+
+class StoppedError(Exception):
+    """After a step."""
+
+
+QUICK = PPOConfig(
+    policy_layers=(6,), value_layers=(6,), passes=2, minibatch_size=8, rollout_steps=3, gamma=0.5, entropy_coefficient=0.1
+)
+
+
+@pytest.mark.parametrize("name", [*ALGORITHMS, "joint"])
+@pytest.mark.parametrize("stop", [1, 3, 7])
+def test_an_agent_goes_on_from_its_state_as_if_it_had_not_stopped(tmp_path, monkeypatch, name, stop):
+    """In the middle of a rollout, after its update, and in the second epoch; rollouts are of three and of two steps."""
+    monkeypatch.setattr("rlmix.agents.algorithms.MEMORY", 24)  # of DQN: 6 steps of 4 slots, so it goes round
+    monkeypatch.setattr("rlmix.agents.algorithms.TARGET_INTERVAL", 5)
+    config = toy_config(tmp_path, 8, num_train=20, num_classes=3, batch_size=4)
+
+    def make():
+        env = RLMixEnv(config) if name == "joint" else RLMixVectorEnv(config=config)
+        return build_agent("ppo" if name == "joint" else name, env, QUICK, seed=0)
+
+    def go_on(agent, on_step=lambda: None):
+        figures = []
+        agent.learn(on_step, figures.append)
+        return figures, agent.policy.state_dict()
+
+    figures, weights = go_on(make())
+    first, states = make(), []
+
+    def stopping():
+        if len(states) == 0 and first.process.require_training().global_step >= stop:
+            states.append(copy.deepcopy((first.process.state_dict(), first.state_dict())))
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        go_on(first, stopping)
+    torch.rand(5)
+    np.random.rand(5)  # noqa: NPY002
+    second = make()
+    second.process.load_state_dict(states[0][0])
+    second.load_state_dict(states[0][1])
+    rest, again = go_on(second)
+    assert rest == figures[-len(rest) :]
+    assert weights.keys() == again.keys()
+    for part in weights:
+        assert torch.equal(weights[part], again[part]), part
+
+
+def test_what_an_agent_is_told_to_do_after_a_step_is_not_saved_with_it(tmp_path):
+    """Stable-Baselines3's own file holds what it needs to predict."""
+    config = toy_config(tmp_path, 8, num_train=12, num_classes=3, batch_size=4)
+    agent = build_agent("dqn", RLMixVectorEnv(config=config), QUICK, 0)
+    agent.learn(lambda: None, lambda figures: None)
+    assert "on_step_done" in agent.ppo._excluded_save_params()
+    assert {"policy", "env", "replay_buffer"} <= set(agent.ppo._excluded_save_params())

@@ -12,7 +12,7 @@ from toys import toy_config
 
 from rlmix.config import REWARDS
 from rlmix.envs.process import MixingProcess
-from rlmix.envs.rewards import MAP_REWARDS, cosine_label, cosine_shares, rarity, standardize
+from rlmix.envs.rewards import MAP_REWARDS, cosine, cosine_full, cosine_label, cosine_shares, rarity, standardize
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.training_rewards import (
     CLASSIFIER_REWARDS,
@@ -52,6 +52,30 @@ def test_label_aware_rewards_of_maps_that_do_not_overlap():
     torch.testing.assert_close(cosine_label(clean, clean, partner, share), torch.tensor([0.8 / math.hypot(0.8, 0.2), 1.0]))
     torch.testing.assert_close(cosine_shares(clean, clean, partner, share), share)  # own map alone: its share of the label
     torch.testing.assert_close(cosine_shares(clean, clean[partner], partner, share), 1 - share)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3])
+def test_map_rewards_do_not_depend_on_the_scale_of_a_gradient(scale):
+    """Gradients of a well-trained classifier are tiny. Cosines by NumPy, in float64."""
+    draw = torch.Generator().manual_seed(0)
+    clean, mixed = torch.rand(3, 8, 8, generator=draw), torch.rand(3, 8, 8, generator=draw)
+    pairs = zip(clean.double().flatten(1).numpy(), mixed.double().flatten(1).numpy(), strict=True)
+    expected = torch.tensor([one @ other / np.sqrt((one @ one) * (other @ other)) for one, other in pairs]).float()
+    for reward in (cosine, cosine_full):
+        torch.testing.assert_close(reward(clean * scale, mixed * scale), expected)
+
+
+def test_alignment_does_not_depend_on_the_scale_of_a_gradient():
+    """It is 1 for an image's own gradient, however sure the classifier is, and 0 where it has none."""
+    residual, features = torch.tensor([[0.1, -0.3, 0.2]]), torch.tensor([[1.0, 2.0, 0.5, 1.0]])
+    for scale in (1e-3, 1.0, 1e2):
+        found = last_layer_alignment(features, residual * scale, scale * residual.T @ features)
+        torch.testing.assert_close(found, torch.ones(1))
+    assert last_layer_alignment(features, 0 * residual, residual.T @ features).tolist() == [0]
+
+
+def test_rarity_of_two_choices():
+    torch.testing.assert_close(rarity(torch.tensor([0, 1, 1, 1]), 2), torch.tensor([2.0, *[math.log2(4 / 3)] * 3]))
 
 
 def test_rarity_has_the_entropy_of_the_choices_as_its_mean():
