@@ -1,6 +1,7 @@
 """What one of several processes does for test_ranks.py: ``ranks_driver.py FOLDER DATA TRAIN_IMAGES``, under torchrun."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,16 +41,43 @@ def config_of(data, train_images):
     )
 
 
+def watch_answers(training):
+    """Whether each image that the training steps on is given its label, step by step, by what the network says in the step."""
+    right, step = [], training.step
+
+    def watched(mixed):
+        labels = mixed.targets.argmax(1)
+        hook = training.model.register_forward_hook(lambda model, inputs, logits: right.append(logits.argmax(1) == labels))
+        step(mixed)
+        hook.remove()
+
+    training.step = watched
+    return right
+
+
+def block_gradients(data, train_images):
+    """Of AutoMix's block, after a step: this rank's own, as they were when its backward pass left them, and what the step took."""
+    training = Training(replace(config_of(data, train_images), model="preactresnet18_w16", batch_size=8), method="automix")
+    weights, own = [weight for weight in training.method.parameters() if weight.requires_grad], {}
+    for index, weight in enumerate(weights):
+        weight.register_post_accumulate_grad_hook(lambda weight, index=index: own.update({index: weight.grad.clone()}))
+    training.fit_step()
+    return [own[index] for index in sorted(own)], [weights[index].grad.clone() for index in sorted(own)]
+
+
 def main(folder, data, train_images):
     rlmix.models.MODELS["norm_free"] = make_norm_free
     found = {}
     for name in ("vanilla", "rmix"):
         training = Training(config_of(data, train_images))
+        right = watch_answers(training)
         for _ in range(2):
             training.fit_step(RMix() if name == "rmix" else None)
         found[name] = [parameter.grad.clone() for parameter in training.model.parameters()]
         found[f"{name} weights"] = [parameter.detach().clone() for parameter in training.model.parameters()]
+        found[f"{name} right"], found[f"{name} metrics"] = torch.cat(right), training.epoch_metrics()
     rank = training.ranks.rank
+    found["block own"], found["block taken"] = block_gradients(data, train_images)
 
     choices = []
     fit = running.Task.fit

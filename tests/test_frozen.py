@@ -301,6 +301,7 @@ def test_agreement_is_whole_for_the_best_and_a_tenth_for_the_uniform():
     sure, even = torch.nn.functional.one_hot(best, 10).float(), torch.full((4, 10), 0.1)
     assert agreement(sure, best) == (1, pytest.approx(1 / 16 + 1 / 4 + 1 / 16))
     assert agreement(even, best) == pytest.approx((0.1, 0.1))
+    assert agreement(even[:2], best[:1].expand(2)) == pytest.approx((0.1, 0.1)), "the largest values are best for nobody"
 
 
 def test_dilemma_of_a_table_in_which_winning_costs_the_host():

@@ -225,6 +225,11 @@ def test_own_generator_for_top_k_leaves_the_pairing_alone():
     assert torch.equal(streams[0].get_state(), streams[1].get_state())
 
 
+def test_drop_in_has_the_papers_settings():
+    mixer = RMix()
+    assert (mixer.num_top_k, mixer.num_patches, mixer.alpha, mixer.rule) == (10, (2, 4), 1.0, "mix_top")
+
+
 def test_apply_uses_exactly_what_was_drawn():
     images, labels = torch.rand(4, 2, 8, 8), torch.tensor([0, 1, 2, 1])
     map = torch.rand(4, 8, 8)

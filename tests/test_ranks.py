@@ -90,6 +90,27 @@ def test_two_processes_have_the_gradient_of_one_on_cifar100(tmp_path, monkeypatc
     assert_same_gradients(monkeypatch, run_driver(tmp_path, f"npz:{CIFAR}", 2000), f"npz:{CIFAR}", 2000)
 
 
+def test_a_methods_own_gradients_are_the_mean_of_the_ranks(digits):
+    """DDP does not know AutoMix's block; each rank's loss is a mean over its own images."""
+    first, second = digits[1]
+    assert max(gradient.abs().max() for gradient in first["block own"]) > 1e-3
+    for part in zip(*(rank[name] for name in ("block own", "block taken") for rank in (first, second)), strict=True):
+        (one, other), taken = part[:2], part[2:]
+        assert not torch.equal(one, other)
+        for gradient in taken:
+            torch.testing.assert_close(gradient, ((one.double() + other.double()) / 2).float(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["vanilla", "rmix"])
+def test_training_accuracy_is_over_the_images_of_all_ranks(digits, name):
+    right = torch.cat([rank[f"{name} right"] for rank in digits[1]])
+    assert len(right) == 2 * 32
+    assert right.any()
+    for rank in digits[1]:
+        assert rank[f"{name} metrics"]["train_top1"] == pytest.approx(100 * float(right.double().mean()))
+        assert rank[f"{name} metrics"]["train_top5"] <= 100
+
+
 def test_one_policy_decides_for_the_slots_of_all_ranks(digits):
     """What either rank mixed by are its rows of what rank 0's agent chose, and all rewards came back to it."""
     folder, (first, second) = digits

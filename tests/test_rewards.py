@@ -12,7 +12,17 @@ from toys import toy_config
 
 from rlmix.config import REWARDS
 from rlmix.envs.process import MixingProcess
-from rlmix.envs.rewards import MAP_REWARDS, cosine_batch, cosine_label, cosine_published, cosine_shares, rarity, standardize
+from rlmix.envs.rewards import (
+    MAP_REWARDS,
+    cosine,
+    cosine_batch,
+    cosine_full,
+    cosine_label,
+    cosine_published,
+    cosine_shares,
+    rarity,
+    standardize,
+)
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.training_rewards import (
     CLASSIFIER_REWARDS,
@@ -70,6 +80,30 @@ def test_the_published_reward_is_one_cosine_of_maps_that_are_not_normalised():
     np.testing.assert_allclose(cosine_published(*maps).numpy(), [published] * 3, rtol=1e-5)
     np.testing.assert_allclose(cosine_batch(*maps).numpy(), [normalised] * 3, rtol=1e-5)
     torch.testing.assert_close(cosine_published(maps[0], 7 * maps[1]), cosine_published(*maps))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3])
+def test_map_rewards_do_not_depend_on_the_scale_of_a_gradient(scale):
+    """Gradients of a well-trained classifier are tiny. Cosines by NumPy, in float64."""
+    draw = torch.Generator().manual_seed(0)
+    clean, mixed = torch.rand(3, 8, 8, generator=draw), torch.rand(3, 8, 8, generator=draw)
+    pairs = zip(clean.double().flatten(1).numpy(), mixed.double().flatten(1).numpy(), strict=True)
+    expected = torch.tensor([one @ other / np.sqrt((one @ one) * (other @ other)) for one, other in pairs]).float()
+    for reward in (cosine, cosine_full):
+        torch.testing.assert_close(reward(clean * scale, mixed * scale), expected)
+
+
+def test_alignment_does_not_depend_on_the_scale_of_a_gradient():
+    """It is 1 for an image's own gradient, however sure the classifier is, and 0 where it has none."""
+    residual, features = torch.tensor([[0.1, -0.3, 0.2]]), torch.tensor([[1.0, 2.0, 0.5, 1.0]])
+    for scale in (1e-3, 1.0, 1e2):
+        found = last_layer_alignment(features, residual * scale, scale * residual.T @ features)
+        torch.testing.assert_close(found, torch.ones(1))
+    assert last_layer_alignment(features, 0 * residual, residual.T @ features).tolist() == [0]
+
+
+def test_rarity_of_two_choices():
+    torch.testing.assert_close(rarity(torch.tensor([0, 1, 1, 1]), 2), torch.tensor([2.0, *[math.log2(4 / 3)] * 3]))
 
 
 def test_rarity_has_the_entropy_of_the_choices_as_its_mean():
@@ -162,6 +196,27 @@ def test_held_out_loss_reward_is_what_the_step_gained(config):
     losses.append(F.cross_entropy(copy.deepcopy(training.model)(held_out.images), held_out.labels))
     torch.testing.assert_close(rewards, (losses[0] - losses[1]).detach().expand(8), rtol=1e-3, atol=1e-5)
     assert abs(float(rewards[0])) > 0
+
+
+def test_the_held_out_batch_is_another_one_at_every_step(config):
+    """Clean training images with their own labels, in normalised form; the same ones again for the same seed and step."""
+    training = MixingProcess(config).reset()
+    pixels = torch.from_numpy(np.load(config.data.removeprefix("npz:"))["x_train"]).permute(0, 3, 1, 2) / 255
+    clean = (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std((0, 2, 3), correction=0, keepdim=True)
+    seen = []
+    for _ in range(4):
+        batch = held_out_batch(training)
+        assert torch.equal(batch.images, held_out_batch(training).images)
+        found = (batch.images[:, None] - clean[None]).abs().flatten(2).amax(2).min(1)
+        assert len(batch.images) == 8
+        assert found.values.max() < 1e-3, "every image is a training image as it is"
+        assert (batch.labels == found.indices % 4).all(), "toys label images in turn"
+        seen.append(tuple(found.indices.tolist()))
+        training.fit_step()
+    assert len(set(seen)) == 4
+    assert len({image for images in seen for image in images}) > 8
+    other = held_out_batch(MixingProcess(replace(config, seed=1)).reset())
+    assert not torch.equal(other.images, held_out_batch(MixingProcess(config).reset()).images)
 
 
 def test_fixed_policies_may_go_without_a_reward(config):
