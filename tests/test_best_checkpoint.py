@@ -18,7 +18,7 @@ from rlmix.training import Training
 
 DATA = {"data": "digits", "train_images": 100, "val_fraction": 0.3, "batch_size": 16, "device": "cpu"}
 OPTIONS = [part for name, value in DATA.items() for part in ("--" + name.replace("_", "-"), str(value))]
-OPTIONS += ["--epochs", "5", "--method", "vanilla", "--learning-rate", "0.01", "--seed", "6"]
+OPTIONS += ["--epochs", "5", "--method", "vanilla", "--learning-rate", "0.03", "--seed", "1"]
 
 
 class KilledError(BaseException):

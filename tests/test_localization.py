@@ -287,13 +287,13 @@ def test_boxes_are_turned_with_their_image(tmp_path, orientation, ending):
     """A white box in the stored image: where the test image is white is where its box must be. 12x10 pixels, cropped to 10x10."""
     write_folder(tmp_path, num_train=1, num_val=1)
     stored, exif = np.zeros((10, 12, 3), np.uint8), Image.Exif()
-    stored[1:5, 3:9] = 255
+    stored[1:5, 2:8] = 255
     exif[274] = orientation
     for path in (tmp_path / "val" / "class0").iterdir():
         path.unlink()
     Image.fromarray(stored).save(tmp_path / "val" / "class0" / f"a.{ending}", exif=exif, quality=100)
     (tmp_path / "boxes.csv").write_text(
-        f"split,path,x0,y0,x1,y1\nval,val/class0/a.{ending},3,1,8,4\nval,val/class0/a.{ending},0,0,11,9\nval,val/class0/a.{ending},0,0,9,11\n"
+        f"split,path,x0,y0,x1,y1\nval,val/class0/a.{ending},2,1,7,4\nval,val/class0/a.{ending},0,0,11,9\nval,val/class0/a.{ending},0,0,9,11\n"
     )
     data = load_data(rlmix.TrainingConfig(data=f"imagefolder:{tmp_path}", image_size=10, resize_size=10, workers=0))
     image = next(data.batches("test", 1)).images[0]
