@@ -43,6 +43,8 @@ class TrainingConfig:
     """Let torchvision download a missing data set."""
     train_images: int | None = None
     """Use only so many training images: the first of every class, then the second, and so on."""
+    test_images: int | None = None
+    """Measure on only so many test images, likewise."""
     val_fraction: float = 0.0
     """Part of the training images, the same of every class and for every seed, that is kept for validation; 0 for none."""
     image_size: int | None = None
@@ -192,7 +194,15 @@ class TrainingConfig:
             "image_size": 8,
             "workers": 0,
         }
-        at_least |= {"mixing_seed": 0, "train_images": 1, "div_factor": 1, "diversity": 0, "devices": 1, "nodes": 1}
+        at_least |= {
+            "mixing_seed": 0,
+            "train_images": 1,
+            "test_images": 1,
+            "div_factor": 1,
+            "diversity": 0,
+            "devices": 1,
+            "nodes": 1,
+        }
         for name, low in at_least.items():
             value = getattr(self, name)
             if value is not None and not low <= value < float("inf"):

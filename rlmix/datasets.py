@@ -108,8 +108,8 @@ def load_data(config: TrainingConfig) -> Source:
         arrays = _load_digits()
     else:
         arrays = _load_torchvision(kind, config)
-    chosen: dict[str, Any] = {"num_train": config.train_images, "val_fraction": config.val_fraction, "relabel": config.relabel}
-    return image_data(*arrays, **chosen, source=name)
+    numbers: dict[str, Any] = {"num_train": config.train_images, "num_test": config.test_images}
+    return image_data(*arrays, **numbers, val_fraction=config.val_fraction, relabel=config.relabel, source=name)
 
 
 def image_data(
@@ -119,6 +119,7 @@ def image_data(
     test_labels: np.ndarray,
     *,
     num_train: int | None = None,
+    num_test: int | None = None,
     val_fraction: float = 0.0,
     relabel: bool = False,
     source: str = "the data",
@@ -132,6 +133,7 @@ def image_data(
         test_images: As the training images.
         test_labels: Of classes that have training images.
         num_train: Use only so many training images, of every class in turn.
+        num_test: Likewise of the test images.
         val_fraction: See :func:`rlmix.sources.stratified_split`.
         relabel: Number the classes that occur from 0, in the order of their labels, which may be any integers.
         source: What the arrays are from.
@@ -150,12 +152,9 @@ def image_data(
     if train_images.shape[1:] != test_images.shape[1:]:
         raise ValueError(f"x_test of {source} must have images of {train_images.shape[1:]}, got {test_images.shape[1:]}")
     kept, tested, num_classes = _class_indices(train_labels, test_labels, relabel, source)
-    if num_train is not None and num_train > len(train_images):
-        raise ValueError(f"train_images must be at most the {len(train_images)} of {source}, got {num_train}")
-    if num_train is not None and num_train < len(kept):
-        index = in_turn(kept, num_train)
-        train_images, kept = train_images[index.numpy()], kept[index]
-        check_trained(kept, tested, f"train_images {num_train} of {source}")
+    train_images, kept = _take(train_images, kept, num_train, f"train_images must be at most the {len(kept)} of {source}")
+    test_images, tested = _take(test_images, tested, num_test, f"test_images must be at most the {len(tested)} of {source}")
+    check_trained(kept, tested, f"train_images {num_train} of {source}")
     pixels = _three_channels(train_images)
     val_pixels, val_labels = None, None
     if val_fraction:
@@ -173,6 +172,18 @@ def image_data(
         val_images=val_pixels,
         val_labels=val_labels,
     )
+
+
+def _take(
+    images: np.ndarray, labels: Int[Tensor, " image"], number: int | None, allowed: str
+) -> tuple[np.ndarray, Int[Tensor, " part"]]:
+    """So many of a split, of every class in turn; as they are where all are taken."""
+    if number is None or number == len(labels):
+        return images, labels
+    if number > len(labels):
+        raise ValueError(f"{allowed}, got {number}")
+    index = in_turn(labels, number)
+    return images[index.numpy()], labels[index]
 
 
 def _class_indices(

@@ -186,10 +186,8 @@ def load_folder(root: Path, config: TrainingConfig) -> FolderData:
     left_out = describe_left_out(kind for split in listed.values() for kind in split.left_out)
     if left_out:
         warnings.warn(f"files in {root} that no image is read from are left out: {left_out}", stacklevel=2)
-    if config.train_images is not None:
-        if config.train_images > len(train.paths):
-            raise ValueError(f"train_images must be at most the {len(train.paths)} of {root}, got {config.train_images}")
-        train = train.take(in_turn(train.labels, config.train_images))
+    train = _take(train, config.train_images, f"train_images must be at most the {len(train.paths)} of {root}")
+    test = _take(test, config.test_images, f"test_images must be at most the {len(test.paths)} of {root}")
     splits, num_corrupt = {"train": train, "test": test}, 0
     if config.skip_corrupt:
         for name, files in splits.items():
@@ -209,6 +207,13 @@ def load_folder(root: Path, config: TrainingConfig) -> FolderData:
     check_trained(splits["train"].labels, torch.arange(len(class_names)), where, class_names)
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     return FolderData(root, splits, class_names, side, config.test_resize, config.workers, num_corrupt, mean, std)
+
+
+def _take(files: Files, number: int | None, allowed: str) -> Files:
+    """So many of a split, of every class in turn."""
+    if number is not None and number > len(files.paths):
+        raise ValueError(f"{allowed}, got {number}")
+    return files if number is None else files.take(in_turn(files.labels, number))
 
 
 def find_sound(paths: list[str], workers: int) -> Int[Tensor, " sound"]:

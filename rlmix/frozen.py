@@ -17,6 +17,7 @@ DATA_OPTIONS: dict[str, tuple[type, ...]] = {
     "data": (str,),
     "data_root": (str,),
     "train_images": (int, NoneType),
+    "test_images": (int, NoneType),
     "val_fraction": (float, int),
     "image_size": (int, NoneType),
     "resize_size": (int, NoneType),

@@ -182,9 +182,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} must be a run's folder, and holds no config.yaml")
-    config = read_yaml(path)
-    if config.get("method") in _POLICIES and "alpha" in config and config["alpha"] is None:
-        config["alpha"] = 1.0 if str(config.get("data")).startswith("imagefolder:") else None
+    return updated(read_yaml(path))
+
+
+def updated(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration as today's version says the same."""
+    on_folder = config.get("method") in _POLICIES and str(config.get("data")).startswith("imagefolder:")
+    if on_folder and config.get("alpha", 1.0) is None:
+        return config | {"alpha": 1.0}
     return config
 
 

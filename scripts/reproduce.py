@@ -40,7 +40,8 @@ class Reproduce(EngineOptions, TrainingConfig):
     table: tyro.conf.Positional[str] = "table4"
     """table1 to table12 as published, policies (the learned one beside fixed ones) or steps (what they cost)."""
     scale: float = 1.0
-    """Fraction of the training images and of the epochs, in (0, 1], at least an image a class and one epoch; the output says so."""
+    """Fraction of the images, trained on and tested on, and of the epochs, in (0, 1], at least an image a class and one epoch; the output
+    says so."""
     data: str = ""
     """As for rlmix train; the table's own where not given."""
     models: tuple[str, ...] = ()
@@ -147,10 +148,14 @@ def plan(options: Reproduce, table: PaperTable) -> Study:
 
 
 def scale_images(options: Reproduce) -> dict[str, Any]:
-    """How many images are trained on: the fraction, and at least one of every class; the batch is no larger than they are."""
+    """How many images are trained on and tested on: the fraction, and one of every class; the batch is no larger than they are."""
     data = load_data(TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)}))
-    count = options.train_images or max(data.num_classes, round(options.scale * len(data.train_labels)))
-    return {"train_images": count, "batch_size": min(options.batch_size or data_recipe(options.data).batch_size, count)}
+    count, tested = (
+        given or min(len(labels), max(data.num_classes, round(options.scale * len(labels))))
+        for given, labels in ((options.train_images, data.train_labels), (options.test_images, data.labels("test")))
+    )
+    batch_size = min(options.batch_size or data_recipe(options.data).batch_size, count)
+    return {"train_images": count, "test_images": tested, "batch_size": batch_size}
 
 
 def state(study: Study, table: PaperTable, options: Reproduce) -> str:
@@ -159,7 +164,7 @@ def state(study: Study, table: PaperTable, options: Reproduce) -> str:
     planned = [(network, run) for network in options.networks for run in table.runs(network)]
     epochs = {(run.epochs, table.num_epochs(paper, network)) for run, (network, paper) in zip(runs, planned, strict=True)}
     counted = "; ".join(f"{ours} of the paper's {paper} epochs" for ours, paper in sorted(epochs))
-    images = "all training images" if runs[0].train_images is None else f"{runs[0].train_images} training images"
+    images = "all images" if options.scale == 1 else f"{runs[0].train_images} training and {runs[0].test_images} test images"
     ours = f"{counted}, on {images} of {runs[0].data.partition(':')[0]}"
     as_published = options.scale == 1 and not options.given and options.data in ("", table.data)
     if as_published and set(options.networks) <= set(table.networks):

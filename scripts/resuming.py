@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rlmix.runs import updated
 from rlmix.training import Training
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def check_resumable(options: "Train", training: Training, saved: dict[str, Any],
     where = folder / "config.yaml"
     if state is not None:
         saved, where = state.get("config"), folder / "checkpoints"  # type: ignore[assignment]
+        saved = updated(saved) if isinstance(saved, dict) else saved
         if not isinstance(saved, dict):
             raise ValueError(f"the newest checkpoint in {where} must hold its run's configuration, got {type(saved).__name__}")
     different = [name for name in wanted if name in saved and saved[name] != wanted[name] and name not in FREE]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,9 @@ def plan_run(options: Train) -> Train | None:
         check_free(folder)
         return options
     saved, wanted = read_config(folder), options.resolved().as_dict()
+    saved = {
+        entry.name: entry.default for entry in fields(Train) if entry.default is not MISSING
+    } | saved  # of an earlier version
     different = [f"{name} {saved.get(name)!r} is not {wanted[name]!r}" for name in wanted if saved.get(name) != wanted[name]]
     if different:
         raise ValueError(f"{folder} holds a run with other options: {', '.join(different)}")

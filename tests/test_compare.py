@@ -308,6 +308,20 @@ def refused(capsys, args):
     return line
 
 
+def test_a_run_of_an_earlier_version_is_finished_too(folder, options):
+    """Its config.yaml lacks the options that came later, which it was trained without."""
+    path = folder / "runs" / "rmix-s1" / "config.yaml"
+    config = path.read_text()
+    path.write_text("".join(line for line in config.splitlines(True) if not line.startswith(("relabel", "test_images"))))
+    assert path.read_text() != config
+    wanted = command.parse(command.Compare, "compare", options)
+    run = wanted.study.run(next(arm for arm in wanted.study.arms if arm.name == "rmix"), 1)
+    try:
+        assert study.plan_run(run) is None
+    finally:
+        path.write_text(config)
+
+
 def test_bad_input_is_one_line(folder, options, capsys, tmp_path):
     assert "method must be one of rlmix, rmix" in refused(capsys, ["--methods", "rmixx", "--out", str(tmp_path / "x")])
     args = ["--methods", "vanilla", "--baseline", "rmix", "--out", str(tmp_path / "x")]

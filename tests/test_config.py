@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 
 from rlmix.config import TrainingConfig
+from rlmix.runs import read_config
+from rlmix.scripts.train import Train
 
 RECIPE_FIELDS = ("model", "epochs", "batch_size", "schedule", "learning_rate", "weight_decay", "flip", "crop_padding")
 
@@ -101,3 +103,20 @@ def test_plain_values_give_the_configuration_back():
     assert all(type(value) in (int, float, str, bool, list, type(None)) for value in values.values())
     tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     assert TrainingConfig(**tuples) == config
+
+
+def test_r_mix_takes_the_papers_alpha_on_imagenet_alone():
+    assert TrainingConfig(data="imagefolder:PATH").policy_alpha == 0.2
+    assert TrainingConfig(data="imagefolder:PATH", alpha=1.0).policy_alpha == 1.0
+    assert TrainingConfig(data="cifar100").policy_alpha == 1.0
+    assert Train(data="imagefolder:PATH", method="rmix").resolved().alpha == 0.2
+    assert Train(data="imagefolder:PATH", method="cutmix").resolved().alpha is None
+    assert Train(data="digits", method="rmix").resolved().alpha is None
+
+
+def test_a_folder_run_of_before_keeps_the_alpha_it_was_mixed_with(tmp_path):
+    for method, data, alpha in [("rmix", "imagefolder:X", 1.0), ("cutmix", "imagefolder:X", None), ("rmix", "digits", None)]:
+        (tmp_path / "config.yaml").write_text(f"method: {method}\ndata: {data}\nalpha: null\n")
+        assert read_config(tmp_path)["alpha"] == alpha
+    (tmp_path / "config.yaml").write_text("method: rmix\ndata: imagefolder:X\nalpha: 0.2\n")
+    assert read_config(tmp_path)["alpha"] == 0.2

@@ -422,3 +422,14 @@ def test_absent_torchvision_sets_say_where_they_must_lie(tmp_path, name):
     assert str(tmp_path) in message
     assert "\n" not in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_test_images_are_of_every_class_in_its_own_order():
+    labels = np.repeat([0, 1, 2], [5, 4, 3])
+    images = np.arange(12, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
+    data = image_data(images, labels, images, labels, num_test=7)
+    assert data.test_labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert data.test_images[:, 0, 0, 0].tolist() == [0, 5, 9, 1, 6, 10, 2]
+    assert len(data.train_labels) == 12
+    with pytest.raises(ValueError, match="test_images must be at most the 12 of the data, got 13"):
+        image_data(images, labels, images, labels, num_test=13)

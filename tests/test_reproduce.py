@@ -181,7 +181,7 @@ def test_a_table_at_a_small_scale_says_so_and_is_laid_out_as_published(small, tm
         lines.append(f"{result['top1']:.2f} ({paper:.2f})")
     for text in (capsys.readouterr().out, (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()):
         text = " ".join(unescape(text).split())
-        assert "At scale 0.5: 1 of the paper's 300 epochs, on 32 training images of npz." in text
+        assert "At scale 0.5: 1 of the paper's 300 epochs, on 32 training and 20 test images of npz." in text
         assert all(line in text for line in lines)
         assert "(the paper's: preactresnet18)" in text  # the paper had no network like ours
 
@@ -216,11 +216,14 @@ def test_properties_are_laid_out_without_a_training(tmp_path):
 
 def test_a_scale_is_a_fraction_of_images_and_epochs_at_least_an_image_a_class(small):
     def arms(*args):
-        return {(arm.options.epochs, arm.options.train_images, arm.options.batch_size) for arm in plan(*args, *small).arms}
+        chosen = [arm.options for arm in plan(*args, *small).arms]
+        return {(each.epochs, each.train_images, each.test_images, each.batch_size) for each in chosen}
 
-    assert arms("table8", "--scale", "0.25") == {(75, 16, 16)}
-    assert arms("table8", "--scale", "0.002") == {(1, 10, 10)}
-    assert arms("steps", "--scale", "0.25") == {(1, 16, 16)}
+    assert arms("table8", "--scale", "0.5") == {(150, 32, 20, 16)}
+    assert arms("table8", "--scale", "0.25") == {(75, 16, 10, 16)}
+    assert arms("table8", "--scale", "0.002") == {(1, 10, 10, 10)}
+    assert arms("table8", "--scale", "0.002", "--test-images", "30") == {(1, 10, 30, 10)}
+    assert arms("steps", "--scale", "0.25") == {(1, 16, 10, 16)}
     assert plan("steps", *small).timed
     assert not plan("table8", *small).timed
 
