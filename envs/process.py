@@ -16,6 +16,7 @@ from rlmix.envs.training_rewards import UNMEASURED, UPDATING, build_reward
 from rlmix.finite import finite_saliency
 from rlmix.maps import Saliency, patch_saliency, salient_mask
 from rlmix.mixing import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
+from rlmix.patches import check_patches, pixel_share
 from rlmix.ranks import Ranks
 from rlmix.seeding import derive
 from rlmix.sources import Source
@@ -78,9 +79,11 @@ class MixingProcess:
         self.config = config
         self.data = load_data(config) if data is None else data
         height, width = self.data.image_size
-        for patches in (*self.num_patches, AGENT_PATCHES):
-            if height % patches or width % patches:
-                raise ValueError(f"num_patches must divide the image size {height}x{width}, got {patches}")
+        if min(height, width) < AGENT_PATCHES:
+            raise ValueError(
+                f"images must have at least {AGENT_PATCHES} pixels a side, as the agent's map has, got {height}x{width}"
+            )
+        check_patches(self.num_patches, self.data.image_size)
         self.values = top_k_values(config.num_top_k)
         self._reward = build_reward(config.reward)
         if config.freeze_from is not None and config.reward in UPDATING:
@@ -198,7 +201,8 @@ class MixingProcess:
         """The mixed batch, and the share of its target that each image has."""
         (images, labels), pairing = decision.batch, decision.pairing
         weights = patch_weights(mask, theirs, pairing.lam, self.config.rule)
-        return blend(images, soft_targets(labels, self.data.num_classes), weights, pairing.partner), weights.mean((1, 2))
+        mixed = blend(images, soft_targets(labels, self.data.num_classes), weights, pairing.partner)
+        return mixed, pixel_share(weights, images.shape[2:])
 
     def _nearest(self, top_k: Tensor) -> Tensor:
         """Index of the nearest of the K values."""

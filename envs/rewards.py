@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlmix.maps import gradient_map, patch_saliency
+from rlmix.patches import pool
 
 AGENT_PATCHES = 8
 """Patches per side of the map that an agent sees and is rewarded on (the paper's)."""
@@ -64,8 +65,7 @@ def cosine_published(
     Images of large gradients, the hard ones, outweigh the others. Both maps are of losses that are means over the batch, whose size a
     cosine does not see.
     """
-    sides = [side // AGENT_PATCHES for side in clean.shape[1:]]
-    flat = [F.avg_pool2d(map.float()[:, None], sides).flatten() for map in (clean, mixed)]
+    flat = [pool(map, AGENT_PATCHES).flatten() for map in (clean, mixed)]
     return F.cosine_similarity(flat[0], flat[1], dim=0, eps=1e-12).expand(len(clean))
 
 

@@ -76,18 +76,15 @@ class Bfloat16(SaliencySource):
 
 
 class HalfResolution(SaliencySource):
-    """The pass on images of half the height and width, a quarter of the work; a value of the map stands for 2x2 pixels."""
+    """The pass on images of half the height and width, a quarter of the work; a value of the map stands for 2x2 pixels.
 
-    def __init__(self, setting: Setting) -> None:
-        super().__init__(setting)
-        if any(side % 2 for side in setting.image_size):
-            raise ValueError(
-                f"saliency_mode half needs images of even sides, got {setting.image_size[0]}x{setting.image_size[1]}"
-            )
+    Of an odd side the last row or column stands alone.
+    """
 
     def __call__(self, look: Look, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
-        map, logits = look(F.avg_pool2d(images, 2), labels)
-        return Saliency(map.repeat_interleave(2, 1).repeat_interleave(2, 2), logits)
+        height, width = images.shape[2:]
+        map, logits = look(F.avg_pool2d(images, 2, ceil_mode=True), labels)
+        return Saliency(map.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width], logits)
 
 
 class EveryOtherStep(SaliencySource):

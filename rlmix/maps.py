@@ -5,10 +5,14 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+
+from rlmix.gradients import in_float16, loss_gradients
+from rlmix.models.wrappers import inner
+from rlmix.patches import pool
 
 
 class Saliency(NamedTuple):
@@ -27,10 +31,10 @@ def saliency(
     """How strongly each pixel moves the loss (Eq. 2): ``sqrt(mean_c (d loss / d image)^2)``.
 
     The loss is the batch's mean cross-entropy. Only the input gradient is computed, in the mode the model is in. The model is
-    left as found: ``.grad``, ``.training``, the running statistics of its batch norms and the random state.
+    left as found: ``.grad``, ``.training``, every buffer that a pass writes (:func:`frozen_statistics`) and the random state.
 
     Args:
-        model: Any classifier, images to logits. Pass the inner module of a DDP wrapper.
+        model: Any classifier, images to logits; wrappers (DDP, Fabric, compiled) are taken off.
         images: As the model takes them (normalised).
         labels: Class indices in [0, N).
         forward: How to run ``model`` where that is not to call it, such as :func:`rlmix.compilation.compile_saliency`.
@@ -39,18 +43,30 @@ def saliency(
         The map (B, H, W), >= 0, and the logits (B, N), both float32 and detached.
 
     Raises:
-        ValueError: If the shapes disagree.
+        ValueError: If the shapes disagree, or the images are no tensor of floating-point numbers.
     """
-    if images.ndim != 4:
-        raise ValueError(f"images must have shape (batch, channel, height, width), got {tuple(images.shape)}")
+    check_images(images)
+    model = inner(model)
     if labels.shape != images.shape[:1]:
         raise ValueError(f"labels must have shape ({len(images)},), got {tuple(labels.shape)}")
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.enable_grad(), frozen_statistics(model):
         inputs = images.detach().requires_grad_()
         logits = (forward or model)(inputs).float()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels), inputs)
+        _, (gradient,) = loss_gradients(logits, labels, [inputs], in_float16(inputs))
+    if gradient is None:
+        raise ValueError(f"model must give logits that depend on its images, and those of {type(model).__name__} do not")
     return Saliency(gradient_map(gradient), logits.detach())
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ValueError where ``images`` are not what a model takes: a (B, C, H, W) tensor of floating-point numbers."""
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images must be a torch tensor, got {type(images).__name__}")
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape (batch, channel, height, width), got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floating-point numbers, as the model takes them, got {images.dtype}")
 
 
 def gradient_map(gradient: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch height width"]:
@@ -63,30 +79,47 @@ def gradient_map(gradient: Float[Tensor, "batch channel height width"]) -> Float
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norms in training mode go on normalising by the batch, but do not record it."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    norms = [module for module in norms if module.training]  # in eval mode the flag would change what they compute
-    for module in norms:
-        module.track_running_stats = False
+    """Inside, passes leave no trace in the model: what they write, they write to copies.
+
+    Batch norms in training mode go on normalising by the batch, but do not record it. Of every other module the buffers are copied for
+    the time inside (running statistics of instance norms, vectors of spectral norms, ranges of observers), and tensors kept as plain
+    attributes are put back. What is not a tensor, such as a count, is not.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    recording = [
+        norm for norm in norms if norm.training and norm.track_running_stats
+    ]  # in eval mode the flag would change the result
+    others = [module for module in model.modules() if not isinstance(module, _BatchNorm)]
+    buffers = [(module, dict(module._buffers)) for module in others if module._buffers]
+    tensors = [(module, {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}) for module in others]
+    copies: dict[int, Tensor] = {}  # one of a buffer that several modules share
+    for module, held in buffers:
+        for name, buffer in held.items():
+            if buffer is not None and not is_lazy(buffer):
+                module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
+    for norm in recording:
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for module in norms:
-            module.track_running_stats = True
+        for norm in recording:
+            norm.track_running_stats = True
+        for module, held in buffers:
+            module._buffers.update(held)
+        for module, plain in tensors:
+            vars(module).update(plain)
 
 
 def patch_saliency(map: Float[Tensor, "batch height width"], num_patches: int) -> Float[Tensor, "batch patch patch"]:
     """Average-pool each map to ``num_patches`` patches per side and make it sum to 1 (Eq. 3).
 
+    Patch i of p begins at pixel ``floor(i * side / p)``: where p does not divide a side, patches differ by a pixel, none overlap.
     A map that is zero everywhere, or not finite somewhere, says nothing about its image and becomes uniform, ``1 / p^2``.
 
     Raises:
-        ValueError: If ``num_patches`` does not divide the height and the width.
+        ValueError: If ``num_patches`` is not in [1, the shorter side].
     """
-    height, width = map.shape[1:]
-    if num_patches < 1 or height % num_patches or width % num_patches:
-        raise ValueError(f"num_patches must divide the image size {height}x{width}, got {num_patches}")
-    pooled = F.avg_pool2d(map.float()[:, None], (height // num_patches, width // num_patches))[:, 0]
+    pooled = pool(map, num_patches)
     total = pooled.sum((1, 2), keepdim=True)
     defined = total.isfinite() & (total > 0)
     return torch.where(defined, pooled / total, 1 / num_patches**2)
@@ -97,7 +130,8 @@ def salient_mask(
 ) -> Bool[Tensor, "batch patch patch"]:
     """Which patches are salient (Eq. 4): those at or above their own image's ``top_k`` quantile.
 
-    The quantile interpolates linearly, as ``torch.quantile`` does; ``top_k`` 0 makes every patch salient, 0.99 about one.
+    The quantile interpolates linearly, as ``torch.quantile`` does, in float32 at least; ``top_k`` 0 makes every patch salient, 0.99 about
+    one.
 
     Args:
         patches: Patch saliency.
@@ -111,6 +145,7 @@ def salient_mask(
     if top_k.device.type == "cpu" and not bool(((top_k >= 0) & (top_k < 1)).all()):
         wrong = top_k[~((top_k >= 0) & (top_k < 1))][0].item()
         raise ValueError(f"top_k must be in [0, 1), got {wrong}")
+    patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
     ordered = patches.flatten(1).sort(1).values
     position = top_k.to(ordered.dtype) * (ordered.shape[1] - 1)
     lower = position.floor()

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from rlmix.maps import patch_saliency, saliency, salient_mask
+from rlmix.maps import check_images, patch_saliency, saliency, salient_mask
+from rlmix.patches import check_patches, enlarge, pixel_share
 
 Rule = Literal["cut_top", "cut_top_least", "mix_top", "mix_least"]
 
@@ -83,7 +84,8 @@ def mix(
     Args:
         images: The batch.
         targets: Labels (B,) with ``num_classes``, or soft targets (B, N).
-        mask: Each image's salient patches, p patches per side; p divides the image size.
+        mask: Each image's salient patches, p patches per side, at most as many as the shorter side has pixels. Patch i begins at
+            pixel ``floor(i * side / p)``.
         partner: Index of each image's partner in the batch.
         lam: Weight of the first image in a blend, in [0, 1]: one number, or one an image (B,). Tensors are checked on the CPU only.
         rule: One of the four above.
@@ -105,7 +107,8 @@ def patch_weights(
     lam: float | Float[Tensor, "*batch"],
     rule: Rule = "mix_top",
 ) -> Float[Tensor, "batch patch patch"]:
-    """How much of each patch is the image's own, in [0, 1], by its mask and its partner's (Table 12); its mean is the label's share."""
+    """How much of each patch is the image's own, in [0, 1], by its mask and its partner's (Table 12); its mean over the pixels is the
+    label's share."""
     if isinstance(lam, Tensor):
         both = lam.to(mask.device, torch.float32).reshape(-1, 1, 1)
     else:
@@ -125,8 +128,8 @@ def blend(
     weights: Float[Tensor, "batch patch patch"],
     partner: Int[Tensor, " batch"],
 ) -> Mixed:
-    """Each image with its partner, patch by patch in the ratio of ``weights``, and its target by their mean."""
-    share = weights.mean((1, 2))[:, None]
+    """Each image with its partner, patch by patch in the ratio of ``weights``, and its target by their mean over the pixels."""
+    share = pixel_share(weights, images.shape[2:])[:, None]
     pixels = enlarge(weights, images.shape[2:])[:, None].to(images.dtype)
     return Mixed(
         pixels * images + (1 - pixels) * images[partner],
@@ -143,16 +146,6 @@ def soft_targets(targets: Shaped[Tensor, "batch *classes"], num_classes: int | N
     return F.one_hot(targets, num_classes).float()
 
 
-def enlarge(
-    patches: Shaped[Tensor, "batch patch patch"], size: tuple[int, ...] | torch.Size
-) -> Shaped[Tensor, "batch height width"]:
-    """Repeat every patch over the pixels it covers."""
-    num_patches = patches.shape[1]
-    height, width = size
-    tiles = patches[:, :, None, :, None].expand(-1, -1, height // num_patches, -1, width // num_patches)
-    return tiles.reshape(-1, height, width)
-
-
 class RMix:
     """R-Mix for any training loop: ``mixed = RMix()(model, images, labels, num_classes=100)``.
 
@@ -161,7 +154,8 @@ class RMix:
 
     Args:
         num_top_k: How many top-k values there are, ``linspace(0, 0.99, num_top_k)``.
-        num_patches: Patches per side of the masks, one drawn a batch; each divides the image size.
+        num_patches: Patches per side of the masks, one drawn a batch; each at most the pixels of the shorter side. Sizes that one does not
+            divide have patches that differ by a pixel, see :func:`rlmix.patches.patch_sides`.
         alpha: Parameter of ``lam ~ Beta(alpha, alpha)``, > 0.
         rule: How patches are mixed, see :func:`mix`.
 
@@ -194,6 +188,8 @@ class RMix:
             generator: Draws partners, lam and num_patches; the global one where None.
             top_k_generator: Draws the top-k values; ``generator`` where None.
         """
+        check_images(images)
+        check_patches(self.num_patches, images.shape[2:])
         map = saliency(model, images, labels).map
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
         top_k = sample_top_k(len(images), self.num_top_k, top_k_generator or generator)
@@ -228,8 +224,7 @@ def check_mixing(num_top_k: int, num_patches: tuple[int, ...], alpha: float, rul
 
 
 def _validate(images: Tensor, targets: Tensor, mask: Tensor, partner: Tensor, lam: float | Tensor, rule: str) -> None:
-    if images.ndim != 4:
-        raise ValueError(f"images must have shape (batch, channel, height, width), got {tuple(images.shape)}")
+    check_images(images)
     if targets.ndim not in (1, 2) or len(targets) != len(images):
         raise ValueError(f"targets must have shape ({len(images)},) or ({len(images)}, classes), got {tuple(targets.shape)}")
     batch, height, width = len(images), *images.shape[2:]
@@ -237,8 +232,8 @@ def _validate(images: Tensor, targets: Tensor, mask: Tensor, partner: Tensor, la
         raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
     if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != batch or not mask.shape[1] == mask.shape[2] > 0:
         raise ValueError(f"mask must be bool of shape ({batch}, p, p), got {mask.dtype} of {tuple(mask.shape)}")
-    if height % mask.shape[1] or width % mask.shape[1]:
-        raise ValueError(f"mask must have patches that divide the image size {height}x{width}, got {mask.shape[1]} a side")
+    if mask.shape[1] > min(height, width):
+        raise ValueError(f"mask must have at most a patch a pixel of {height}x{width}, got {mask.shape[1]} a side")
     if partner.shape != (batch,):
         raise ValueError(f"partner must have shape ({batch},), got {tuple(partner.shape)}")
     if isinstance(lam, Tensor):

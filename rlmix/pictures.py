@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlmix.mixing import enlarge
+from rlmix.patches import enlarge
 
 
 def mixing_picture(

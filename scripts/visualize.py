@@ -35,6 +35,7 @@ from rlmix.mixing import sample_pairing
 from rlmix.models import build_model
 from rlmix.models.weights import load_weights, read_weights
 from rlmix.names import check_name
+from rlmix.patches import check_patches
 from rlmix.runs import read_metrics
 from rlmix.scripts import gallery
 from rlmix.scripts.mixing_steps import MixedBatch, draw_pairs, draw_steps, mix_batch
@@ -215,7 +216,9 @@ def policy_of(run: Train, folder: Path) -> Policy:
 def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generator, progress: float = 0.0) -> MixedBatch:
     """Draw partners, lam and num_patches, let the policy choose, and mix."""
     images, labels = clean.batch
-    pairing = sample_pairing(len(images), run.num_patches or (AGENT_PATCHES,), run.policy_alpha, generator)
+    num_patches = run.num_patches or (AGENT_PATCHES,)
+    check_patches(num_patches, images.shape[2:])
+    pairing = sample_pairing(len(images), num_patches, run.policy_alpha, generator)
     pairing = pairing._replace(partner=pairing.partner.to(images.device))
     seen, sound = finite_saliency(clean.seen)
     decision = Decision(clean.batch, seen, pairing, progress, sound)

@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 CHECKED = ("agents.search", "approximations", "augmentation", "boxes", "envs.rewards", "envs.training_rewards", "maps", "methods")
-CHECKED += ("metrics", "mixing", "models", "pictures", "static_saliency")
+CHECKED += ("gradients", "metrics", "mixing", "models", "patches", "pictures", "static_saliency")
 install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
 import rlmix  # noqa: E402

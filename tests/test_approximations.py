@@ -58,9 +58,15 @@ def test_half_resolution_spreads_each_value_over_four_pixels():
     assert torch.equal(logits, F.one_hot(labels, 3).float())
 
 
-def test_half_resolution_needs_even_sides():
-    with pytest.raises(ValueError, match="even sides, got 7x8"):
-        build_source("half", SETTING._replace(image_size=(7, 8)))
+def test_half_resolution_of_odd_sides_leaves_the_last_row_alone():
+    look, (images, labels) = Recorder(), batch()
+    images = images[:, :, :7, :5]
+    map, _ = build_source("half", SETTING._replace(image_size=(7, 5)))(look, images, labels, Moment(1, 1))
+    assert map.shape == (4, 7, 5)
+    for row in range(7):
+        for column in range(5):
+            top, left = row // 2 * 2, column // 2 * 2
+            torch.testing.assert_close(map[:, row, column], images[:, :, top : top + 2, left : left + 2].mean((1, 2, 3)))
 
 
 def test_every_other_step_knows_nothing_between():

@@ -439,16 +439,14 @@ def test_unknown_names_are_refused_with_the_nearest(small, make, option, near):
         make(replace(small, **{option: near + "x"}))
 
 
-def test_images_that_eight_patches_do_not_divide_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="num_patches must divide the image size 28x28, got 8"):
-        single(toy_config(tmp_path, 28))
-    with pytest.raises(ValueError, match="num_patches must divide the image size 28x28, got 8"):
-        vector(replace(toy_config(tmp_path, 28), num_patches=(4,)))  # the agent always sees 8x8
+def test_images_smaller_than_the_agents_map_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="images must have at least 8 pixels a side, as the agent's map has, got 7x7"):
+        single(toy_config(tmp_path, 7))
 
 
-def test_patches_that_do_not_divide_the_image_are_refused(small):
-    with pytest.raises(ValueError, match="num_patches must divide the image size 8x8, got 3"):
-        single(replace(small, num_patches=(2, 3)))
+def test_more_patches_than_pixels_are_refused(small):
+    with pytest.raises(ValueError, match=r"num_patches must be in \[1, 8\] where images have 8x8 pixels, got 9"):
+        single(replace(small, num_patches=(2, 9)))
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])

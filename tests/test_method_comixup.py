@@ -442,5 +442,5 @@ def test_parameters_out_of_range(keywords, message):
 
 
 def test_patches_that_do_not_divide_the_image():
-    with pytest.raises(ValueError, match="num_patches must divide the image size 8x8, got 3"):
+    with pytest.raises(ValueError, match="num_patches must divide the image size 8x8 under Co-Mixup, got 3"):
         run(network(), num_patches=3)

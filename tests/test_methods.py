@@ -126,5 +126,7 @@ def test_a_step_in_bfloat16(name, tiny_config):
 
 
 def test_image_sizes_that_no_patch_divides_are_refused():
-    with pytest.raises(ValueError, match=r"images must have sides that one of \(2, 4, 8, 16\) divides, got 31x31"):
+    with pytest.raises(
+        ValueError, match=r"images must have sides that one of \(2, 4, 8, 16\) divides under puzzlemix, got 31x31"
+    ):
         METHODS["puzzlemix"](SETTING)

@@ -293,7 +293,7 @@ def test_top_k_of_neighbouring_images_are_independent():
         ({"mask": torch.ones(3, 2, 2).bool()}, r"mask must be bool of shape \(4, p, p\), got torch.bool of \(3, 2, 2\)"),
         ({"mask": torch.ones(4, 2, 4).bool()}, r"mask must be bool of shape \(4, p, p\), got torch.bool of \(4, 2, 4\)"),
         ({"mask": torch.ones(4, 2, 2)}, r"mask must be bool of shape \(4, p, p\), got torch.float32 of \(4, 2, 2\)"),
-        ({"mask": torch.ones(4, 3, 3).bool()}, "mask must have patches that divide the image size 8x8, got 3 a side"),
+        ({"mask": torch.ones(4, 9, 9).bool()}, "mask must have at most a patch a pixel of 8x8, got 9 a side"),
         ({"partner": torch.arange(3)}, r"partner must have shape \(4,\), got \(3,\)"),
         ({"num_classes": None}, "num_classes must be given where targets are labels, got None"),
         ({"targets": torch.tensor([0, 1, 2])}, r"targets must .*got \(3,\)"),
@@ -331,7 +331,10 @@ def test_wrong_parameters_of_the_drop_in_are_named(arguments, message):
         rlmix.RMix(**arguments)
 
 
-def test_num_patches_that_do_not_divide_are_named_by_the_drop_in():
+def test_more_patches_than_pixels_are_named_by_the_drop_in_whichever_is_drawn():
     model, *_ = linear_model(0)
-    with pytest.raises(ValueError, match="num_patches must divide the image size 8x8, got 3"):
-        RMix(num_patches=(3,))(model, torch.rand(2, 2, 8, 8), torch.tensor([0, 1]), num_classes=3)
+    for seed in range(8):
+        with pytest.raises(ValueError, match=r"num_patches must be in \[1, 8\] where images have 8x8 pixels, got 9, 16"):
+            RMix(num_patches=(2, 9, 4, 16))(
+                model, torch.rand(2, 2, 8, 8), torch.tensor([0, 1]), num_classes=3, generator=torch.Generator().manual_seed(seed)
+            )

@@ -275,7 +275,10 @@ BAD = {
     ),
     "constant without top-k": (["--method", "constant"], "top_k must be given with method constant, .*got None"),
     "agent out of range": (["--agent.gamma", "2"], r"agent.gamma must be in \[0, 1\], got 2"),
-    "patches that do not divide": (["--num-patches", "3"], "num_patches must divide the image size 32x32, got 3"),
+    "more patches than pixels": (
+        ["--num-patches", "4", "33"],
+        r"num_patches must be in \[1, 32\] where images have 32x32 pixels, got 33",
+    ),
     "missing npz": (["--data", "npz:/no/such/file.npz"], "npz:/no/such/file.npz"),
     "npz without a path": (["--data", "npz:"], "data must be .*npz:PATH.*got 'npz:'"),
     "data set not there": (["--data", "cifar10", "--data-root", "/no/such"], "cifar10 .*--data-root /no/such .*--download"),
@@ -288,7 +291,7 @@ BAD = {
 def test_bad_input_is_one_line_and_leaves_no_folder(case, tmp_path, capsys):
     args, message = BAD[case]
     first = args if case == "unknown command" else ["train", *TINY, "--method", "vanilla", *args]
-    if case == "patches that do not divide":
+    if case == "more patches than pixels":
         first = ["train", *TINY, "--method", "rmix", *args]
     line = refused(capsys, [*first, "--out", tmp_path / "run"])
     assert re.search(message, line), line

@@ -53,8 +53,12 @@ METHODS: dict[str, Callable[[Setting], Method]] = {
     "cutout": lambda setting: Cutout(16 if setting.data == "cifar10" else max(1, setting.image_size[1] // 4)),
     "cutmix": lambda setting: CutMix(setting.alpha_or(1.0), probability=1.0 if setting.data == "imagefolder" else 0.5),
     "saliencymix": lambda setting: SaliencyMix(setting.alpha_or(1.0)),
-    "puzzlemix": lambda setting: PuzzleMix(num_patches=_dividing((2, 4, 8, 16), setting.image_size), alpha=setting.alpha_or(1.0)),
-    "comixup": lambda setting: CoMixup(num_patches=max(_dividing((2, 4), setting.image_size)), alpha=setting.alpha_or(2.0)),
+    "puzzlemix": lambda setting: PuzzleMix(
+        _dividing("puzzlemix", (2, 4, 8, 16), setting.image_size), alpha=setting.alpha_or(1.0)
+    ),
+    "comixup": lambda setting: CoMixup(
+        num_patches=max(_dividing("comixup", (2, 4), setting.image_size)), alpha=setting.alpha_or(2.0)
+    ),
     "automix": lambda setting: AutoMix(
         setting.model, setting.num_steps, setting.image_size, alpha=setting.alpha_or(2.0), seed=setting.seed
     ),
@@ -64,11 +68,12 @@ METHODS: dict[str, Callable[[Setting], Method]] = {
 """Builders of the methods that need no environment; R-Mix and RL-Mix are policies in :mod:`rlmix.envs`."""
 
 
-def _dividing(candidates: tuple[int, ...], image_size: tuple[int, int]) -> tuple[int, ...]:
+def _dividing(method: str, candidates: tuple[int, ...], image_size: tuple[int, int]) -> tuple[int, ...]:
     """Patch counts that divide the image's height and width."""
     dividing = tuple(patches for patches in candidates if not any(side % patches for side in image_size))
     if not dividing:
-        raise ValueError(f"images must have sides that one of {candidates} divides, got {image_size[0]}x{image_size[1]}")
+        height, width = image_size
+        raise ValueError(f"images must have sides that one of {candidates} divides under {method}, got {height}x{width}")
     return dividing
 
 

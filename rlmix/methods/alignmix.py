@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rlmix.maps import check_images
 from rlmix.mixing import Mixed, sample_lam, soft_targets
 from rlmix.models.stages import stage, transformed
 from rlmix.objective import Objective, Scored
@@ -77,6 +78,7 @@ class AlignMix:
         Raises:
             ValueError: If the model has no stages.
         """
+        check_images(images)
         stage(model, "last")  # fails at the first batch, not at the first one that is aligned
         draw = sample_align(len(images), self.alpha, generator)
         partner, lam = draw.partner.to(images.device, non_blocking=True), draw.lam

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from rlmix.maps import check_images
 from rlmix.mixing import soft_targets
 from rlmix.objective import Objective, Scored
 
@@ -98,6 +99,7 @@ class AugMix:
         Raises:
             ValueError: If the images have other channels than ``mean`` and ``std``.
         """
+        check_images(images)
         if not len(self.mean) == len(self.std) == images.shape[1]:
             raise ValueError(f"mean and std must have {images.shape[1]} channels, got {len(self.mean)} and {len(self.std)}")
         draw = sample_augmentations(2 * len(images), self.alpha, self.severity, self.num_chains, self.max_depth, generator)

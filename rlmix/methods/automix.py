@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rlmix.maps import check_images
 from rlmix.mixing import Mixed, sample_lam, soft_targets
 from rlmix.models.stages import stage
 from rlmix.objective import Objective, Scored, score
@@ -112,6 +113,7 @@ class AutoMix(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Objective:
         """Mix a batch twice; the objective's targets and logits are those of the classifier's mixed images."""
+        check_images(images)
         mine, blocks = (_to(sample_pair(len(images), self.alpha, generator), images.device) for _ in range(2))
         targets = soft_targets(labels, num_classes)
         with torch.no_grad():

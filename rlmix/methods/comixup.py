@@ -9,9 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rlmix.maps import gradient_map, patch_saliency, saliency
+from rlmix.gradients import in_float16, loss_gradients
+from rlmix.maps import check_images, gradient_map, patch_saliency, saliency
 from rlmix.mixing import Mixed, soft_targets
+from rlmix.models.wrappers import inner
 from rlmix.objective import Objective, Scored
+from rlmix.patches import check_dividing
 
 NEVER = 1e9
 """Cost of what is not allowed."""
@@ -109,6 +112,8 @@ class CoMixup:
         num_classes: int,
         generator: torch.Generator | None = None,
     ) -> Mixed | Objective:
+        check_images(images)
+        check_dividing(self.num_patches, images.shape[2:], "Co-Mixup")
         prior = sample_prior(len(images), self.group_size, self.alpha, generator).to(images.device, non_blocking=True)
         if self.clean_lam == 0:
             return self.apply(images, labels, saliency(model, images, labels).map, prior, num_classes=num_classes)
@@ -138,6 +143,7 @@ class CoMixup:
         self, map: Float[Tensor, "batch height width"], prior: Float[Tensor, " batch"]
     ) -> Int[Tensor, "batch patch patch 2"]:
         """The two images (the same twice where there is one) that each patch of each output shows."""
+        check_dividing(self.num_patches, map.shape[1:], "Co-Mixup")
         batch, size = len(map), min(self.group_size, len(map))
         whole = batch - batch % size
         starts_and_sizes = [(0, whole, size)] + ([(whole, batch, batch - whole)] if whole < batch else [])
@@ -167,24 +173,27 @@ class CleanPass(NamedTuple):
     def record(self, model: nn.Module) -> None:
         """Give the model the buffers, the running statistics of its batch norms, that the pass left."""
         with torch.no_grad():
-            for name, buffer in model.named_buffers():
+            for name, buffer in inner(model).named_buffers():
                 buffer.copy_(self.buffers[name])
 
     def loss(self, model: nn.Module) -> Float[Tensor, ""]:
         """The clean loss: its value, and by a function linear in the parameters its gradient, without a second backward pass."""
-        parameters = dict(model.named_parameters())
+        parameters = dict(inner(model).named_parameters())
         linear = [((parameters[name] - parameters[name].detach()) * gradient).sum() for name, gradient in self.gradients.items()]
         return self.value + sum(linear)
 
 
 def clean_pass(model: nn.Module, images: Float[Tensor, "batch channel height width"], labels: Int[Tensor, " batch"]) -> CleanPass:
     """One forward and backward pass: the saliency map and the gradients of the mean cross-entropy; the model is left as found."""
+    model = inner(model)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with torch.enable_grad():
         inputs = images.detach().requires_grad_()
-        loss = F.cross_entropy(functional_call(model, buffers, (inputs,)).float(), labels)
-        gradient, *rest = torch.autograd.grad(loss, [inputs, *parameters.values()], allow_unused=True)
+        logits = functional_call(model, buffers, (inputs,)).float()
+        loss, (gradient, *rest) = loss_gradients(logits, labels, [inputs, *parameters.values()], in_float16(inputs))
+    if gradient is None:
+        raise ValueError(f"model must give logits that depend on its images, and those of {type(model).__name__} do not")
     gradients = {name: given for name, given in zip(parameters, rest, strict=True) if given is not None}
     return CleanPass(gradient_map(gradient), loss.detach(), gradients, buffers)
 

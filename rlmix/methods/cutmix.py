@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rlmix.maps import check_images
 from rlmix.mixing import Mixed, sample_lam, soft_targets
 
 
@@ -85,6 +86,7 @@ class CutMix:
         num_classes: int,
         generator: torch.Generator | None = None,
     ) -> Mixed:
+        check_images(images)
         targets = soft_targets(labels, num_classes)
         if float(torch.rand((), generator=generator)) >= self.probability:
             return Mixed(images, targets)

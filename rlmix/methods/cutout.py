@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rlmix.maps import check_images
 from rlmix.methods.cutmix import box_mask, sample_centers
 from rlmix.mixing import Mixed, soft_targets
 
@@ -42,6 +43,7 @@ class Cutout:
         num_classes: int,
         generator: torch.Generator | None = None,
     ) -> Mixed:
+        check_images(images)
         size = images.shape[2:]
         centers = sample_centers(len(images), size, generator).to(images.device, non_blocking=True)
         holes = box_mask(centers, (self.side, self.side), size)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rlmix.maps import check_images
 from rlmix.mixing import Mixed, sample_lam, soft_targets
 
 
@@ -38,6 +39,7 @@ class InputMixup:
         num_classes: int,
         generator: torch.Generator | None = None,
     ) -> Mixed:
+        check_images(images)
         partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
         lam = sample_lam(self.alpha, generator)
         targets = soft_targets(labels, num_classes)

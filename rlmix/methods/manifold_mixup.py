@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rlmix.maps import check_images
 from rlmix.methods.input_mixup import interpolate
 from rlmix.mixing import Mixed, sample_lam, soft_targets
 from rlmix.models.stages import STAGE_NAMES, stage, transformed
@@ -48,6 +49,7 @@ class ManifoldMixup:
         num_classes: int,
         generator: torch.Generator | None = None,
     ) -> Mixed | Objective:
+        check_images(images)
         for name in self.layers:
             if name != "input":
                 stage(model, name)

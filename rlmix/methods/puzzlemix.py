@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rlmix.maps import patch_saliency, saliency
+from rlmix.maps import check_images, patch_saliency, saliency
 from rlmix.methods.graph_cut import Energy, minimise
-from rlmix.mixing import Mixed, Pairing, enlarge, sample_pairing, soft_targets
+from rlmix.mixing import Mixed, Pairing, sample_pairing, soft_targets
+from rlmix.patches import check_dividing, enlarge
 
 NEIGHBOURHOOD = 4  # pixels; images are averaged over squares of at most this side before their borders are compared
 
@@ -84,6 +85,8 @@ class PuzzleMix:
         generator: torch.Generator | None = None,
     ) -> Mixed:
         """Mix a batch; see :class:`rlmix.objective.Method`."""
+        check_images(images)
+        check_dividing(self.num_patches, images.shape[2:], "PuzzleMix")
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
         return self.apply(images, labels, saliency(model, images, labels).map, pairing, num_classes=num_classes)
 
@@ -97,6 +100,7 @@ class PuzzleMix:
         num_classes: int,
     ) -> Mixed:
         """Mix by what has been drawn; deterministic."""
+        check_dividing(pairing.num_patches, images.shape[2:], "PuzzleMix")
         own = patch_saliency(map, pairing.num_patches)
         partner = pairing.partner.to(images.device, non_blocking=True)
         theirs = own[partner]

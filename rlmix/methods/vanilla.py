@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rlmix.maps import check_images
 from rlmix.mixing import Mixed, soft_targets
 
 
@@ -19,4 +20,5 @@ class Vanilla:
         num_classes: int,
         generator: torch.Generator | None = None,
     ) -> Mixed:
+        check_images(images)
         return Mixed(images, soft_targets(labels, num_classes))

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from rlmix.gradients import in_float16, loss_gradients
 from rlmix.metrics.prediction import evaluating, measured_batch_size, topk_correct
 from rlmix.seeding import stream
 from rlmix.sources import Source
@@ -113,7 +113,9 @@ def pgd_error(
 def _gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.enable_grad():
         inputs = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(model(inputs).float(), labels), inputs)
+        _, (gradient,) = loss_gradients(model(inputs).float(), labels, [inputs], in_float16(inputs))
+    if gradient is None:
+        raise ValueError(f"model must give logits that depend on its images, and those of {type(model).__name__} do not")
     return gradient
 
 

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from rlmix.models.wrappers import inner
+
 STAGE_NAMES = ("stage1", "stage2", "stage3", "stage4")
 """What the stages are called on every network; a network may have fewer."""
 
@@ -14,6 +16,7 @@ def stages(model: nn.Module) -> dict[str, nn.Module]:
 
     Networks of the project have them as attributes ``stage1``, ``stage2``, ...; torchvision's residual networks as ``layer1``, ...
     """
+    model = inner(model)
     aliases = {name: (name, name.replace("stage", "layer")) for name in STAGE_NAMES}
     found = {name: getattr(model, alias) for name, names in aliases.items() for alias in names if hasattr(model, alias)}
     return {name: module for name, module in found.items() if isinstance(module, nn.Module)}
