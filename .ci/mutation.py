@@ -49,17 +49,17 @@ class Undecorated(cst.CSTTransformer):
         return cst.FlattenSentinel([updated_node.with_changes(decorators=[]), assignment])
 
 
-def lay_out() -> None:
-    """Bring the copy up to date; files that are as they were keep their time, so that mutmut keeps what it knows of them."""
-    places = {"rlmix": "rlmix", "tests": "tests", "docs": "docs"} | {
-        name: f"rlmix/{name}" for name in ("envs", "agents", "scripts")
-    }
-    files = {
-        file: COPY / place / file.relative_to(ROOT / name)
+def lay_out() -> bool:
+    """Bring the copy up to date, and say whether it was not; files that are as they were keep their time, and so what is known of them."""
+    places = {"rlmix": "rlmix", "tests": "tests", "docs": "docs"}
+    places |= {name: f"rlmix/{name}" for name in ("envs", "agents", "scripts")}
+    files = [
+        (file, COPY / place / file.relative_to(ROOT / name))
         for name, place in places.items()
         for file in (ROOT / name).rglob("*.*")
-    }
-    for source, target in [*files.items(), (ROOT / "pyproject.toml", COPY / "pyproject.toml")]:
+    ]
+    changed = False
+    for source, target in [*files, (ROOT / "pyproject.toml", COPY / "pyproject.toml")]:
         if "__pycache__" in source.parts or not source.is_file():
             continue
         content = source.read_bytes()
@@ -69,6 +69,8 @@ def lay_out() -> None:
         if not target.exists() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+            changed = True
+    return changed
 
 
 def results() -> dict[str, str]:
@@ -134,8 +136,7 @@ def main() -> None:
     parser.add_argument("--survivors", action="store_true", help="test those again that survived")
     parser.add_argument("names", nargs="*", help="mutants to test again, * for any")
     options = parser.parse_args()
-    if not options.report:
-        lay_out()
+    if not options.report and lay_out():
         run(FIRST)
     drawn = sorted(results())
     random.Random(0).shuffle(drawn)
