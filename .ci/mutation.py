@@ -85,8 +85,9 @@ def change(name: str) -> str:
     """``name: the lines that the mutant changes -> what it makes of them``."""
     module, _, function = name.rpartition(".")
     functions = _functions(module)
-    before, after = (functions[each].splitlines() for each in (function.rpartition("_")[0] + "_orig", function))
-    lines = [line for line in difflib.ndiff(before[1:], after[1:]) if line[0] in "+-"]
+    names = (function.rpartition("_")[0] + "_orig", function)
+    before, after = (functions[each].replace(each, "", 1).splitlines() for each in names)
+    lines = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
     old, new = ([line[2:].strip() for line in lines if line[0] == sign] for sign in "-+")
     return f"{name}: {' '.join(old)} -> {' '.join(new)}"
 
