@@ -26,10 +26,18 @@ from scipy.stats import binomtest
 
 ROOT = Path(__file__).parents[1]
 COPY = ROOT / "build" / "mutation"
-FIRST = ["rlmix.maps.x_gradient_map__mutmut_1"]
-"""One mutant by itself: before it, mutmut makes all of them, and learns which tests reach which function."""
+FIRST = ["rlmix.agents.analysis.x_credit_dilemma__mutmut_1"]
+"""One mutant that few tests reach: before it, mutmut makes all of them, and learns which tests reach which function."""
+TOGETHER = """
 
+def pytest_collection_modifyitems(items):
+    # mutmut names tests in any order: those of a file together, so that its fixtures are made once, and the quick files first
+    import tomllib
 
+    with open("pyproject.toml", "rb") as file:
+        order = tomllib.load(file)["tool"]["mutmut"]["pytest_add_cli_args_test_selection"]
+    items.sort(key=lambda item: (order.index(item.nodeid.partition("::")[0]), item.reportinfo()[1]))
+"""
 SURVIVED = ("survived", "no tests")
 
 
@@ -66,6 +74,8 @@ def lay_out() -> bool:
         if target.suffix == ".py" and target.parent != COPY / "tests":
             text = cst.parse_module(content).visit(Undecorated()).code
             content = re.sub(r"^( *def _?draw\w*\(.*:)$", r"\1  # pragma: no mutate block", text, flags=re.MULTILINE).encode()
+        if target == COPY / "tests" / "conftest.py":
+            content += TOGETHER.encode()
         if not target.exists() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
