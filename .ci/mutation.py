@@ -26,10 +26,18 @@ from scipy.stats import binomtest
 
 ROOT = Path(__file__).parents[1]
 COPY = ROOT / "build" / "mutation"
-FIRST = ["rlmix.maps.x_gradient_map__mutmut_1"]
-"""One mutant by itself: before it, mutmut makes all of them, and learns which tests reach which function."""
+FIRST = ["rlmix.agents.analysis.x_credit_dilemma__mutmut_1"]
+"""One mutant that few tests reach: before it, mutmut makes all of them, and learns which tests reach which function."""
+TOGETHER = """
 
+def pytest_collection_modifyitems(items):
+    # mutmut names tests in any order: those of a file together, so that its fixtures are made once, and the quick files first
+    import tomllib
 
+    with open("pyproject.toml", "rb") as file:
+        order = tomllib.load(file)["tool"]["mutmut"]["pytest_add_cli_args_test_selection"]
+    items.sort(key=lambda item: (order.index(item.nodeid.partition("::")[0]), item.reportinfo()[1]))
+"""
 SURVIVED = ("survived", "no tests")
 
 
@@ -49,26 +57,30 @@ class Undecorated(cst.CSTTransformer):
         return cst.FlattenSentinel([updated_node.with_changes(decorators=[]), assignment])
 
 
-def lay_out() -> None:
-    """Bring the copy up to date; files that are as they were keep their time, so that mutmut keeps what it knows of them."""
-    places = {"rlmix": "rlmix", "tests": "tests", "docs": "docs"} | {
-        name: f"rlmix/{name}" for name in ("envs", "agents", "scripts")
-    }
-    files = {
-        file: COPY / place / file.relative_to(ROOT / name)
+def lay_out() -> bool:
+    """Bring the copy up to date, and say whether it was not; files that are as they were keep their time, and so what is known of them."""
+    places = {"rlmix": "rlmix", "tests": "tests", "docs": "docs"}
+    places |= {name: f"rlmix/{name}" for name in ("envs", "agents", "scripts")}
+    files = [
+        (file, COPY / place / file.relative_to(ROOT / name))
         for name, place in places.items()
         for file in (ROOT / name).rglob("*.*")
-    }
-    for source, target in [*files.items(), (ROOT / "pyproject.toml", COPY / "pyproject.toml")]:
+    ]
+    changed = False
+    for source, target in [*files, (ROOT / "pyproject.toml", COPY / "pyproject.toml")]:
         if "__pycache__" in source.parts or not source.is_file():
             continue
         content = source.read_bytes()
         if target.suffix == ".py" and target.parent != COPY / "tests":
             text = cst.parse_module(content).visit(Undecorated()).code
             content = re.sub(r"^( *def _?draw\w*\(.*:)$", r"\1  # pragma: no mutate block", text, flags=re.MULTILINE).encode()
+        if target == COPY / "tests" / "conftest.py":
+            content += TOGETHER.encode()
         if not target.exists() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+            changed = True
+    return changed
 
 
 def results() -> dict[str, str]:
@@ -83,8 +95,9 @@ def change(name: str) -> str:
     """``name: the lines that the mutant changes -> what it makes of them``."""
     module, _, function = name.rpartition(".")
     functions = _functions(module)
-    before, after = (functions[each].splitlines() for each in (function.rpartition("_")[0] + "_orig", function))
-    lines = [line for line in difflib.ndiff(before[1:], after[1:]) if line[0] in "+-"]
+    names = (function.rpartition("_")[0] + "_orig", function)
+    before, after = (functions[each].replace(each, "", 1).splitlines() for each in names)
+    lines = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
     old, new = ([line[2:].strip() for line in lines if line[0] == sign] for sign in "-+")
     return f"{name}: {' '.join(old)} -> {' '.join(new)}"
 
@@ -134,8 +147,7 @@ def main() -> None:
     parser.add_argument("--survivors", action="store_true", help="test those again that survived")
     parser.add_argument("names", nargs="*", help="mutants to test again, * for any")
     options = parser.parse_args()
-    if not options.report:
-        lay_out()
+    if not options.report and lay_out():
         run(FIRST)
     drawn = sorted(results())
     random.Random(0).shuffle(drawn)

@@ -218,6 +218,17 @@ def test_the_bandits_gradient_is_that_of_reinforce_with_an_entropy_bonus(tmp_pat
         torch.testing.assert_close(ours, theirs)
 
 
+def test_the_bandits_network_has_the_layers_it_was_given_and_starts_uniform(tmp_path):
+    config = toy_config(tmp_path, 8, num_train=12, num_classes=3, batch_size=4)
+    agent = build_agent("bandit", RLMixVectorEnv(config=config), PPOConfig(policy_layers=(5, 7, 6)), 0)
+    sizes = [tuple(layer.weight.shape) for layer in agent.policy if isinstance(layer, torch.nn.Linear)]
+    assert sizes == [(5, 74), (7, 5), (6, 7), (10, 6)]
+    assert [type(layer) for layer in agent.policy] == [*[torch.nn.Linear, torch.nn.Tanh] * 3, torch.nn.Linear]
+    features = torch.randn(3, 74, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(agent.policy(features).softmax(1), torch.full((3, 10), 0.1))
+    assert agent.policy[:-1](features).std() > 0
+
+
 def test_an_entropy_bonus_keeps_the_bandits_choices_even(tmp_path, monkeypatch):
     """With no reward to follow, a bonus brings an uneven policy back towards uniform."""
     config = toy_config(tmp_path, 8, num_train=12, num_classes=3, batch_size=4)

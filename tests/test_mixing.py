@@ -83,6 +83,15 @@ def test_each_rule_by_hand(rule, first, share):
     assert mixed.targets[0].tolist() == [1 - share, 0, share]
 
 
+def test_one_lam_may_be_a_tensor():
+    case = tensors(*random_case(0, 4, 4))
+    for lam in (torch.tensor(0.25), torch.tensor([0.25])):
+        assert torch.equal(mix(*case, lam).images, mix(*case, 0.25).images)
+        assert torch.equal(mix(*case, lam).targets, mix(*case, 0.25).targets)
+    with oracle.unchecked(), pytest.raises(ValueError, match=r"lam must be one number or have shape \(4,\), got \(2,\)"):
+        mix(*case, torch.tensor([0.25, 0.5]))
+
+
 def test_mix_top_is_the_default_rule():
     case = tensors(*random_case(0, 4, 4))
     assert torch.equal(mix(*case, 0.3).images, mix(*case, 0.3, "mix_top").images)
