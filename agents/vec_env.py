@@ -48,13 +48,24 @@ class SlotVecEnv(VecEnv):
         return self.env.render() or [None]
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
+        return [getattr(self.env, attr_name)] * self._count(indices)
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        self._count(indices)
         setattr(self.env, attr_name, value)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        return [getattr(self.env, method_name)(*method_args, **method_kwargs)]
+        """The slots share one environment: it is asked once, and its answer given for each index."""
+        count = self._count(indices)
+        return [getattr(self.env, method_name)(*method_args, **method_kwargs)] * count
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        return [False] * len(list(self._get_indices(indices)))
+        return [False] * self._count(indices)
+
+    def _count(self, indices: Any) -> int:
+        """How many slots are named: all of them by None."""
+        slots = list(self._get_indices(indices))
+        wrong = [slot for slot in slots if not 0 <= slot < self.num_envs]
+        if wrong:
+            raise IndexError(f"indices must be in [0, {self.num_envs}), got {wrong[0]}")
+        return len(slots)

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rlmix.config import TrainingConfig
+from rlmix.envs.isolation import isolated
 from rlmix.envs.observations import observe
 from rlmix.envs.process import Decision, MixingProcess
 from rlmix.envs.training_rewards import UNMEASURED
@@ -31,6 +32,13 @@ def open_process(config: TrainingConfig, data: Source | None, render_mode: str |
     return MixingProcess(config, data)
 
 
+def first_seed(process: MixingProcess, seed: int | None, np_random: np.random.Generator) -> int | None:
+    """What a form's ``reset(seed=seed)`` gives the process: the first time that nobody has named a seed, one drawn from ``np_random``."""
+    nobody = seed is None and process.training is None and process.config.seed == TrainingConfig.seed
+    return int(np_random.integers(2**31)) if nobody else seed
+
+
+@isolated()
 def to_host(
     decision: Decision, observation: str, rewards: Tensor | None = None, ranks: Ranks | None = None
 ) -> tuple[Observation, NDArray[np.float32]]:
@@ -49,6 +57,7 @@ def to_host(
     return arrays, rest.flatten()
 
 
+@isolated()
 def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observation, NDArray[np.float32]]:
     """What follows an action: the next batch; where the training is over and none follows, the last one."""
     training, outcome = process.training, process.outcome
@@ -58,6 +67,7 @@ def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observati
     return to_host(decision, process.config.observation, rewards, process.ranks)
 
 
+@isolated()
 def to_top_k(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
     """The top-k value of each of this rank's images, from rank 0's validated action (B,) for all of them.
 
@@ -91,6 +101,7 @@ def step_info(process: MixingProcess) -> dict[str, Any]:
     return {"epoch": training.epoch, "step": training.global_step, "learning_rate": training.learning_rate}
 
 
+@isolated()
 def render_process(process: MixingProcess, num_images: int = 8) -> NDArray[np.uint8]:
     """The last mixed batch as a picture; before any, the batch that waits."""
     training = process.training

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlmix.config import TrainingConfig
 from rlmix.datasets import load_data
+from rlmix.envs.isolation import isolated
 from rlmix.envs.rewards import AGENT_PATCHES, MAP_REWARDS, Reaction, rarity, share_credit
 from rlmix.envs.training_rewards import UNMEASURED, UPDATING, build_reward
 from rlmix.finite import finite_saliency
@@ -71,6 +72,7 @@ class MixingProcess:
         outcome: The last decision and what it led to.
     """
 
+    @isolated()
     def __init__(self, config: TrainingConfig, data: Source | None = None) -> None:
         config = config.resolved()
         self.num_patches = config.num_patches or (AGENT_PATCHES,)
@@ -97,6 +99,7 @@ class MixingProcess:
         self._undrawn: list[Tensor] = []
         self._loaded = False
 
+    @isolated()
     def reset(self, seed: int | None = None) -> Training:
         """Go to the start of an epoch.
 
@@ -122,6 +125,7 @@ class MixingProcess:
         self._decision = self.outcome = None
         return self.training
 
+    @isolated()
     def observe(self) -> Decision:
         """The batch to decide about next. The saliency pass happens here, once a batch."""
         if self._decision is None:
@@ -137,6 +141,7 @@ class MixingProcess:
             self._decision = Decision(batch, saliency, pairing, training.global_step / training.num_steps, sound)
         return self._decision
 
+    @isolated()
     def act(self, top_k: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Mix the batch by each image's top-k value in [0, 1), train on it, and give each image its reward.
 
@@ -164,6 +169,7 @@ class MixingProcess:
             self.on_epoch_end(training)
         return rewards
 
+    @isolated()
     def try_out(
         self, top_k: Float[Tensor, " batch"], partner_top_k: Float[Tensor, " batch"] | None = None
     ) -> Float[Tensor, " batch"]:
@@ -217,6 +223,7 @@ class MixingProcess:
             top_k = policy(self.observe())
             on_step(top_k, self.act(top_k))
 
+    @isolated()
     def epoch_metrics(self) -> dict[str, float]:
         """Over this epoch's images so far: mean and deviation of the reward, where one is measured, before credit is shared; mean top-k."""
         rewards = self._gather(self._rewards)
@@ -232,6 +239,7 @@ class MixingProcess:
         """How often each of the K values was chosen in this epoch so far; a value between two counts for the nearer."""
         return torch.bincount(self._nearest(self.epoch_top_k()), minlength=len(self.values)).tolist()
 
+    @isolated()
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes. A batch that waits for its action is not part of it: the next observation draws it again."""
         state = self.require_training().state_dict()
@@ -241,6 +249,7 @@ class MixingProcess:
             state[name] = self._gather(values)
         return state
 
+    @isolated()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
         training = self.require_training()
@@ -251,6 +260,23 @@ class MixingProcess:
             own[:] = [part.to(training.device)]
         self._decision = self.outcome = None
         self._loaded = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: what :meth:`__init__` takes, and everything that changes; who listens to ``on_epoch_end`` is not copied."""
+        state = None if self.training is None else self.state_dict()
+        more = {"outcome": self.outcome, "loaded": self._loaded, "waiting": self._decision is not None}
+        return {"config": self.config, "data": self.data, "state": state} | more
+
+    @isolated()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["config"], state["data"])  # type: ignore[misc]
+        if state["state"] is not None:
+            self.training = Training(self.config, self.data)
+            self.data = self.training.data
+            self.load_state_dict(state["state"])
+        if state["waiting"]:
+            self.observe()
+        self.outcome, self._loaded = state["outcome"], state["loaded"]
 
     def _gather(self, values: list[Tensor]) -> Float[Tensor, "rank images"]:
         return self.require_training().ranks.gather(torch.cat(values) if values else torch.empty(0))

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.envs.host import Observation, next_observation, open_process, render_process, step_info, to_host, to_top_k
+from rlmix.envs.host import Observation, first_seed, next_observation, open_process, render_process, step_info, to_host, to_top_k
 from rlmix.envs.observations import observation_space
 from rlmix.sources import Source
 
@@ -37,7 +37,8 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
 
     ## Starting State
     ``reset(seed=s)`` starts a new classifier, the same one for the same seed. ``reset()`` goes on with the next epoch of the present
-    one; what is left of an epoch in progress is given up. When the training budget is used up it starts a new classifier.
+    one; what is left of an epoch in progress is given up. The first one of all starts a random classifier, or that of ``config.seed`` where
+    that is not 0. When the training budget is used up it starts a new classifier.
 
     ## Episode End
     An episode is an epoch. Its end is truncated, for training goes on; the end of the last epoch is terminated.
@@ -80,7 +81,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
-        self.process.reset(seed)
+        self.process.reset(first_seed(self.process, seed, self.np_random))
         observation, _ = to_host(self.process.observe(), self.process.config.observation, ranks=self.process.ranks)
         return observation, step_info(self.process)
 

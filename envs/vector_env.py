@@ -9,7 +9,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.envs.host import Observation, next_observation, open_process, render_process, to_host, to_top_k
+from rlmix.envs.host import Observation, first_seed, next_observation, open_process, render_process, to_host, to_top_k
 from rlmix.envs.observations import observation_space
 from rlmix.sources import Source
 
@@ -30,7 +30,8 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     ``config.reward`` of the slot's image, shared as ``config.credit`` says.
 
     ## Starting State
-    As the single form: ``reset(seed=s)`` starts a new classifier, ``reset()`` the next epoch. A slot holds another image every step.
+    As the single form: ``reset(seed=s)`` starts a new classifier, ``reset()`` the next epoch (first
+    of all a random classifier). A slot holds another image every step.
 
     ## Episode End
     All slots end together, with the epoch: truncated, or terminated when the training budget is used up. The next epoch's (or the
@@ -69,7 +70,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
-        self.process.reset(seed)
+        self.process.reset(first_seed(self.process, seed, self.np_random))
         return to_host(self.process.observe(), self.process.config.observation, ranks=self.process.ranks)[0], {}
 
     def step(

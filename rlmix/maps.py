@@ -50,7 +50,8 @@ def saliency(
     if labels.shape != images.shape[:1]:
         raise ValueError(f"labels must have shape ({len(images)},), got {tuple(labels.shape)}")
     devices = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.enable_grad(), frozen_statistics(model):
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), frozen_statistics(model):
+        images, labels = (value.clone() if value.is_inference() else value for value in (images, labels))
         inputs = images.detach().requires_grad_()
         logits = (forward or model)(inputs).float()
         _, (gradient,) = loss_gradients(logits, labels, [inputs], in_float16(inputs))

@@ -1,5 +1,6 @@
 """The classifiers, by name."""
 
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 """The project's own, for images of 32 pixels."""
 
+BUILDING = threading.Lock()
+"""Held while weights are drawn: modules take them from the global generator."""
 SMALL_PIXELS = 64
 """Below this, what ImageNet's stems leave of an image (an eighth to a quarter a side) is too little for a network's later stages."""
 
@@ -43,7 +46,8 @@ def build_model(
         name: One of :data:`MODELS`, or a classifier of torchvision such as ``resnet50``, with its own stem and random weights.
         num_classes: N.
         in_channels: Channels of the images.
-        seed: Of the initial weights. The global random state is left as found.
+        seed: Of the initial weights. The global random state is left as found. Threads that build at once wait for each other; one that
+            draws from the global generator meanwhile would change the weights.
         image_size: Height and width of the images. A network of torchvision warns where they are small for its stem.
 
     Raises:
@@ -51,7 +55,7 @@ def build_model(
     """
     if name not in MODELS:
         check_name("model", name, model_names())
-    with torch.random.fork_rng(devices=[]):
+    with BUILDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "init"))
         if name in MODELS:
             return MODELS[name](num_classes=num_classes, in_channels=in_channels)
