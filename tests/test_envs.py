@@ -15,6 +15,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from toys import toy_config
 
 from rlmix.agents.features import BatchFeatures
+from rlmix.datasets import load_data
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import share_credit
 from rlmix.training import Training
@@ -440,8 +441,11 @@ def test_unknown_names_are_refused_with_the_nearest(small, make, option, near):
 
 
 def test_images_smaller_than_the_agents_map_are_refused(tmp_path):
+    config = toy_config(tmp_path, 8)
+    data = load_data(config)
+    small = replace(data, train_images=data.train_images[:, :7, :7], test_images=data.test_images[:, :7, :7])
     with pytest.raises(ValueError, match="images must have at least 8 pixels a side, as the agent's map has, got 7x7"):
-        single(toy_config(tmp_path, 7))
+        single(config, data=small)
 
 
 def test_more_patches_than_pixels_are_refused(small):

@@ -77,7 +77,7 @@ def test_stepping_an_environment_is_running_the_epoch_in_torch(config, form):
         policy = lambda decision: process.values[torch.from_numpy(next(choices))]  # noqa: E731
         process.run_epoch(policy, on_step=lambda top_k, rewards: seen.append(rewards))
     env = form(config=config)
-    env.reset()
+    env.reset(seed=config.seed)
     training = env.process.training
     for action, rewards in zip(actions, seen, strict=True):
         _, reward, terminated, truncated, _ = env.step(action)
@@ -92,7 +92,7 @@ def test_constant_policy_is_the_same_index_every_time(config):
     process = process_of(config)
     process.run_epoch(ConstantPolicy(float(process.values[3])))
     env = RLMixVectorEnv(config=config)
-    env.reset()
+    env.reset(seed=config.seed)
     for _ in range(4):
         env.step(np.full(16, 3))
     assert_same_weights(process.training.model, env.process.training.model)

@@ -25,7 +25,7 @@ def decision():
     draw = torch.Generator().manual_seed(0)
     batch = Batch(torch.zeros(5, 1, 16, 16), torch.tensor([0, 1, 2, 0, 1]))
     said = Saliency(torch.rand(5, 16, 16, generator=draw), torch.randn(5, 3, generator=draw))
-    return Decision(batch, said, Pairing(torch.tensor(PARTNER), 0.3, 4), progress=0.625)
+    return Decision(batch, said, Pairing(torch.tensor(PARTNER), 0.3, 4), progress=0.625, sound=torch.tensor(True))
 
 
 def pooled(map):
