@@ -162,7 +162,7 @@ def main() -> None:
 def run(names: list[str]) -> None:
     """Have mutmut make the mutants anew where a source has changed, and test those called so."""
     if names:
-        subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names], cwd=COPY, check=True)
+        subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", "2", *names], cwd=COPY, check=True)
 
 
 if __name__ == "__main__":
