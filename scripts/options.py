@@ -27,7 +27,7 @@ def parse(kind: type[Options], command: str, args: Sequence[str], default: Optio
     """
     options = _parse(kind, command, args, default)
     if isinstance(options, TrainingConfig) and options.freeze_from is not None and options.data == AUTO:
-        return _parse(kind, command, args, options.followed())  # type: ignore[arg-type]
+        return _parse(kind, command, args, options.followed())
     return options
 
 

@@ -59,7 +59,7 @@ class Enduring:
 def enduring_output() -> Iterator[None]:
     """Inside, the process's streams are :class:`Enduring`."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Enduring(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (Enduring(stream) for stream in before)
     try:
         yield
     finally:
