@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rlmix.agents.features import NUM_FEATURES, policy_features
-from rlmix.agents.ppo import PPOConfig, check_algorithm
+from rlmix.agents.learned import check_algorithm
+from rlmix.agents.ppo import PPOConfig
 from rlmix.envs.host import to_host
 from rlmix.envs.process import Decision, MixingProcess
 from rlmix.envs.rewards import standardize

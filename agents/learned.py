@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlmix.agents.features import policy_features
-from rlmix.agents.ppo import check_algorithm
 from rlmix.checkpoints import newest_state
 from rlmix.envs.host import to_host
 from rlmix.envs.process import Decision
@@ -90,3 +89,9 @@ def read_actor(weights: dict[str, Tensor], algorithm: str) -> nn.Sequential:
         linear.load_state_dict({part: weights[f"{name}.{part}"] for part in ("weight", "bias")})
         layers += [linear, nn.Tanh()]
     return nn.Sequential(*layers[:-1])
+
+
+def check_algorithm(state: dict[str, Any], algorithm: str) -> None:
+    """Raise ValueError where an agent's state is another algorithm's; those of before it was recorded do not say."""
+    if state.get("algorithm", algorithm) != algorithm:
+        raise ValueError(f"the agent's state must be one of {algorithm}, got one of {state['algorithm']}")

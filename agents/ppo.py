@@ -17,6 +17,7 @@ from torch import nn
 
 from rlmix.agents.features import BatchFeatures
 from rlmix.agents.joint import JointPolicy
+from rlmix.agents.learned import check_algorithm
 from rlmix.agents.vec_env import SlotVecEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rlmix_env import RLMixEnv
@@ -235,12 +236,6 @@ class PPOAgent:
         torch.set_rng_state(state["torch_random"].cpu())
         name, keys, *rest = state["numpy_random"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-
-
-def check_algorithm(state: dict[str, Any], algorithm: str) -> None:
-    """Raise ValueError where an agent's state is another algorithm's; those of before it was recorded do not say."""
-    if state.get("algorithm", algorithm) != algorithm:
-        raise ValueError(f"the agent's state must be one of {algorithm}, got one of {state['algorithm']}")
 
 
 _TRANSITION = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")

@@ -87,6 +87,8 @@ class TrainingConfig:
     """Nesterov momentum, constant."""
     weight_decay: float | None = None
     """L2 penalty."""
+    clip_norm: float | None = None
+    """A longer gradient is shortened to this Euclidean length; 0 for none."""
     flip: bool | None = None
     """Mirror half of the training images."""
     crop_padding: int | None = None
@@ -191,6 +193,7 @@ class TrainingConfig:
             "seed": 0,
             "crop_padding": 0,
             "weight_decay": 0,
+            "clip_norm": 0,
             "image_size": 8,
             "workers": 0,
         }
@@ -247,6 +250,7 @@ class Recipe:
     schedule: Literal["onecycle", "multistep"] = "onecycle"
     learning_rate: float = 0.3
     weight_decay: float = 1e-4
+    clip_norm: float = 0.0
     milestones: tuple[float, ...] = (0.5, 0.75)
     flip: bool = True
     crop_padding: int = 2
@@ -261,16 +265,18 @@ RECIPES = {
     "cifar100": Recipe(),
     "fashion_mnist": Recipe(model="preactresnet18_w16", epochs=30),
     # Whatever someone brings: few images, few epochs. At 0.3, reached within a few steps, the residual networks diverge in a training of
-    # tens of steps (docs/reliability.md); 0.05 leaves a margin.
-    "npz": Recipe(learning_rate=0.05),
+    # tens of steps, and ResNeXt at 0.05 too unless a step's length has a bound (docs/reliability.md).
+    "npz": Recipe(learning_rate=0.05, clip_norm=1.0),
     # ImageNet: ResNet-50 for 100 epochs is the paper's. The rest is assumed to be as in the code of CutMix, where its baselines come
-    # from: batch 256, rate 0.1, a tenth every 30 epochs, weight decay 1e-4, crops of 224.
+    # from: batch 256, rate 0.1, a tenth every 30 epochs, weight decay 1e-4, crops of 224. The bound on a step's length is ours: a folder
+    # may be anything, and without it torchvision's networks diverge on few images.
     "imagefolder": Recipe(
         model="resnet50",
         epochs=100,
         batch_size=256,
         schedule="multistep",
         learning_rate=0.1,
+        clip_norm=1.0,
         milestones=(0.3, 0.6, 0.9),
         crop_padding=0,
         image_size=224,

@@ -228,6 +228,8 @@ class Training:
                     parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")  # type: ignore[assignment]
         # of several ranks all must come to the same answer, and share nothing but the gradient
         finite = all_finite(loss if self.ranks.size == 1 else torch.zeros_like(loss), self._parameters)
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm)
         self._optimizer.optimizer.found_inf = (~finite).float()  # the fused step does nothing where it is 1
         self._optimizer.step()
         restore_where_not(finite, buffers, before)
