@@ -186,7 +186,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def updated(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration as today's version says the same."""
+    """A run's configuration as today's version says the same: what came later was not there."""
+    config = {"clip_norm": 0.0} | config
     on_folder = config.get("method") in _POLICIES and str(config.get("data")).startswith("imagefolder:")
     if on_folder and config.get("alpha", 1.0) is None:
         return config | {"alpha": 1.0}

@@ -158,6 +158,18 @@ def scale_images(options: Reproduce) -> dict[str, Any]:
     return {"train_images": count, "test_images": tested, "batch_size": batch_size}
 
 
+def published_recipe(table: PaperTable, options: Reproduce) -> dict[str, Any]:
+    """The table's own recipe, whatever form its data are given in, and without bounds of ours; in small, that of the data."""
+    if options.scale < 1:
+        return {}
+    if table.data and options.data.startswith("imagefolder:"):
+        return {"clip_norm": 0.0}  # crops are a folder's own
+    recipe = data_recipe(table.data or "imagefolder:PATH")
+    return {name: value for name, value in vars(recipe).items() if name not in ("model", "epochs", "image_size")} | {
+        "clip_norm": 0.0
+    }
+
+
 def state(study: Study, table: PaperTable, options: Reproduce) -> str:
     """In a sentence or two: how far this is from the paper's experiment."""
     runs = [study.run(arm, study.seeds[0]).resolved() for arm in study.arms]
@@ -174,8 +186,10 @@ def state(study: Study, table: PaperTable, options: Reproduce) -> str:
 
 def _arm(network: str, run: PaperRun, table: PaperTable, options: Reproduce, scaled: dict[str, Any]) -> Arm:
     epochs = table.num_epochs(run, network)
-    values: dict[str, Any] = {"epochs": max(1, round(options.scale * epochs))}
-    values |= multistep_options(network, epochs) if run.multistep else {}
+    values = published_recipe(table, options) | (multistep_options(network, epochs) if run.multistep else {})
+    if options.scale < 1 and options.data:
+        values.pop("learning_rate", None)  # that of the data, which a short training survives
+    values["epochs"] = max(1, round(options.scale * epochs))
     values |= {**run.options, **options.given, **scaled, "model": network, "method": run.method}
     if run.method in NO_ALPHA:
         values["alpha"] = None

@@ -152,8 +152,6 @@ def train(options: Train, *, quiet: bool = False) -> dict[str, Any]:
         Interrupted: If a signal or the time limit stopped it; a checkpoint holds everything up to the step.
     """
     keep_freed_memory()
-    if options.resume is not None and "clip_norm" not in read_config(options.resume):
-        options = replace(options, clip_norm=0.0)  # a run from before there was one
     options = options.resolved()
     if options.resume is None:
         check_free(options.folder, options.overwrite)

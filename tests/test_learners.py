@@ -27,7 +27,7 @@ class Noise(RLMixVectorEnv):
     def __init__(self):
         self.num_envs, self.render_mode = SLOTS, None
         self.single_action_space = spaces.Discrete(10)
-        self.clock = SimpleNamespace(steps_per_epoch=STEPS, num_steps=STEPS, global_step=0, trained=0)
+        self.clock = SimpleNamespace(steps_per_epoch=STEPS, num_steps=STEPS, global_step=0, trained=0, epoch=1)
         config = rlmix.TrainingConfig(batch_size=SLOTS).resolved()
         self.process = SimpleNamespace(reset=lambda: None, require_training=lambda: self.clock, config=config)
         self.draw = np.random.default_rng(0)

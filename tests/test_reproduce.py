@@ -121,6 +121,22 @@ def test_settings_are_the_papers():
     assert (epochs["saliencymix"], epochs["automix"], epochs["alignmix"], epochs["rmix"]) == (2000, 1200, 2000, 300)
 
 
+def test_the_papers_recipe_is_taken_whatever_form_its_data_are_given_in():
+    for data in ([], ["--data", "npz:FILE"]):
+        arms = {arm.label: arm.options.resolved() for arm in plan("table4", "--models", PARN, *data).arms}
+        assert {arm.clip_norm for arm in arms.values()} == {0}
+        assert (arms["rmix"].learning_rate, arms["vanilla"].learning_rate) == (0.3, 0.2)
+        assert (arms["rmix"].batch_size, arms["rmix"].crop_padding, arms["rmix"].flip) == (100, 2, True)
+    assert {arm.options.resolved().clip_norm for arm in plan("table11", "--data", "imagefolder:PATH").arms} == {0}
+
+
+def test_in_small_the_recipe_is_the_datas(small):
+    without_rate = [arg for arg in small if arg not in ("--learning-rate", "0.05")]
+    arms = {arm.label: arm.options.resolved() for arm in plan("table4", "--models", PARN, "--scale", "0.5", *without_rate).arms}
+    assert (arms["rmix"].learning_rate, arms["vanilla"].learning_rate, arms["rmix"].clip_norm) == (0.05, 0.05, 1.0)
+    assert arms["vanilla"].schedule == "multistep"
+
+
 def test_imagenets_r_mix_has_the_papers_alpha():
     arms = {arm.label: arm.options.resolved() for arm in plan("table5", "--data", "imagefolder:PATH").arms}
     assert (arms["rmix"].alpha, arms["rmix"].num_patches, arms["rmix"].num_top_k) == (0.2, (2, 4), 10)
