@@ -1,5 +1,6 @@
 """The decision process that both environment forms show: a classifier trains, and someone chooses how each batch is mixed."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -251,8 +252,8 @@ class MixingProcess:
 
     @isolated()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where :meth:`state_dict` was taken."""
-        training = self.require_training()
+        """Continue exactly where :meth:`state_dict` was taken; nothing of ``state`` is shared."""
+        training, state = self.require_training(), copy.deepcopy(state)
         training.load_state_dict(state)
         ranks = training.ranks
         for own, values in ((self._rewards, state["rewards"]), (self._top_k, state["top_k"])):

@@ -259,7 +259,8 @@ def test_batch_features_are_the_images_features_one_after_the_other(config):
 
 def test_adapter_tells_of_the_end_of_an_epoch_in_every_slot(config):
     env, plain = SlotVecEnv(RLMixVectorEnv(config=config)), RLMixVectorEnv(config=config)
-    features, observation = env.reset(), plain.reset()[0]
+    env.seed(0)
+    features, observation = env.reset(), plain.reset(seed=0)[0]
     for step, actions in enumerate(np.random.default_rng(0).integers(10, size=(8, 16))):
         np.testing.assert_array_equal(features, policy_features(observation))
         features, rewards, dones, infos = env.step(actions)
@@ -297,7 +298,7 @@ class Bandit(RLMixVectorEnv):
         self.num_envs, self.render_mode = 16, None
         self.single_action_space = spaces.Discrete(10)
         self.config = rlmix.TrainingConfig(batch_size=16).resolved()
-        self.clock = SimpleNamespace(steps_per_epoch=8, num_steps=240, global_step=0)
+        self.clock = SimpleNamespace(steps_per_epoch=8, num_steps=240, global_step=0, epoch=1)
         self.process = SimpleNamespace(reset=lambda: None, require_training=lambda: self.clock, config=self.config)
         self.draw = np.random.default_rng(0)
         self.chosen = []

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from rlmix.models.stem import Stem, input_gradient
 
@@ -27,21 +28,37 @@ def test_a_literal_gradient():
     assert input_gradient(gradient, weight)[0, 0].tolist() == expected
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_all_gradients_with_autocast_and_without(dtype):
+def backward(layer, autocast):
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = layer(images)
+    output.float().square().sum().backward()
+    return output, images, layer.weight
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_all_gradients_with_autocast_and_without(autocast):
     torch.manual_seed(0)
     stem, plain = Stem(3, 16), nn.Conv2d(3, 16, 3, padding=1, bias=False)
     plain.load_state_dict(stem.state_dict())
-    found = []
-    for layer in (stem, plain):
-        images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            output = layer(images)
-        output.float().square().sum().backward()
-        found.append((output, images.grad, layer.weight.grad))
-    for ours, torchs in zip(*found, strict=True):
-        assert ours.dtype == torchs.dtype
-        torch.testing.assert_close(ours, torchs)
+    (output, images, weight), (theirs, their_images, their_weight) = backward(stem, autocast), backward(plain, autocast)
+    assert output.dtype == theirs.dtype
+    torch.testing.assert_close(output, theirs)
+    for ours, torchs in ((images.grad, their_images.grad), (weight.grad, their_weight.grad)):
+        assert ours.dtype == torchs.dtype == torch.float32
+        if not autocast:
+            torch.testing.assert_close(ours, torchs)
+
+
+def test_gradients_in_bfloat16_are_those_of_the_rounded_numbers():
+    """Against float64, within the rounding of bfloat16; processors sum its products in different orders, torch's own too."""
+    torch.manual_seed(0)
+    output, images, weight = backward(Stem(3, 16), True)
+    x, w, g = (value.detach().bfloat16().double() for value in (images, weight, 2 * output.float()))
+    exact = conv2d_input(x.shape, w, g, padding=1), conv2d_weight(x, w.shape, g, padding=1)
+    size = conv2d_input(x.shape, w.abs(), g.abs(), padding=1), conv2d_weight(x.abs(), w.shape, g.abs(), padding=1)
+    for found, expected, terms in zip((images.grad, weight.grad), exact, size, strict=True):
+        assert ((found - expected).abs() <= 2**-8 * terms).all()
 
 
 def test_odd_sides_and_images_without_gradient_take_the_plain_way():
