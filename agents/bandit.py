@@ -17,7 +17,7 @@ from rlmix.envs.rewards import standardize
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.finite import check_agent
-from rlmix.seeding import derive, stream
+from rlmix.seeding import drawing_from, stream
 
 
 class BanditAgent:
@@ -42,8 +42,7 @@ class BanditAgent:
         self.process.reset()
         self.entropy_coefficient, self.learning_rate = config.entropy_coefficient, config.learning_rate
         sizes = [NUM_FEATURES[self.process.config.observation], *config.policy_layers]
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derive(seed, "policy"))
+        with drawing_from(stream(seed, "policy")):
             hidden = [layer for before, after in pairwise(sizes) for layer in (nn.Linear(before, after), nn.Tanh())]
             last = nn.Linear(sizes[-1], len(self.process.values))
         self.policy = nn.Sequential(*hidden, last)

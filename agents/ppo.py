@@ -178,8 +178,8 @@ class PPOAgent:
         self.plan_rollout(callback.steps_left)
         try:
             self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
-        except ValueError as error:
-            self.check_finite(scored="of distribution" not in str(error))  # as torch's distributions refuse what is not finite
+        except (ValueError, RuntimeError) as error:  # so torch's distributions refuse nan, and its draws infinite scores
+            self.check_finite(scored=not any(said in str(error) for said in ("of distribution", "probability tensor")))
             raise
 
     def check_finite(self, scored: bool = True) -> None:

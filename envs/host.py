@@ -1,5 +1,6 @@
 """From the process on its device to NumPy on the host, for both forms of the environment."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def open_process(config: TrainingConfig, data: Source | None, render_mode: str |
 
 def first_seed(process: MixingProcess, seed: int | None, np_random: np.random.Generator) -> int | None:
     """What a form's ``reset(seed=seed)`` gives the process: the first time that nobody has named a seed, one drawn from ``np_random``."""
-    nobody = seed is None and process.training is None and process.config.seed == TrainingConfig.seed
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # several processes of one training would draw different ones
+    nobody = seed is None and process.training is None and process.unseeded and alone
     return int(np_random.integers(2**31)) if nobody else seed
 
 

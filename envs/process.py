@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rlmix.config import TrainingConfig
+from rlmix.config import TrainingConfig, Unseeded
 from rlmix.datasets import load_data
 from rlmix.envs.isolation import isolated
 from rlmix.envs.rewards import AGENT_PATCHES, MAP_REWARDS, Reaction, rarity, share_credit
@@ -71,10 +71,12 @@ class MixingProcess:
     Attributes:
         on_epoch_end: Called with the training after an epoch's last step, before anything else is drawn.
         outcome: The last decision and what it led to.
+        unseeded: Whether the configuration came without a seed; it is 0 here, and an environment draws another.
     """
 
     @isolated()
     def __init__(self, config: TrainingConfig, data: Source | None = None) -> None:
+        self.unseeded = isinstance(config.seed, Unseeded)
         config = config.resolved()
         self.num_patches = config.num_patches or (AGENT_PATCHES,)
         self.alpha = config.policy_alpha
@@ -266,6 +268,7 @@ class MixingProcess:
         """For pickle and copy: what :meth:`__init__` takes, and everything that changes; who listens to ``on_epoch_end`` is not copied."""
         state = None if self.training is None else self.state_dict()
         more = {"outcome": self.outcome, "loaded": self._loaded, "waiting": self._decision is not None}
+        more |= {"unseeded": self.unseeded}
         return {"config": self.config, "data": self.data, "state": state} | more
 
     @isolated()
@@ -277,7 +280,7 @@ class MixingProcess:
             self.load_state_dict(state["state"])
         if state["waiting"]:
             self.observe()
-        self.outcome, self._loaded = state["outcome"], state["loaded"]
+        self.outcome, self._loaded, self.unseeded = state["outcome"], state["loaded"], state["unseeded"]
 
     def _gather(self, values: list[Tensor]) -> Float[Tensor, "rank images"]:
         return self.require_training().ranks.gather(torch.cat(values) if values else torch.empty(0))

@@ -36,9 +36,10 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     of the clean and of the mixed image. The clean one comes from the observation's pass, the mixed one from the training step's.
 
     ## Starting State
-    ``reset(seed=s)`` starts a new classifier, the same one for the same seed. ``reset()`` goes on with the next epoch of the present
-    one; what is left of an epoch in progress is given up. The first one of all starts a random classifier, or that of ``config.seed`` where
-    that is not 0. When the training budget is used up it starts a new classifier.
+    ``reset(seed=s)`` starts a new classifier, the same one for the same seed. The first ``reset()`` without one takes ``config.seed``
+    where the configuration names it, and otherwise a fresh seed from the operating system. A later ``reset()`` goes on with the next
+    epoch of the present classifier; what is left of an epoch in progress is given up. When the training budget is used up it starts a
+    new one.
 
     ## Episode End
     An episode is an epoch. Its end is truncated, for training goes on; the end of the last epoch is terminated.

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlmix.as_found import frozen_statistics
 from rlmix.augmentation import normalize
 from rlmix.envs.rewards import MAP_REWARDS, Reaction
-from rlmix.maps import frozen_statistics
 from rlmix.mixing import Mixed
 from rlmix.names import check_name
 from rlmix.seeding import stream

@@ -30,8 +30,8 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     ``config.reward`` of the slot's image, shared as ``config.credit`` says.
 
     ## Starting State
-    As the single form: ``reset(seed=s)`` starts a new classifier, ``reset()`` the next epoch (first
-    of all a random classifier). A slot holds another image every step.
+    As the single form: ``reset(seed=s)`` starts a new classifier, ``reset()`` the next epoch; the first
+    one takes ``config.seed``, or a fresh seed where that was not given. A slot holds another image every step.
 
     ## Episode End
     All slots end together, with the epoch: truncated, or terminated when the training budget is used up. The next epoch's (or the

@@ -29,6 +29,10 @@ ON_NONFINITE = ("stop", "skip")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
+class Unseeded(int):
+    """The seed of a configuration in which nobody chose one: 0, but an environment draws another at its first reset."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """A classifier's training, and how its images are mixed. Fields left at None take the data set's recipe."""
@@ -66,7 +70,7 @@ class TrainingConfig:
     """Passes over the training images."""
     batch_size: int | None = None
     """Images a step; a last incomplete batch of an epoch is left out."""
-    seed: int = 0
+    seed: int = Unseeded(0)
     """Seed of everything: initial weights, data order, augmentation, mixing, policy; each has a generator of its own."""
     mixing_seed: int | None = None
     """Seed of partners, lam and num_patches alone; --seed where not given."""
@@ -165,7 +169,7 @@ class TrainingConfig:
             FileNotFoundError: If ``freeze_from`` is no run's folder.
         """
         config = self.followed()
-        config = replace(config, data=settled_data(config.data), **vars(config.recipe))
+        config = replace(config, data=settled_data(config.data), seed=int(config.seed), **vars(config.recipe))
         config._check()
         return config
 
@@ -237,6 +241,7 @@ class TrainingConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and checkpoints."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["seed"] = int(self.seed)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 

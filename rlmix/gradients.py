@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-FACTORS = (2.0**10, 2.0**5, 1.0)
-"""By which the loss is multiplied before a backward pass in float16, the next one where the one before overflows."""
+EXPONENTS = (10, 4, -2, -8)
+"""Powers of two that the largest gradient of a logit is scaled to, one after the other until nothing overflows float16's 65504."""
 
 
-def in_float16(images: Tensor) -> bool:
-    """Whether a pass of ``images`` computes in float16, whose smallest number is 6e-8."""
+def in_float16(images: Tensor, logits: Tensor) -> bool:
+    """Whether a pass from ``images`` to ``logits``, just made, computed in float16, whose smallest number is 6e-8."""
     kind = images.device.type
     autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
-    return images.dtype == torch.float16 or autocast
+    return autocast or torch.float16 in (images.dtype, logits.dtype)
 
 
 def loss_gradients(
@@ -27,17 +27,19 @@ def loss_gradients(
         logits: Float32.
         labels: Class indices.
         inputs: What to differentiate by.
-        half: Whether the pass was :func:`in_float16`. There an image's part of a mean over the batch underflows: the sum is
-            differentiated, times a power of two, and the gradients are divided in float32 (Micikevicius et al. 2018, "Mixed Precision
-            Training"). It costs a synchronisation, to see that nothing overflowed.
+        half: Whether the pass was :func:`in_float16`. There the logits' gradient, which is small in a large batch and for a classifier
+            that is sure, is scaled by a power of two, and the gradients are divided in float32 (Micikevicius et al. 2018, "Mixed
+            Precision Training"). It costs a synchronisation, to see that nothing overflowed.
     """
     loss = F.cross_entropy(logits, labels)
     if not half:
         return loss, list(torch.autograd.grad(loss, inputs, allow_unused=True))
+    (residual,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    _, exponent = residual.abs().amax().frexp()
     found: list[Tensor | None] = []
-    for factor in FACTORS:
-        scale = factor * len(labels)
-        scaled = torch.autograd.grad(scale * loss, inputs, retain_graph=factor != FACTORS[-1], allow_unused=True)
+    for power in EXPONENTS:
+        scale = torch.ldexp(torch.ones_like(loss), power - exponent)
+        scaled = torch.autograd.grad(logits, inputs, residual * scale, retain_graph=True, allow_unused=True)
         found = [None if gradient is None else gradient.float() / scale for gradient in scaled]
         if all(bool(gradient.isfinite().all()) for gradient in found if gradient is not None):
             break

@@ -1,17 +1,15 @@
 """Saliency maps and the masks cut from them: Equations 2, 3 and 4 of R-Mix."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
 
+from rlmix.as_found import frozen_statistics
 from rlmix.gradients import in_float16, loss_gradients
-from rlmix.models.wrappers import inner
+from rlmix.models.wrappers import inner_forward
 from rlmix.patches import pool
 
 
@@ -31,10 +29,10 @@ def saliency(
     """How strongly each pixel moves the loss (Eq. 2): ``sqrt(mean_c (d loss / d image)^2)``.
 
     The loss is the batch's mean cross-entropy. Only the input gradient is computed, in the mode the model is in. The model is
-    left as found: ``.grad``, ``.training``, every buffer that a pass writes (:func:`frozen_statistics`) and the random state.
+    left as found: ``.grad``, ``.training``, all that a pass writes (:func:`rlmix.as_found.frozen_statistics`) and the random state.
 
     Args:
-        model: Any classifier, images to logits; wrappers (DDP, Fabric, compiled) are taken off.
+        model: Any classifier, images to logits; wrappers (DDP, Fabric, compiled) are taken off; Fabric's precision is kept.
         images: As the model takes them (normalised).
         labels: Class indices in [0, N).
         forward: How to run ``model`` where that is not to call it, such as :func:`rlmix.compilation.compile_saliency`.
@@ -46,18 +44,18 @@ def saliency(
         ValueError: If the shapes disagree, or the images are no tensor of floating-point numbers.
     """
     check_images(images)
-    model = inner(model)
+    model, run = inner_forward(model)
     if labels.shape != images.shape[:1]:
         raise ValueError(f"labels must have shape ({len(images)},), got {tuple(labels.shape)}")
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), frozen_statistics(model):
         images, labels = (value.clone() if value.is_inference() else value for value in (images, labels))
         inputs = images.detach().requires_grad_()
-        logits = (forward or model)(inputs).float()
-        _, (gradient,) = loss_gradients(logits, labels, [inputs], in_float16(inputs))
+        output = (forward or run)(inputs)
+        _, (gradient,) = loss_gradients(output.float(), labels, [inputs], in_float16(inputs, output))
     if gradient is None:
         raise ValueError(f"model must give logits that depend on its images, and those of {type(model).__name__} do not")
-    return Saliency(gradient_map(gradient), logits.detach())
+    return Saliency(gradient_map(gradient), output.detach().float())
 
 
 def check_images(images: Tensor) -> None:
@@ -76,39 +74,6 @@ def gradient_map(gradient: Float[Tensor, "batch channel height width"]) -> Float
     for channel in gradient.unbind(1):  # one reduction over neighbours in memory takes three times as long
         squares.addcmul_(channel.float(), channel.float())
     return squares.div_(gradient.shape[1]).sqrt_()
-
-
-@contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, passes leave no trace in the model: what they write, they write to copies.
-
-    Batch norms in training mode go on normalising by the batch, but do not record it. Of every other module the buffers are copied for
-    the time inside (running statistics of instance norms, vectors of spectral norms, ranges of observers), and tensors kept as plain
-    attributes are put back. What is not a tensor, such as a count, is not.
-    """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    recording = [
-        norm for norm in norms if norm.training and norm.track_running_stats
-    ]  # in eval mode the flag would change the result
-    others = [module for module in model.modules() if not isinstance(module, _BatchNorm)]
-    buffers = [(module, dict(module._buffers)) for module in others if module._buffers]
-    tensors = [(module, {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}) for module in others]
-    copies: dict[int, Tensor] = {}  # one of a buffer that several modules share
-    for module, held in buffers:
-        for name, buffer in held.items():
-            if buffer is not None and not is_lazy(buffer):
-                module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
-    for norm in recording:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in recording:
-            norm.track_running_stats = True
-        for module, held in buffers:
-            module._buffers.update(held)
-        for module, plain in tensors:
-            vars(module).update(plain)
 
 
 def patch_saliency(map: Float[Tensor, "batch height width"], num_patches: int) -> Float[Tensor, "batch patch patch"]:

@@ -53,7 +53,7 @@ def top_k_values(num_top_k: int) -> Float[Tensor, " values"]:
     """The top-k values there are to choose from: ``linspace(0, 0.99, num_top_k)``."""
     if num_top_k < 1:
         raise ValueError(f"num_top_k must be at least 1, got {num_top_k}")
-    return torch.linspace(0, 0.99, num_top_k)
+    return torch.linspace(0, 0.99, num_top_k, dtype=torch.float32, device="cpu")
 
 
 def sample_top_k(batch_size: int, num_top_k: int, generator: torch.Generator | None = None) -> Float[Tensor, " batch"]:
@@ -107,12 +107,15 @@ def patch_weights(
     lam: float | Float[Tensor, "*batch"],
     rule: Rule = "mix_top",
 ) -> Float[Tensor, "batch patch patch"]:
-    """How much of each patch is the image's own, in [0, 1], by its mask and its partner's (Table 12); its mean over the pixels is the
-    label's share."""
+    """How much of each patch is the image's own, in [0, 1], by its mask and its partner's (Table 12).
+
+    Its mean over the pixels is the label's share.
+    """
     if isinstance(lam, Tensor):
         both = lam.to(mask.device, torch.float32).reshape(-1, 1, 1)
     else:
-        both = torch.full((1, 1, 1), lam, device=mask.device)  # filled there: a copy from the host would wait for the device
+        # filled there: a copy from the host would wait for the device
+        both = torch.full((1, 1, 1), lam, dtype=torch.float32, device=mask.device)
     same = mask == theirs
     return {
         "cut_top": lambda: mask.float(),
@@ -130,9 +133,10 @@ def blend(
 ) -> Mixed:
     """Each image with its partner, patch by patch in the ratio of ``weights``, and its target by their mean over the pixels."""
     share = pixel_share(weights, images.shape[2:])[:, None]
-    pixels = enlarge(weights, images.shape[2:])[:, None].to(images.dtype)
+    wide = torch.promote_types(images.dtype, weights.dtype)  # weights rounded to a half image's type would not be the label's
+    pixels, own, theirs = enlarge(weights, images.shape[2:])[:, None].to(wide), images.to(wide), images[partner].to(wide)
     return Mixed(
-        pixels * images + (1 - pixels) * images[partner],
+        (pixels * own + (1 - pixels) * theirs).to(images.dtype),
         share * targets + (1 - share) * targets[partner],
     )
 

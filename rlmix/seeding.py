@@ -1,9 +1,14 @@
 """One seed, many independent streams: each source of randomness has its own generator."""
 
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 def derive(seed: int, name: str) -> int:
@@ -15,3 +20,47 @@ def derive(seed: int, name: str) -> int:
 def stream(seed: int, name: str) -> torch.Generator:
     """A CPU generator for the stream ``name`` of ``seed``. Drawing on the host keeps a run the same on every device."""
     return torch.Generator().manual_seed(derive(seed, name))
+
+
+@contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Inside, what this thread draws without naming a generator comes from this one: a layer's initial weights.
+
+    The numbers are those of a global generator seeded alike. That one, which other threads draw from, is neither read nor moved. On
+    another device than the host, a generator there that is seeded alike draws.
+    """
+    with _Drawing(generator):
+        yield
+
+
+class _Drawing(TorchFunctionMode):
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generators = {"cpu": generator}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWS and kwargs.get("generator") is None:
+            tensor = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+            device = torch.device(kwargs.get("device") or torch.get_default_device()) if tensor is None else tensor.device
+            if device.type != "meta":
+                kwargs = kwargs | {"generator": self._on(device)}
+        return func(*args, **kwargs)
+
+    def _on(self, device: torch.device) -> torch.Generator:
+        if str(device) not in self.generators:
+            self.generators[str(device)] = torch.Generator(device).manual_seed(self.generators["cpu"].initial_seed())
+        return self.generators[str(device)]
+
+
+_DRAWS: frozenset[Any] = frozenset(
+    [
+        *(Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_, Tensor.log_normal_),
+        *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial),
+        *(nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
+        *(nn.init.xavier_uniform_, nn.init.xavier_normal_, nn.init.orthogonal_, nn.init.sparse_),
+    ]
+)
+"""Functions of torch that draw, and take a generator. Those of ``nn.init`` are dispatched as a whole."""

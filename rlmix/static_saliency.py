@@ -72,7 +72,7 @@ def _gray(images: Float[Tensor, "batch channel height width"]) -> Float[Tensor, 
 def _blur(length: int, device: torch.device) -> Float[Tensor, "length length"]:
     """Twice (1, 2, 1)/4, mirrored at the borders without repeating the border's pixel."""
     pixel, last = torch.arange(length, device=device), length - 1
-    unit = torch.eye(length, device=device)
+    unit = torch.eye(length, dtype=torch.float32, device=device)
     once = unit / 2 + (unit[(pixel - 1).abs()] + unit[last - (last - pixel - 1).abs()]) / 4
     return once @ once
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from rlmix import approximations, metrics
+from rlmix.as_found import frozen_statistics
 from rlmix.augmentation import denormalize, normalize
 from rlmix.compilation import can_compile, compile_saliency, compile_training
 from rlmix.config import TrainingConfig
@@ -15,7 +16,7 @@ from rlmix.datasets import load_data
 from rlmix.devices import open_device
 from rlmix.finite import Watch, all_finite, restore_where_not, spoil_unless
 from rlmix.frozen import freeze
-from rlmix.maps import Saliency, frozen_statistics, saliency
+from rlmix.maps import Saliency, saliency
 from rlmix.methods import build_method
 from rlmix.mixing import Mixed
 from rlmix.models import build_model

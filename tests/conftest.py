@@ -1,6 +1,7 @@
 """Fixtures; and while the tests run, shapes and types of the core are checked at every call."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: a second thread costs more than it gives
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two spinning threads on two busy cores wait for each other
@@ -13,6 +14,9 @@ CHECKED += ("gradients", "metrics", "mixing", "models", "patches", "pictures", "
 install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
 import rlmix  # noqa: E402
+
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup a hang-up is ignored, by the processes of the tests as well
 
 
 @pytest.fixture(scope="session")

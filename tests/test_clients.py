@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import pickle
+import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -10,13 +12,15 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import torchvision
 from toys import toy_config
 
 import rlmix
 from rlmix.agents.vec_env import SlotVecEnv
 from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
-from rlmix.models import build_model
+from rlmix.models import MODELS, build_model
+from rlmix.seeding import derive
 
 FORMS = {
     "single": lambda config: RLMixEnv(config, render_mode="rgb_array"),
@@ -196,3 +200,50 @@ def test_a_method_of_slots_has_a_result_for_each_index(config):
     ):
         with pytest.raises(IndexError, match=r"indices must be in \[0, 8\), got (8|-1)"):
             asked()
+
+
+@pytest.mark.parametrize("form", [RLMixEnv, RLMixVectorEnv])
+def test_a_seed_that_the_configuration_names_is_kept_zero_too(config, form):
+    for seed in (0, 3):
+        first, second = (form(config=replace(config, seed=seed)) for _ in range(2))
+        ours, theirs = first.reset()[0], second.reset()[0]
+        assert np.array_equal(ours["logits"], theirs["logits"])
+        assert first.process.config.seed == seed
+    assert np.array_equal(
+        form(config=replace(config, seed=0)).reset()[0]["logits"], form(config=config).reset(seed=0)[0]["logits"]
+    )
+
+
+def test_a_network_built_beside_a_thread_that_draws_is_that_of_its_seed():
+    alone, stop = build_model("preactresnet18_w16", 10, seed=1).state_dict(), threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            torch.rand(10)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        built = [build_model("preactresnet18_w16", 10, seed=1).state_dict() for _ in range(5)]
+    finally:
+        stop.set()
+        thread.join()
+    assert all(torch.equal(state[name], value) for state in built for name, value in alone.items())
+
+
+@pytest.mark.parametrize("name", ["preactresnet18_w16", "resnet18", "googlenet", "swin_t"])
+def test_initial_weights_are_those_of_a_global_generator_seeded_alike(name):
+    """What every run before drew, to the bit; and the global generator is not touched."""
+    in_use = torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = build_model(name, 7, seed=4).state_dict()
+        assert torch.equal(torch.get_rng_state(), in_use)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(4, "init"))
+            if name in MODELS:
+                expected = MODELS[name](num_classes=7, in_channels=3).state_dict()
+            else:
+                options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
+                expected = torchvision.models.get_model(name, weights=None, num_classes=7, **options).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())

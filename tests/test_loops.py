@@ -16,7 +16,8 @@ from torch.nn.parallel import DataParallel
 from torch.nn.utils import parametrizations, spectral_norm
 
 from rlmix import metrics
-from rlmix.maps import frozen_statistics, patch_saliency, saliency, salient_mask
+from rlmix.as_found import frozen_statistics
+from rlmix.maps import patch_saliency, saliency, salient_mask
 from rlmix.methods import METHODS, Setting
 from rlmix.methods.comixup import clean_pass
 from rlmix.mixing import RMix, mix, patch_weights
@@ -287,3 +288,35 @@ def test_a_training_goes_on_as_if_nobody_had_looked(tiny_config):
             training.step(mix(images, labels, torch.ones(16, 1, 1, dtype=torch.bool), torch.arange(16), 1.0, num_classes=10))
     for name, value in plain.model.state_dict().items():
         assert torch.equal(value, looked.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_images_are_blended_by_the_labels_weights_and_rounded_once(kind):
+    draw = torch.Generator().manual_seed(0)
+    images, partner = torch.randn(4, 3, 8, 8, generator=draw).to(kind), torch.tensor([1, 2, 3, 0])
+    mask, targets = torch.ones(4, 2, 2).bool(), torch.eye(4)
+    for lam in np.random.default_rng(0).random(20):
+        mixed = mix(images, targets, mask, partner, float(lam))
+        assert mixed.images.dtype == kind
+        exact = lam * images.double() + (1 - lam) * images[partner].double()
+        # float32's own rounding may tip a tie, but nothing is off by more than half a step of the images' type
+        assert torch.allclose(mixed.images.double(), exact, rtol=0.501 * torch.finfo(kind).eps, atol=1e-6)
+        np.testing.assert_allclose(mixed.targets.diagonal(), lam, atol=1e-7)
+
+
+def test_mixing_is_in_float32_whatever_the_default():
+    images, labels = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+
+    def mixed():
+        return RMix()(model, images, labels, num_classes=3, generator=torch.Generator().manual_seed(0))
+
+    expected = mixed()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = mixed()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, theirs)

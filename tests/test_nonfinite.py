@@ -276,6 +276,43 @@ def test_an_agent_that_diverges_is_named(config, name, tmp_path, capsys):
     assert len(line) < 500
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["ppo", "a2c", "joint"])
+def test_scores_that_are_not_finite_are_named_though_the_weights_are(config, name, value, tmp_path, monkeypatch, capsys):
+    """One score of the second epoch."""
+    forward, calls = torch.nn.Linear.forward, []
+
+    def spoiled(layer, features):
+        scores = forward(layer, features)
+        if layer.out_features != 10 or torch.is_grad_enabled():  # the actor's last, where it decides
+            return scores
+        calls.append(layer)
+        return scores.clone().index_fill_(scores.ndim - 1, torch.tensor([3]), value) if len(calls) == 7 else scores
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", spoiled)
+    line = refused(capsys, "--data", config.data, *OPTIONS, *AGENTS[name], "--out", tmp_path / "run")
+    assert re.match(
+        r"rlmix: error: the agent's scores are not finite in epoch 2, after step \d, at agent\.learning_rate ", line
+    ), line
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "joint"])
+def test_probabilities_that_cannot_be_drawn_from_are_named(config, name, tmp_path, monkeypatch, capsys):
+    """Scores near the largest float pass torch's check of a distribution, and not always its draw."""
+    draw, calls = torch.multinomial, []
+
+    def spoiled(probabilities, *args, **kwargs):
+        calls.append(probabilities)
+        return draw(probabilities * (float("nan") if len(calls) == 80 else 1), *args, **kwargs)
+
+    monkeypatch.setattr(torch, "multinomial", spoiled)
+    options = [*AGENTS[name], "--epochs", "40", "--out", tmp_path / "run"]
+    line = refused(capsys, "--data", config.data, *OPTIONS, *options)
+    assert re.match(
+        r"rlmix: error: the agent's scores are not finite in epoch \d+, after step \d+, at agent\.learning_rate ", line
+    ), line
+
+
 def losing(update):
     """An optimizer's step that leaves a weight nan."""
 

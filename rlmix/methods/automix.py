@@ -14,6 +14,7 @@ from rlmix.maps import check_images
 from rlmix.mixing import Mixed, sample_lam, soft_targets
 from rlmix.models.stages import stage
 from rlmix.objective import Objective, Scored, score
+from rlmix.seeding import drawing_from
 
 
 class Pair(NamedTuple):
@@ -99,8 +100,7 @@ class AutoMix(nn.Module):
         self.mask_weight, self.mask_margin, self.block_share = mask_weight, mask_margin, block_share
         self.steps = 0
         self.encoder = averaged_copy(model)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with drawing_from(torch.Generator().manual_seed(seed)):
             self.block = MixBlock(_num_channels(self.encoder, image_size))
 
     def forward(

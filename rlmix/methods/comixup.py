@@ -190,8 +190,9 @@ def clean_pass(model: nn.Module, images: Float[Tensor, "batch channel height wid
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     with torch.enable_grad():
         inputs = images.detach().requires_grad_()
-        logits = functional_call(model, buffers, (inputs,)).float()
-        loss, (gradient, *rest) = loss_gradients(logits, labels, [inputs, *parameters.values()], in_float16(inputs))
+        output = functional_call(model, buffers, (inputs,))
+        half = in_float16(inputs, output)
+        loss, (gradient, *rest) = loss_gradients(output.float(), labels, [inputs, *parameters.values()], half)
     if gradient is None:
         raise ValueError(f"model must give logits that depend on its images, and those of {type(model).__name__} do not")
     gradients = {name: given for name, given in zip(parameters, rest, strict=True) if given is not None}
@@ -242,7 +243,7 @@ def compatibility(peaks: Float[Tensor, "group input 2"], omega: float) -> Float[
     distance = (peaks[:, :, None] - peaks[:, None]).abs().sum(3)
     total = distance.sum((1, 2), keepdim=True)
     distance = distance * peaks.shape[1] / torch.where(total > 0, total, 1)
-    return (1 - omega) * torch.eye(peaks.shape[1], device=peaks.device) + omega * distance
+    return (1 - omega) * torch.eye(peaks.shape[1], dtype=peaks.dtype, device=peaks.device) + omega * distance
 
 
 def solve(
@@ -275,7 +276,7 @@ def solve(
     cost = cost.flatten(2)[:, :, order]
     unary = cost.transpose(1, 2)[:, None].contiguous()
     blend = near.sum(1) / 4  # what smoothness gains where a patch shows two inputs
-    eye = torch.eye(count, device=cost.device)
+    eye = torch.eye(count, dtype=cost.dtype, device=cost.device)
     inputs = torch.arange(count, device=cost.device).expand(groups, -1)
     transposed = compatible.transpose(1, 2).contiguous()
 

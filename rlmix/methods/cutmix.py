@@ -88,7 +88,7 @@ class CutMix:
     ) -> Mixed:
         check_images(images)
         targets = soft_targets(labels, num_classes)
-        if float(torch.rand((), generator=generator)) >= self.probability:
+        if float(torch.rand((), dtype=torch.float32, generator=generator)) >= self.probability:
             return Mixed(images, targets)
         partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
         sides = box_sides(sample_lam(self.alpha, generator), images.shape[2:])

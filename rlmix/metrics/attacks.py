@@ -113,7 +113,8 @@ def pgd_error(
 def _gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     with torch.enable_grad():
         inputs = images.detach().requires_grad_()
-        _, (gradient,) = loss_gradients(model(inputs).float(), labels, [inputs], in_float16(inputs))
+        logits = model(inputs)
+        _, (gradient,) = loss_gradients(logits.float(), labels, [inputs], in_float16(inputs, logits))
     if gradient is None:
         raise ValueError(f"model must give logits that depend on its images, and those of {type(model).__name__} do not")
     return gradient

@@ -1,19 +1,17 @@
 """The classifiers, by name."""
 
-import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from rlmix.models.preactresnet import PreActResNet
 from rlmix.models.resnext import ResNeXt
 from rlmix.models.wideresnet import WideResNet
 from rlmix.names import check_name
-from rlmix.seeding import derive
+from rlmix.seeding import drawing_from, stream
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "preactresnet18": partial(PreActResNet, (2, 2, 2, 2), width=64),
@@ -24,8 +22,6 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 """The project's own, for images of 32 pixels."""
 
-BUILDING = threading.Lock()
-"""Held while weights are drawn: modules take them from the global generator."""
 SMALL_PIXELS = 64
 """Below this, what ImageNet's stems leave of an image (an eighth to a quarter a side) is too little for a network's later stages."""
 
@@ -46,8 +42,7 @@ def build_model(
         name: One of :data:`MODELS`, or a classifier of torchvision such as ``resnet50``, with its own stem and random weights.
         num_classes: N.
         in_channels: Channels of the images.
-        seed: Of the initial weights. The global random state is left as found. Threads that build at once wait for each other; one that
-            draws from the global generator meanwhile would change the weights.
+        seed: Of the initial weights. The global random state is neither read nor moved, so any thread may build.
         image_size: Height and width of the images. A network of torchvision warns where they are small for its stem.
 
     Raises:
@@ -55,8 +50,7 @@ def build_model(
     """
     if name not in MODELS:
         check_name("model", name, model_names())
-    with BUILDING, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "init"))
+    with drawing_from(stream(seed, "init")):
         if name in MODELS:
             return MODELS[name](num_classes=num_classes, in_channels=in_channels)
         return _build_torchvision(name, num_classes, in_channels, image_size)

@@ -1,9 +1,10 @@
 """The module inside of what wraps a classifier for many devices, other precisions or a compiler."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -13,11 +14,29 @@ def inner(model: nn.Module) -> nn.Module:
 
     A pass through a DDP wrapper that is not followed by its own backward pass leaves the ranks' gradients unsynchronised.
     """
+    return inner_forward(model)[0]
+
+
+def inner_forward(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """The classifier itself, and how to run it: at the precision of Fabric's module, where it was in one."""
     wrapped: Any = model
-    while isinstance(wrapped, (OptimizedModule, DistributedDataParallel, DataParallel, *_fabric_modules())):
-        wrapped = getattr(wrapped, "_orig_mod" if isinstance(wrapped, OptimizedModule) else "module")
-    found: nn.Module = wrapped
-    return found
+    if isinstance(model, OptimizedModule):
+        return inner_forward(wrapped._orig_mod)
+    if isinstance(model, DistributedDataParallel | DataParallel):
+        return inner_forward(wrapped.module)
+    if isinstance(model, _fabric_modules()):
+        found, run = inner_forward(wrapped._forward_module)
+        return found, _at_precision(run, wrapped._strategy.precision)
+    return model, model
+
+
+def _at_precision(run: Callable[[Tensor], Tensor], precision: Any) -> Callable[[Tensor], Tensor]:
+    def forward(images: Tensor) -> Tensor:
+        with precision.forward_context():
+            output: Tensor = precision.convert_output(run(precision.convert_input(images)))
+        return output
+
+    return forward
 
 
 def _fabric_modules() -> tuple[type, ...]:
