@@ -78,7 +78,7 @@ class MixingProcess:
     def __init__(self, config: TrainingConfig, data: Source | None = None) -> None:
         self.unseeded = isinstance(config.seed, Unseeded)
         config = config.resolved()
-        self.num_patches = config.num_patches or (AGENT_PATCHES,)
+        self.num_patches = config.mask_patches
         self.alpha = config.policy_alpha
         check_mixing(config.num_top_k, self.num_patches, self.alpha, config.rule)
         self.config = config

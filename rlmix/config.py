@@ -27,6 +27,8 @@ CREDITS = ("own", "pair", "batch")
 SALIENCY_MODES = ("exact", "bfloat16", "half", "previous", "alternate")
 ON_NONFINITE = ("stop", "skip")
 PRECISIONS = ("auto", "float32", "bfloat16")
+MASK_PATCHES = (2, 4)
+"""Patches a side of R-Mix's masks, one drawn a batch; the paper's, of its Table 7."""
 
 
 class Unseeded(int):
@@ -101,7 +103,7 @@ class TrainingConfig:
     num_top_k: int = 10
     """How many top-k values there are to choose from: linspace(0, 0.99, num_top_k)."""
     num_patches: tuple[int, ...] | None = None
-    """Patches per side of the masks, one drawn a batch. 8 under an agent; 2 4 for rmix."""
+    """Patches per side of the masks, one drawn a batch; 2 4 where not given, whoever decides. The paper's agent had 8, as its map."""
     alpha: float | None = None
     """lam ~ Beta(alpha, alpha), and the Dirichlet prior of comixup; the method's own default where not given (of rmix and rlmix 1, with an
     imagefolder 0.2)."""
@@ -155,6 +157,11 @@ class TrainingConfig:
         if self.alpha is not None:
             return self.alpha
         return 0.2 if settled_data(self.data).startswith("imagefolder:") else 1.0
+
+    @property
+    def mask_patches(self) -> tuple[int, ...]:
+        """Patches per side of the masks."""
+        return MASK_PATCHES if self.num_patches is None else self.num_patches
 
     @property
     def test_resize(self) -> int:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from rlmix.config import MASK_PATCHES
 from rlmix.maps import check_images, patch_saliency, saliency, salient_mask
 from rlmix.patches import check_patches, enlarge, pixel_share
 
@@ -167,7 +168,7 @@ class RMix:
     """
 
     def __init__(
-        self, num_top_k: int = 10, num_patches: tuple[int, ...] = (2, 4), alpha: float = 1.0, rule: Rule = "mix_top"
+        self, num_top_k: int = 10, num_patches: tuple[int, ...] = MASK_PATCHES, alpha: float = 1.0, rule: Rule = "mix_top"
     ) -> None:
         check_mixing(num_top_k, num_patches, alpha, rule)
         self.num_top_k, self.num_patches, self.alpha, self.rule = num_top_k, tuple(num_patches), alpha, rule

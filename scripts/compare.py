@@ -41,7 +41,7 @@ class Compare(EngineOptions, TrainingConfig):
     """Paired differences are from this method, on the same model; where not given, from rmix if it is compared, else vanilla, else the
     first one that does not learn to mix."""
     control: bool = True
-    """Beside rlmix and rmix show rmix-p8, R-Mix at the agent's 8 patches: there, who decides is the only difference."""
+    """Beside rlmix and rmix, which cut the same masks, show rmix-p8: R-Mix at the 8 patches that the paper gave its agent."""
     timing: bool = True
     """Time a step of each method, interleaved, before the training."""
     agent: PPOConfig = field(default_factory=PPOConfig)
@@ -75,6 +75,8 @@ class Compare(EngineOptions, TrainingConfig):
         shared = {entry.name: getattr(self, entry.name) for entry in fields(TrainingConfig)} | {"model": model}
         if method in NO_ALPHA:
             shared["alpha"] = None
+        if method == "rmix-p8":
+            shared["num_patches"] = None
         options = Train(**shared, method=method, agent=self.agent)
         prefix = f"{model}-" if self.models else ""
         return Arm(prefix + method, options, prefix + self.base, method)

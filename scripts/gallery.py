@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
 from rlmix.envs.process import MixingProcess
+from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.methods import METHODS, build_method
 from rlmix.mixing import Mixed, RMix
 from rlmix.objective import Method, Objective
 from rlmix.training import Batch, Training
 
-DROP_INS = {"rmix": RMix(num_patches=(2, 4)), "rmix-p8": RMix(num_patches=(8,))}
+DROP_INS = {"rmix": RMix(), "rmix-p8": RMix(num_patches=(AGENT_PATCHES,))}
 SHOWN = ("vanilla", *DROP_INS, *(name for name in METHODS if name != "vanilla"))
 
 

@@ -10,7 +10,7 @@ def _policies() -> PaperTable:
     columns = {"top-1 %": "top1", "reward": "reward_mean"}
     rows: Rows = {(run.label,): {heading: PaperCell(run, figure, {}) for heading, figure in columns.items()} for run in runs}
     return PaperTable(
-        "The learned policy beside fixed ones", tuple(columns), rows, headings=("policy",), about=frozenset({"top_k"}),
+        "The learned policy beside fixed ones", tuple(columns), rows, headings=("policy",), about=frozenset({"top_k", "num_patches"}),
         note="Not a table of the paper.",
     )  # fmt: skip
 

@@ -79,7 +79,7 @@ def notes(report: dict[str, Any]) -> list[str]:
     labels = {row["label"] for row in report["methods"].values()}
     if {"rmix", "rmix-p8"} <= labels:
         lines += [
-            "rmix cuts masks at 2 or 4 patches a side as in the paper; rmix-p8 at the agent's 8: beside rlmix only who decides differs."
+            "rlmix and rmix cut the same masks: only who decides differs. rmix-p8 is R-Mix at the 8 patches of the paper's agent."
         ]
     return lines
 

@@ -18,6 +18,7 @@ from rlmix.config import TrainingConfig
 from rlmix.datasets import ImageData, load_data
 from rlmix.envs.host import render_process
 from rlmix.envs.process import MixingProcess
+from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.envs.training_rewards import UNMEASURED
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.methods import METHODS
@@ -86,7 +87,7 @@ def prepare(name: str, config: TrainingConfig, data: ImageData | None) -> Timed:
     if name == "rlmix":
         config = replace(config, observation="pair", credit="pair")  # the defaults of rlmix train
         return _prepare_agent(RLMixVectorEnv(config=config, data=data))
-    config = replace(config, num_patches=(8,) if name == "rmix-p8" else (2, 4))
+    config = replace(config, num_patches=(AGENT_PATCHES,) if name == "rmix-p8" else config.num_patches)
     if name != "rmix-reward":
         config = replace(config, reward=UNMEASURED)
     if name in CHEAPER:

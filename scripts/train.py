@@ -15,6 +15,7 @@ from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.ppo import PPOConfig
 from rlmix.allocator import keep_freed_memory
 from rlmix.config import TrainingConfig
+from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.methods import METHODS
 from rlmix.names import check_name
 from rlmix.ranks import Ranks, leave, peers
@@ -26,8 +27,8 @@ from rlmix.scripts.session import Session, Task
 from rlmix.scripts.stopping import StopRequest
 
 POLICIES = ("rlmix", "rmix", "rmix-p8", "constant", "coin", "policy")
-"""Methods that are a policy in the environment: an agent that learns, the fixed-random one at two patch counts, a constant, a coin, and
-one that has learned."""
+"""Methods that are a policy in the environment: an agent that learns, the fixed-random one at two choices of patches, a constant, a coin,
+and one that has learned."""
 ALL_METHODS = (*POLICIES, *METHODS)
 NO_ALPHA = ("vanilla", "cutout")
 NOT_SAVED = ("out", "overwrite", "resume", "config")
@@ -38,8 +39,8 @@ class Train(TrainingConfig):
     """Train a classifier under a mix-up method. Options left at None take the data set's recipe."""
 
     method: str = "rlmix"
-    """rlmix (an agent learns to choose), policy (see --policy), rmix (fixed-random), rmix-p8 (the same at the agent's 8 patches),
-    constant (see --top-k), coin (between 0 and 0.99); vanilla, input_mixup,
+    """rlmix (an agent learns to choose), policy (see --policy), rmix (fixed-random), rmix-p8 (the same at the 8 patches of the
+    paper's agent), constant (see --top-k), coin (between 0 and 0.99); vanilla, input_mixup,
     manifold_mixup, cutout, cutmix, saliencymix, puzzlemix, comixup, automix, alignmix, augmix."""
     credit: Literal["own", "pair", "batch"] = "pair"
     """Who earns an image's reward. An image's choice also mixes the image it is the partner of: paid for their own alone, agents drift to
@@ -94,7 +95,9 @@ class Train(TrainingConfig):
         self.agent.check()
         settled = super().resolved()
         named = self.method in POLICIES and settled.data.startswith("imagefolder:")
-        patches = self.num_patches or ((2, 4) if self.method == "rmix" else (8,))
+        if self.method == "rmix-p8" and self.num_patches not in (None, (AGENT_PATCHES,)):
+            raise ValueError(f"num_patches must be left out with method rmix-p8, R-Mix at 8 patches, got {self.num_patches}")
+        patches = (AGENT_PATCHES,) if self.method == "rmix-p8" else self.mask_patches
         return replace(settled, num_patches=patches, alpha=settled.policy_alpha if named else settled.alpha)
 
     @property

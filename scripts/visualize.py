@@ -26,7 +26,6 @@ from rlmix.allocator import keep_freed_memory
 from rlmix.augmentation import denormalize, normalize
 from rlmix.config import TrainingConfig
 from rlmix.envs.process import Decision
-from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.envs.training_rewards import UNMEASURED, UPDATING
 from rlmix.finite import finite_saliency
 from rlmix.maps import Saliency, saliency
@@ -216,9 +215,8 @@ def policy_of(run: Train, folder: Path) -> Policy:
 def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generator, progress: float = 0.0) -> MixedBatch:
     """Draw partners, lam and num_patches, let the policy choose, and mix."""
     images, labels = clean.batch
-    num_patches = run.num_patches or (AGENT_PATCHES,)
-    check_patches(num_patches, images.shape[2:])
-    pairing = sample_pairing(len(images), num_patches, run.policy_alpha, generator)
+    check_patches(run.mask_patches, images.shape[2:])
+    pairing = sample_pairing(len(images), run.mask_patches, run.policy_alpha, generator)
     pairing = pairing._replace(partner=pairing.partner.to(images.device))
     seen, sound = finite_saliency(clean.seen)
     decision = Decision(clean.batch, seen, pairing, progress, sound)

@@ -140,8 +140,8 @@ def test_reward_is_set_against_top1_over_the_runs(folder):
 
 
 def test_who_decides_is_the_only_difference_from_the_control(folder):
-    """The first step of rlmix and rmix-p8 sees the same batch, partners and lam: only later do they part."""
-    configs = [(folder / "runs" / f"{method}-s0" / "config.yaml").read_text().splitlines() for method in ("rlmix", "rmix-p8")]
+    """The first step of rlmix and rmix sees the same batch, partners and lam: only later do they part."""
+    configs = [(folder / "runs" / f"{method}-s0" / "config.yaml").read_text().splitlines() for method in ("rlmix", "rmix")]
     assert [a for a, b in zip(*configs, strict=True) if a != b] == ["method: rlmix"]
 
 
@@ -349,6 +349,13 @@ def test_differences_are_from_a_method_that_is_compared(methods, base):
     options = command.Compare(methods=methods, data="digits")
     options.check()
     assert {arm.baseline for arm in options.study.arms} == {base}
+
+
+@pytest.mark.parametrize(("typed", "masks"), [((), (2, 4)), ((4,), (4,)), ((8,), (8,))])
+def test_the_same_masks_for_everyone_but_the_papers_eight(typed, masks):
+    options = command.Compare(methods=("rlmix", "rmix", "coin"), data="digits", num_patches=typed or None)
+    arms = {arm.name: arm.options.resolved().num_patches for arm in options.study.arms}
+    assert arms == {"rlmix": masks, "rmix": masks, "coin": masks, "rmix-p8": (8,)}
 
 
 def test_a_comparison_and_a_run_do_not_share_a_folder(folder, options, capsys):

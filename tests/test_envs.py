@@ -271,7 +271,8 @@ def test_both_forms_are_one_problem(config):
 
 
 def test_actions_move_no_draw_so_policies_meet_the_same_chances(config):
-    config = replace(config, num_patches=(2, 4))
+    """Masks of 2 or 4 patches, by default, and every observation of 8x8."""
+    assert config.num_patches is None
     envs = [single(config), single(config)]
     seen = [[], []]
     for env, record, action in zip(envs, seen, (0, 9), strict=True):
@@ -279,6 +280,7 @@ def test_actions_move_no_draw_so_policies_meet_the_same_chances(config):
             env.reset(seed=0 if epoch == 0 else None)
             for step in range(4):
                 decision = env.process.observe()
+                assert decision.patches.shape == (BATCH, 8, 8)
                 record.append((decision.batch, decision.pairing))
                 env.step(np.full(BATCH, action) if step % 2 else actions_of(config, 1, action)[0])
     for (batch, pairing), (other_batch, other_pairing) in zip(*seen, strict=True):
@@ -565,7 +567,7 @@ def test_share_credit_of_known_numbers():
 
 
 def test_an_action_is_the_quantile_its_index_names(small):
-    env = single(small)
+    env = single(replace(small, num_patches=(8,)))
     env.reset(seed=0)
     env.step(np.array([0, 3, 9, 9]))
     outcome = env.process.outcome

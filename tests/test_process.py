@@ -5,6 +5,7 @@ import torch
 from toys import toy_config
 
 from rlmix.envs.process import MixingProcess
+from rlmix.maps import patch_saliency
 
 
 @pytest.fixture
@@ -63,13 +64,14 @@ def test_each_image_is_mixed_by_its_own_mask_and_its_partners(process):
     assert outcome.decision is decision
     assert torch.equal(outcome.top_k, top_k)
     for image in range(4):
-        patches = decision.patches[image]
+        patches = patch_saliency(decision.saliency.map, decision.pairing.num_patches)[image]
         assert torch.equal(outcome.mask[image], patches >= torch.quantile(patches.flatten(), top_k[image]))
     share = {}
     for image, partner in enumerate(decision.pairing.partner.tolist()):
         own, theirs = outcome.mask[image], outcome.mask[partner]
         weight = torch.where(own == theirs, decision.pairing.lam, own.float())
         share[image] = weight.mean()
+        weight = weight.repeat_interleave(8 // len(own), 0).repeat_interleave(8 // len(own), 1)
         mixed = weight * decision.batch.images[image] + (1 - weight) * decision.batch.images[partner]
         torch.testing.assert_close(outcome.mixed.images[image], mixed)
         labels = decision.batch.labels

@@ -29,6 +29,7 @@ METHODS = {
     "rlmix-batch": ["--method", "rlmix", "--granularity", "batch"],
     "rmix": ["--method", "rmix"],
     "rmix-p8": ["--method", "rmix-p8"],
+    "coin": ["--method", "coin"],
     "constant": ["--method", "constant", "--top-k", "0.11"],
     "vanilla": ["--method", "vanilla"],
 }
@@ -94,7 +95,7 @@ def test_run_folder_and_its_numbers(runs, name):
     assert (result["reward_mean"] is None) == (name in rlmix.methods.METHODS)
 
 
-@pytest.mark.parametrize(("name", "patches"), [("rlmix", [8]), ("rmix", [2, 4]), ("rmix-p8", [8])])
+@pytest.mark.parametrize(("name", "patches"), [("rlmix", [2, 4]), ("coin", [2, 4]), ("rmix", [2, 4]), ("rmix-p8", [8])])
 def test_config_is_resolved_and_plain(runs, name, patches):
     config = yaml.safe_load((runs(name) / "config.yaml").read_text())
     assert config["num_patches"] == patches
@@ -278,6 +279,10 @@ BAD = {
     "more patches than pixels": (
         ["--num-patches", "4", "33"],
         r"num_patches must be in \[1, 32\] where images have 32x32 pixels, got 33",
+    ),
+    "other patches of rmix-p8": (
+        ["--method", "rmix-p8", "--num-patches", "2", "4"],
+        r"num_patches must be left out with method rmix-p8, R-Mix at 8 patches, got \(2, 4\)",
     ),
     "missing npz": (["--data", "npz:/no/such/file.npz"], "npz:/no/such/file.npz"),
     "npz without a path": (["--data", "npz:"], "data must be .*npz:PATH.*got 'npz:'"),
