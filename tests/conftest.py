@@ -15,8 +15,12 @@ install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
 import rlmix  # noqa: E402
 
-if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup a hang-up is ignored, by the processes of the tests as well
+for name, handler in (("SIGHUP", signal.SIG_DFL), ("SIGQUIT", signal.SIG_DFL), ("SIGINT", signal.default_int_handler)):
+    number = getattr(signal, name, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(
+            number, handler
+        )  # under nohup, and behind a shell's &, they are ignored, by the processes of the tests as well
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_pictures_show_eight_images_their_maps_masks_and_mixtures(tmp_path, form
 
 def test_table_is_that_of_mixtures_of_ones_own_mask_and_the_partners(frozen):
     """Each entry with two different choices, too: patches by quantiles, the mixture in a loop, its gradient's pooled map by autograd."""
-    process = MixingProcess(frozen)
+    process = MixingProcess(replace(frozen, num_patches=(8,)))
     process.reset()
     decision, model = process.observe(), process.require_training().model
     table = reward_table(process)
