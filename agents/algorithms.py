@@ -13,11 +13,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from rlmix.agents.bandit import BanditAgent
-from rlmix.agents.ppo import PPOAgent, PPOConfig, Rollout
+from rlmix.agents.sb3.ppo import PPOAgent, PPOConfig, Rollout
+from rlmix.common.names import check_name
+from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
-from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
-from rlmix.names import check_name
 
 
 class Agent(Protocol):

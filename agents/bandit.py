@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from rlmix.agents.features import NUM_FEATURES, policy_features
 from rlmix.agents.learned import check_algorithm
-from rlmix.agents.ppo import PPOConfig
-from rlmix.envs.host import to_host
+from rlmix.agents.sb3.ppo import PPOConfig
+from rlmix.common.seeding import drawing_from, stream
+from rlmix.envs.conversion import to_host
+from rlmix.envs.env import RLMixEnv
+from rlmix.envs.map_rewards import standardize
 from rlmix.envs.process import Decision, MixingProcess
-from rlmix.envs.rewards import standardize
-from rlmix.envs.rlmix_env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
-from rlmix.finite import check_agent
-from rlmix.seeding import drawing_from, stream
+from rlmix.training.guard import check_agent
 
 
 class BanditAgent:
@@ -54,7 +54,7 @@ class BanditAgent:
         """Of the epoch in progress."""
 
     def learn(self, on_step: Callable[[], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
-        """Train until the classifier's budget is used up; as :meth:`rlmix.agents.ppo.PPOAgent.learn`."""
+        """Train until the classifier's budget is used up; as :meth:`rlmix.agents.sb3.ppo.PPOAgent.learn`."""
         training = self.process.require_training()
         if training.ranks.size > 1:
             raise ValueError(f"algorithm must be one of Stable-Baselines3's on {training.ranks.size} devices, got bandit")

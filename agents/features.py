@@ -7,8 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlmix.envs.host import Observation
-from rlmix.envs.rewards import AGENT_PATCHES
+from rlmix.envs.conversion import Observation
+from rlmix.envs.map_rewards import AGENT_PATCHES
 
 NUM_LOGITS = 10
 """Largest log-probabilities a policy reads of an image. An ImageNet epoch of logits would be 5 GB; of these it is 50 MB."""

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlmix.agents.features import policy_features
-from rlmix.checkpoints import newest_state
-from rlmix.envs.host import to_host
+from rlmix.common.ranks import Ranks
+from rlmix.common.saved_config import read_config
+from rlmix.common.seeding import stream
+from rlmix.envs.conversion import to_host
 from rlmix.envs.process import Decision
-from rlmix.mixing import top_k_values
-from rlmix.ranks import Ranks
-from rlmix.runs import read_config
-from rlmix.seeding import stream
+from rlmix.mixing.core import top_k_values
+from rlmix.training.checkpoints import newest_state
 
 LAYERS = {
     "dqn": r"q_net\.q_net\.\d+",

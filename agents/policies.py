@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlmix.common.ranks import Ranks
+from rlmix.common.seeding import stream
 from rlmix.envs.process import Decision
-from rlmix.mixing import sample_top_k
-from rlmix.ranks import Ranks
-from rlmix.seeding import stream
+from rlmix.mixing.core import sample_top_k
 
 
 class Policy(Protocol):

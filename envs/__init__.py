@@ -4,6 +4,6 @@ import gymnasium
 
 gymnasium.register(
     id="rlmix/RLMix-v0",
-    entry_point="rlmix.envs.rlmix_env:RLMixEnv",
+    entry_point="rlmix.envs.env:RLMixEnv",
     vector_entry_point="rlmix.envs.vector_env:RLMixVectorEnv",
 )

@@ -7,8 +7,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from rlmix.envs.map_rewards import AGENT_PATCHES
 from rlmix.envs.process import Decision
-from rlmix.envs.rewards import AGENT_PATCHES
 
 LOGIT_LIMIT = float(np.finfo(np.float32).max)
 """Bound of the logits: every finite float32. Gymnasium's checker warns about infinite bounds."""

@@ -10,19 +10,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rlmix.common.ranks import Ranks
+from rlmix.common.seeding import derive
 from rlmix.config import TrainingConfig, Unseeded
-from rlmix.datasets import load_data
+from rlmix.data.dataset import Source
+from rlmix.data.memory import load_data
+from rlmix.envs.classifier_rewards import UNMEASURED, UPDATING, build_reward
 from rlmix.envs.isolation import isolated
-from rlmix.envs.rewards import AGENT_PATCHES, MAP_REWARDS, Reaction, rarity, share_credit
-from rlmix.envs.training_rewards import UNMEASURED, UPDATING, build_reward
-from rlmix.finite import finite_saliency
-from rlmix.maps import Saliency, patch_saliency, salient_mask
-from rlmix.mixing import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
-from rlmix.patches import check_patches, pixel_share
-from rlmix.ranks import Ranks
-from rlmix.seeding import derive
-from rlmix.sources import Source
-from rlmix.training import Batch, Training
+from rlmix.envs.map_rewards import AGENT_PATCHES, MAP_REWARDS, Reaction, rarity, share_credit
+from rlmix.maps.gradient import Saliency, patch_saliency, salient_mask
+from rlmix.maps.patches import check_patches, pixel_share
+from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
+from rlmix.training.guard import finite_saliency
+from rlmix.training.trainer import Batch, Training
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Decision:
     progress: float
     """Part of the training budget that has been used, in [0, 1)."""
     sound: Bool[Tensor, ""]
-    """Whether all of the saliency pass was finite; see :func:`rlmix.finite.finite_saliency` for what is shown where not."""
+    """Whether all of the saliency pass was finite; see :func:`rlmix.training.guard.finite_saliency` for what is shown where not."""
 
     @cached_property
     def patches(self) -> Float[Tensor, "batch 8 8"]:

@@ -9,9 +9,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlmix.config import TrainingConfig
-from rlmix.envs.host import Observation, first_seed, next_observation, open_process, render_process, to_host, to_top_k
+from rlmix.data.dataset import Source
+from rlmix.envs.conversion import Observation, first_seed, next_observation, open_process, render_process, to_host, to_top_k
 from rlmix.envs.observations import observation_space
-from rlmix.sources import Source
 
 
 class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlmix.config import TrainingConfig
-    from rlmix.maps import Saliency, patch_saliency, saliency, salient_mask
-    from rlmix.mixing import Mixed, RMix, mix
+    from rlmix.maps.gradient import Saliency, patch_saliency, saliency, salient_mask
+    from rlmix.mixing.core import Mixed, RMix, mix
 
 __version__ = "0.1.0"
 __all__ = ["Mixed", "RMix", "Saliency", "TrainingConfig", "mix", "patch_saliency", "saliency", "salient_mask"]
 
 _HOME = {"TrainingConfig": "rlmix.config"}
-_HOME |= dict.fromkeys(("Mixed", "RMix", "mix"), "rlmix.mixing")
-_HOME |= dict.fromkeys(("Saliency", "patch_saliency", "salient_mask", "saliency"), "rlmix.maps")
+_HOME |= dict.fromkeys(("Mixed", "RMix", "mix"), "rlmix.mixing.core")
+_HOME |= dict.fromkeys(("Saliency", "patch_saliency", "salient_mask", "saliency"), "rlmix.maps.gradient")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,14 @@
-"""What is trained, on what, and how: one frozen dataclass, and the recipe of each data set. Imports no torch."""
+"""What is trained, on what, and how: one frozen dataclass. Imports no torch."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_type_hints
 
-from rlmix.names import check_name
+from rlmix.common.mapping import checked
+from rlmix.common.names import check_name
+from rlmix.common.saved_config import read_config
+from rlmix.recipes import AUTO, Recipe, data_recipe, settled_data
 
-DATA = ("digits", "cifar10", "cifar100", "fashion_mnist", "npz:PATH", "imagefolder:PATH")
-AUTO = "auto"
 SCHEDULES = ("onecycle", "multistep")
 RULES = ("cut_top", "cut_top_least", "mix_top", "mix_least")
 REWARDS = (
@@ -145,7 +147,7 @@ class TrainingConfig:
     """At a loss or gradient that is not finite: stop, or leave that step out and count it (nonfinite_steps in metrics.jsonl)."""
 
     @property
-    def recipe(self) -> "Recipe":
+    def recipe(self) -> Recipe:
         """The data set's recipe, with what is set here in its place."""
         recipe = data_recipe(settled_data(self.data))
         own = {entry.name: getattr(self, entry.name) for entry in fields(Recipe)}
@@ -182,11 +184,7 @@ class TrainingConfig:
 
     def followed(self) -> Self:
         """With the model, and where no data are named the data, of the run that ``freeze_from`` names; errors as of :meth:`resolved`."""
-        if self.freeze_from is None:
-            return self
-        from rlmix.frozen import follow  # only here is a file read, and torch imported
-
-        return follow(self, self.freeze_from)
+        return self if self.freeze_from is None else _follow(self, self.freeze_from)
 
     def _check(self) -> None:
         check_name("schedule", str(self.schedule), SCHEDULES)
@@ -252,59 +250,41 @@ class TrainingConfig:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a data set settles unless told otherwise; the fields are those of :class:`TrainingConfig`."""
-
-    model: str = "preactresnet18"
-    epochs: int = 300
-    batch_size: int = 100
-    schedule: Literal["onecycle", "multistep"] = "onecycle"
-    learning_rate: float = 0.3
-    weight_decay: float = 1e-4
-    clip_norm: float = 0.0
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    flip: bool = True
-    crop_padding: int = 2
-    image_size: int | None = None
+Config = TypeVar("Config", bound=TrainingConfig)
+_DATA_OPTIONS = (
+    "data",
+    "data_root",
+    "train_images",
+    "test_images",
+    "val_fraction",
+    "image_size",
+    "resize_size",
+    "skip_corrupt",
+    "relabel",
+)
+"""What settles which images and labels there are."""
 
 
-# The defaults are the paper's CIFAR recipe. It gives the final rate both as 3e-5 and as final_div_factor 10000, which torch would
-# apply to the initial rate (3e-7); TrainingConfig.final_learning_rate takes the 3e-5.
-RECIPES = {
-    "digits": Recipe(model="preactresnet18_w16", epochs=15, batch_size=32, learning_rate=0.05, flip=False),
-    "cifar10": Recipe(),
-    "cifar100": Recipe(),
-    "fashion_mnist": Recipe(model="preactresnet18_w16", epochs=30),
-    # Whatever someone brings: few images, few epochs. At 0.3, reached within a few steps, the residual networks diverge in a training of
-    # tens of steps, and ResNeXt at 0.05 too unless a step's length has a bound (docs/reliability.md).
-    "npz": Recipe(learning_rate=0.05, clip_norm=1.0),
-    # ImageNet: ResNet-50 for 100 epochs is the paper's. The rest is assumed to be as in the code of CutMix, where its baselines come
-    # from: batch 256, rate 0.1, a tenth every 30 epochs, weight decay 1e-4, crops of 224. The bound on a step's length is ours: a folder
-    # may be anything, and without it torchvision's networks diverge on few images.
-    "imagefolder": Recipe(
-        model="resnet50",
-        epochs=100,
-        batch_size=256,
-        schedule="multistep",
-        learning_rate=0.1,
-        clip_norm=1.0,
-        milestones=(0.3, 0.6, 0.9),
-        crop_padding=0,
-        image_size=224,
-    ),
-}
+def _follow(config: Config, folder: str) -> Config:
+    """``config`` with the model of the run in ``folder``; where it names no data, with the run's, and how these were taken.
 
+    Where data are named, the other options are taken to be meant for these.
 
-def settled_data(data: str) -> str:
-    """``data``, and digits in place of auto."""
-    return "digits" if data == AUTO else data
+    Raises:
+        FileNotFoundError: If there is no such run.
+        ValueError: If ``config`` names another model, or the run's config.yaml holds other than an option's values.
+    """
+    saved, hints = read_config(Path(folder)), get_type_hints(TrainingConfig)
 
+    def read(name: str) -> Any:
+        return checked(saved.get(name), hints[name], f"{name} in {folder}/config.yaml")
 
-def data_recipe(data: str) -> Recipe:
-    """The recipe of a data set; ValueError for an unknown one."""
-    kind, _, path = data.partition(":")
-    if kind not in RECIPES or (kind in ("npz", "imagefolder")) != bool(path):
-        check_name("data", data, DATA)
-        raise ValueError(f"data must be one of {', '.join(DATA)} with a path for PATH, got {data!r}")
-    return RECIPES[kind]
+    model = read("model")
+    if None not in (model, config.model) and config.model != model:
+        raise ValueError(f"model must be that of freeze_from {folder}, which is {model}, or be left out, got {config.model}")
+    taken: dict[str, Any] = {"model": config.model or model}
+    if config.data == AUTO:
+        defaults = {entry.name: entry.default for entry in fields(TrainingConfig)}
+        wanted = [name for name in _DATA_OPTIONS if name in saved and getattr(config, name) == defaults[name]]
+        taken |= {name: read(name) for name in wanted}
+    return replace(config, **taken)

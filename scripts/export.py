@@ -4,31 +4,10 @@ rlmix export DIR
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-from tyro.conf import Positional
-
-from rlmix.agents.ppo import PPOAgent
-from rlmix.checkpoints import write_atomically
-from rlmix.mixing import top_k_values
-from rlmix.runs import Run, read_config
-from rlmix.scripts.options import parse, read_args, to_args
-from rlmix.scripts.session import Task
-from rlmix.scripts.train import Train
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a run's policy and classifier for other libraries: Stable-Baselines3's zip, state_dicts. rlmix itself never reads the zip."""
-
-    run: Positional[Path]
-    """The run's folder."""
-    out: Path | None = None
-    """Where to write; the run's folder where not given."""
+from rlmix.experiments.export import Export, export
+from rlmix.experiments.options import parse, read_args
+from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -37,50 +16,5 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"{path}: {reader}")  # noqa: T201
 
 
-def export(options: Export) -> dict[Path, str]:
-    """``classifier.pt``, and where an agent learned, its policy under the algorithm's name: ``policy-ppo.zip``, ``policy-bandit.pt``.
-
-    Returns:
-        What was written, and what loads it.
-
-    Raises:
-        ValueError: If the run has no checkpoint.
-        OSError: If it cannot be read, or the files not written.
-    """
-    settings = Train(**vars(parse(Train, "train", to_args(Train, read_config(options.run))))).resolved()
-    _, state = Run.reopen(options.run)
-    if state is None:
-        raise ValueError(f"{options.run} must hold a checkpoint, and there is none yet")
-    task, out, name = Task(settings), options.out or options.run, settings.algorithm
-    task.load_state_dict(state)
-    out.mkdir(parents=True, exist_ok=True)
-    written = {out / "classifier.pt": f"a state_dict of {settings.model}"}
-    write_atomically(out / "classifier.pt", lambda handle: torch.save(task.training.model.state_dict(), handle))
-    if isinstance(task.agent, PPOAgent):
-        ppo, path = task.agent.ppo, out / f"policy-{name}.zip"
-        # the buffer's class is rlmix's own: without it the zip loads where rlmix is not installed
-        write_atomically(path, lambda handle: ppo.save(handle, exclude=["rollout_buffer_class", "replay_buffer_class"]))
-        written[path] = f"stable_baselines3.{name.upper()}.load, and no other algorithm's"
-    elif task.agent is not None:
-        path, policy = out / f"policy-{name}.pt", describe_policy(task.agent.policy, settings)
-        write_atomically(path, lambda handle: torch.save(policy, handle))
-        written[path] = "torch.load: algorithm, observation, layers (linear, tanh between them), values (top-k), state_dict"
-    return written
-
-
-def describe_policy(policy: nn.Module, settings: Train) -> dict[str, Any]:
-    """A network of tanh layers, from :func:`~rlmix.agents.features.policy_features` to a score for each of the K top-k values."""
-    linear = [layer for layer in policy.modules() if isinstance(layer, nn.Linear)]
-    return {
-        "algorithm": settings.algorithm,
-        "observation": settings.observation,
-        "layers": [linear[0].in_features, *(layer.out_features for layer in linear)],
-        "values": top_k_values(settings.num_top_k).tolist(),
-        "state_dict": policy.state_dict(),
-    }
-
-
 if __name__ == "__main__":
-    from rlmix.scripts.main import run_command
-
     run_command(main)

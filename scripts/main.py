@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from rlmix.scripts.output import enduring_output
-from rlmix.scripts.stopping import interrupting
+from rlmix.experiments.stopping import interrupting
+from rlmix.reporting.output import enduring_output
 
 COMMANDS = {
     "train": "train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix",
@@ -44,7 +44,7 @@ def usage() -> str:
 
 def dispatch(args: Sequence[str]) -> None:
     """Run the command that ``args`` names."""
-    from rlmix.names import check_name
+    from rlmix.common.names import check_name
 
     check_name("command", args[0], COMMANDS)
     import_module(f"rlmix.scripts.{args[0]}").main(args[1:])

@@ -2,15 +2,17 @@
 
 import os
 import signal
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: a second thread costs more than it gives
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two spinning threads on two busy cores wait for each other
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # what the tests start is of this checkout, whatever is installed
 
 import pytest
 from jaxtyping import install_import_hook
 
-CHECKED = ("agents.search", "approximations", "augmentation", "boxes", "envs.rewards", "envs.training_rewards", "maps", "methods")
-CHECKED += ("gradients", "metrics", "mixing", "models", "patches", "pictures", "static_saliency")
+CHECKED = ("agents.search", "data.augmentation", "data.boxes", "envs.classifier_rewards", "envs.map_rewards", "envs.render")
+CHECKED += ("evaluation", "maps", "mixing", "models")
 install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
 import rlmix  # noqa: E402
@@ -18,9 +20,7 @@ import rlmix  # noqa: E402
 for name, handler in (("SIGHUP", signal.SIG_DFL), ("SIGQUIT", signal.SIG_DFL), ("SIGINT", signal.default_int_handler)):
     number = getattr(signal, name, None)
     if number is not None and signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(
-            number, handler
-        )  # under nohup, and behind a shell's &, they are ignored, by the processes of the tests as well
+        signal.signal(number, handler)  # under nohup and behind a shell's & they are ignored, by what the tests start too
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
+from rlmix.common.saved_config import read_config
 from rlmix.config import TrainingConfig
-from rlmix.runs import read_config
-from rlmix.scripts.train import Train
+from rlmix.experiments.settings import Train
 
 RECIPE_FIELDS = ("model", "epochs", "batch_size", "schedule", "learning_rate", "weight_decay", "flip", "crop_padding")
 

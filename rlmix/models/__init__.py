@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from rlmix.common.names import check_name
+from rlmix.common.seeding import drawing_from, stream
 from rlmix.models.preactresnet import PreActResNet
 from rlmix.models.resnext import ResNeXt
 from rlmix.models.wideresnet import WideResNet
-from rlmix.names import check_name
-from rlmix.seeding import drawing_from, stream
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "preactresnet18": partial(PreActResNet, (2, 2, 2, 2), width=64),

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rlmix.archives import load_tensors
+from rlmix.common.archives import load_tensors
 from rlmix.models import build_model, model_names
 
 PREFIXES = ("module.", "_orig_mod.")

@@ -1,0 +1,303 @@
+"""Stable-Baselines3's PPO on either form of the environment, a rollout an epoch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from torch import nn
+
+from rlmix.agents.features import BatchFeatures
+from rlmix.agents.learned import check_algorithm
+from rlmix.agents.sb3.joint import JointPolicy
+from rlmix.agents.sb3.vec_env import SlotVecEnv
+from rlmix.common.seeding import derive
+from rlmix.envs.env import RLMixEnv
+from rlmix.envs.process import MixingProcess
+from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.training.guard import check_agent
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO's hyperparameters, after Andrychowicz et al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?"."""
+
+    learning_rate: float = 1e-3
+    """Adam's, constant; decay was of secondary importance. With the study's "safe default", 0.0003, PPO here gained three fifths as much in
+    as many steps (docs/study.md)."""
+    passes: int = 8
+    """Passes over a rollout: going over the data several times is what makes PPO sample-efficient."""
+    minibatch_size: int = 500
+    """Decisions a gradient step. 250 and 10 passes learned a little faster (docs/study.md), but made the update a tenth of an epoch."""
+    gamma: float = 0.0
+    """Discount: "tune it per environment". A slot's next image is another one, so what comes later says nothing about this choice."""
+    gae_lambda: float = 0.9
+    """Of the advantage estimate: GAE with 0.9 did best."""
+    clip_range: float = 0.25
+    """PPO's policy loss clips here by default in the study; its value loss clipping hurts and is off."""
+    entropy_coefficient: float = 0.0
+    """No regulariser helped in the study."""
+    policy_layers: tuple[int, ...] = (64, 64)
+    """Hidden tanh layers of the actor, apart from the critic's: separate networks did better. Its last layer starts 100 times smaller."""
+    value_layers: tuple[int, ...] = (64, 64)
+    """Hidden tanh layers of the critic. "Use a wide value MLP" gained nothing here: 256 learned as 64 does, at twice the cost."""
+    rollout_steps: int | None = None
+    """Steps between two updates, at most: an epoch is cut into equal rollouts. Where not given, 10 for a decision an image (a batch of 100
+    is 1,000 decisions then), and 1000 for the joint decision, which is one a step."""
+
+    def check(self) -> None:
+        """Raise ValueError where a value is out of range."""
+        for name in ("learning_rate", "passes", "minibatch_size", "clip_range", "rollout_steps"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"agent.{name} must be above 0, got {getattr(self, name)}")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"agent.{name} must be in [0, 1], got {getattr(self, name)}")
+        if not self.entropy_coefficient >= 0:
+            raise ValueError(f"agent.entropy_coefficient must be at least 0, got {self.entropy_coefficient}")
+        for name in ("policy_layers", "value_layers"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"agent.{name} must be one or more numbers of at least 1, got {getattr(self, name)}")
+
+
+def split_epoch(steps_per_epoch: int, rollout_steps: int) -> list[int]:
+    """Lengths of an epoch's rollouts: as few as the bound allows, all but equal, and ending with the epoch."""
+    num_rollouts = -(-steps_per_epoch // rollout_steps)
+    return [len(part) for part in np.array_split(np.arange(steps_per_epoch), num_rollouts)]
+
+
+class PPOAgent:
+    """PPO over one classifier's training, epoch by epoch.
+
+    Args:
+        env: The vector form (a decision an image), or the single form (the batch's joint decision).
+        config: Hyperparameters.
+        seed: Of the policy's weights, its draws and the order of its minibatches. Stable-Baselines3 draws from the global random
+            states of torch and NumPy, which this seeds; nothing else of rlmix uses them.
+    """
+
+    algorithm = "ppo"
+
+    def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
+        config.check()
+        self.process: MixingProcess = env.process
+        self.process.reset()
+        steps_per_epoch = self.process.require_training().steps_per_epoch
+        longest = config.rollout_steps or (10 if isinstance(env, RLMixVectorEnv) else 1000)
+        self.rollouts = split_epoch(steps_per_epoch, longest)
+        vec_env: VecEnv
+        policy: str | type[JointPolicy]
+        if isinstance(env, RLMixVectorEnv):
+            vec_env, policy = SlotVecEnv(env), "MlpPolicy"
+        else:
+            batch_size, observation = self.process.config.recipe.batch_size, self.process.config.observation
+            vec_env, policy = DummyVecEnv([lambda: BatchFeatures(env, batch_size, observation)]), JointPolicy
+        self.num_envs = vec_env.num_envs
+        vec_env.action_space.seed(derive(seed, "exploration") % 2**32)  # what an epsilon of DQN's draws from
+        set_random_seed(derive(seed, "policy") % 2**32)  # PPO(seed=...) would also reseed the environment: a new classifier
+        layers = {"pi": list(config.policy_layers), "vf": list(config.value_layers)}
+        common: dict[str, Any] = {"learning_rate": config.learning_rate, "gamma": config.gamma}
+        adam = {"eps": 1e-5, "fused": True}  # Stable-Baselines3's epsilon; fused, an update takes 4/5 of the time
+        common |= {"policy_kwargs": {"net_arch": layers, "activation_fn": nn.Tanh, "optimizer_kwargs": adam}}
+        common |= {"device": "cpu"}  # a few thousand parameters: a copy to the GPU costs more than the pass
+        self.ppo: Any = self.build(policy, vec_env, config, common)
+        self._collected: dict[str, torch.Tensor] = {}
+        self.ppo.set_logger(Logger(folder=None, output_formats=[]))
+
+    def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
+        """The algorithm of Stable-Baselines3; ``common`` are arguments that all of them take."""
+        return PPO(
+            policy,
+            vec_env,
+            n_steps=self.rollouts[0],
+            batch_size=self._minibatch(config),
+            n_epochs=config.passes,
+            gae_lambda=config.gae_lambda,
+            clip_range=config.clip_range,
+            ent_coef=config.entropy_coefficient,
+            normalize_advantage=self.rollouts[0] * self.num_envs > 1,
+            rollout_buffer_class=Rollout,
+            **common,
+        )
+
+    def watch(self, on_step: Callable[[], None]) -> None:
+        """Have ``on_step`` called whenever a step is done, an epoch's last aside."""
+        self.rollout.on_add = on_step
+
+    def plan_rollout(self, steps: int) -> None:
+        """Settle how many steps are collected next."""
+        self.ppo.n_steps = steps
+
+    def begin_rollout(self, steps: int) -> None:
+        """Before so many steps, or what is left of them. Buffers are laid out anew where the last rollout had another length."""
+        buffer = self.rollout
+        if buffer.buffer_size != steps:
+            buffer.buffer_size = steps
+            buffer.reset()
+        if self._collected:
+            buffer.refill(self._collected)
+            self.ppo._last_episode_starts = np.full(self.num_envs, self.process.require_training().trained == 0)
+            self._collected = {}
+
+    def collected(self) -> dict[str, torch.Tensor]:
+        """What has been collected since the last update."""
+        return self.rollout.collected()
+
+    def _minibatch(self, config: PPOConfig) -> int:
+        """Near the configured size, and dividing the first rollout, so that no small rest is left over."""
+        total = self.rollouts[0] * self.num_envs
+        wanted = max(1, round(total / config.minibatch_size))
+        counts = [count for count in range(1, total // 2 + 1) if total % count == 0] or [1]
+        return total // min(counts, key=lambda count: abs(count - wanted))
+
+    @property
+    def policy(self) -> nn.Module:
+        return self.ppo.policy
+
+    def learn(self, on_step: Callable[[], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
+        """Train until the classifier's budget is used up.
+
+        Args:
+            on_step: Called after each step of the classifier but an epoch's last, and after the update where one follows.
+            on_epoch: Called after an epoch and the policy's update on it, with the update's figures.
+
+        Whenever one of them is called, :meth:`state_dict` is complete.
+        """
+        training = self.process.require_training()
+        remaining = training.num_steps - training.global_step
+        callback = _EpochCallback(self, on_step, on_epoch)
+        self.watch(on_step)
+        self.plan_rollout(callback.steps_left)
+        try:
+            self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
+        except (ValueError, RuntimeError) as error:  # so torch's distributions refuse nan, and its draws infinite scores
+            self.check_finite(scored=not any(said in str(error) for said in ("of distribution", "probability tensor")))
+            raise
+
+    def check_finite(self, scored: bool = True) -> None:
+        """Raise FloatingPointError where the policy is not finite any more."""
+        training = self.process.require_training()
+        check_agent(self.policy, self.ppo.learning_rate, training.epoch, training.global_step, scored)
+
+    @property
+    def rollout(self) -> "Rollout":
+        buffer: Rollout = self.ppo.rollout_buffer
+        return buffer
+
+    def update_metrics(self) -> dict[str, float]:
+        """Figures of the last policy update."""
+        names = {
+            "train/entropy_loss": "policy_entropy",
+            "train/approx_kl": "approx_kl",
+            "train/explained_variance": "explained_variance",
+            "train/clip_fraction": "clip_fraction",
+            "train/value_loss": "value_loss",
+            "train/policy_gradient_loss": "policy_loss",
+        }
+        values = self.ppo.logger.name_to_value
+        found = {name: float(values[key]) for key, name in names.items() if key in values}
+        if "policy_entropy" in found:
+            found["policy_entropy"] = -found["policy_entropy"]
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Policy, optimizer, what is collected of a rollout, progress and random states, as tensors and plain values."""
+        random: Any = np.random.get_state()  # noqa: NPY002  (what Stable-Baselines3 draws from)
+        name, keys, *rest = random
+        return {
+            "algorithm": self.algorithm,
+            "parameters": self.ppo.get_parameters(),
+            "num_timesteps": self.ppo.num_timesteps,
+            "num_updates": self.ppo._n_updates,
+            "rollout": self.collected(),
+            "torch_random": torch.get_rng_state(),
+            "numpy_random": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken; the environment's process must have been loaded before.
+
+        Raises:
+            ValueError: If another algorithm's state was taken there.
+        """
+        check_algorithm(state, self.algorithm)
+        self._collected = state["rollout"]
+        self.ppo.set_parameters(state["parameters"])
+        self.ppo.num_timesteps = state["num_timesteps"]
+        self.ppo._n_updates = state["num_updates"]
+        torch.set_rng_state(state["torch_random"].cpu())
+        name, keys, *rest = state["numpy_random"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+
+
+_TRANSITION = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs")
+
+
+class Rollout(RolloutBuffer):
+    """A rollout that can be saved and refilled while it is being collected."""
+
+    on_add: Callable[[], None] = staticmethod(lambda: None)
+    """Called after each transition but the last: nothing is half done then."""
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        super().add(*args, **kwargs)
+        if not self.full:
+            self.on_add()
+
+    def collected(self) -> dict[str, torch.Tensor]:
+        """The transitions so far; none where the rollout is complete, for the update has had it then."""
+        count = 0 if self.full else self.pos
+        return {name: torch.from_numpy(getattr(self, name)[:count].copy()) for name in _TRANSITION}
+
+    def refill(self, transitions: dict[str, torch.Tensor]) -> None:
+        """The inverse of :meth:`collected`, on an empty rollout."""
+        for name in _TRANSITION:
+            self.pos = len(transitions[name])
+            getattr(self, name)[: self.pos] = transitions[name].numpy()
+
+
+class _EpochCallback(BaseCallback):
+    """Tells of steps and epochs, and sets the length of each rollout."""
+
+    def __init__(self, agent: PPOAgent, on_step: Callable[[], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
+        super().__init__()
+        self.agent, self.on_step_done, self.on_epoch_done = agent, on_step, on_epoch
+        training = agent.process.require_training()
+        done = training.global_step % training.steps_per_epoch
+        ends = np.cumsum(agent.rollouts)
+        self.collected = int(np.searchsorted(ends, done, side="right"))
+        """Rollouts of this epoch."""
+        self.steps_left = int(ends[self.collected]) - done
+        """Of the first rollout."""
+        self.updated = False
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        """The first moment after an update."""
+        self.agent.check_finite()
+        self._tell()
+        self.agent.begin_rollout(self.agent.rollouts[self.collected])
+
+    def _on_rollout_end(self) -> None:
+        self.collected, self.updated = (self.collected + 1) % len(self.agent.rollouts), True
+        self.agent.plan_rollout(self.agent.rollouts[self.collected])
+
+    def _on_training_end(self) -> None:
+        self.agent.check_finite()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.updated and self.collected == 0:
+            self.on_epoch_done(self.agent.update_metrics())
+        elif self.updated:
+            self.on_step_done()

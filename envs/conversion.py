@@ -1,0 +1,117 @@
+"""From the process on its device to NumPy on the host, for both forms of the environment."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from rlmix.common.ranks import Ranks
+from rlmix.config import TrainingConfig
+from rlmix.data.dataset import Source
+from rlmix.envs.classifier_rewards import UNMEASURED
+from rlmix.envs.isolation import isolated
+from rlmix.envs.observations import observe
+from rlmix.envs.process import Decision, MixingProcess
+from rlmix.envs.render import mixing_picture
+
+Observation = dict[str, NDArray[np.float32]]
+
+
+def open_process(config: TrainingConfig, data: Source | None, render_mode: str | None) -> MixingProcess:
+    """The process that an environment shows.
+
+    Raises:
+        ValueError: If the configuration measures no reward, or ``render_mode`` is unknown.
+    """
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+    if config.reward == UNMEASURED:
+        raise ValueError(f"reward must be one that an agent can learn from, got {config.reward}")
+    return MixingProcess(config, data)
+
+
+def first_seed(process: MixingProcess, seed: int | None, np_random: np.random.Generator) -> int | None:
+    """What a form's ``reset(seed=seed)`` gives the process: the first time that nobody has named a seed, one drawn from ``np_random``."""
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # several processes of one training would draw different ones
+    nobody = seed is None and process.training is None and process.unseeded and alone
+    return int(np_random.integers(2**31)) if nobody else seed
+
+
+@isolated()
+def to_host(
+    decision: Decision, observation: str, rewards: Tensor | None = None, ranks: Ranks | None = None
+) -> tuple[Observation, NDArray[np.float32]]:
+    """The observation called so, and rewards, in one transfer, which is the step's one synchronisation; fresh arrays.
+
+    With ``ranks``, of all of them, on each; of this one otherwise.
+    """
+    seen = observe(decision, observation)
+    parts = list(seen.values()) + ([] if rewards is None else [rewards])
+    rows = torch.cat([part.flatten(1) if part.ndim > 1 else part[:, None] for part in parts], 1)
+    table = (rows.cpu() if ranks is None else ranks.gather(rows).flatten(0, 1)).numpy()
+    *columns, rest = np.split(table, np.cumsum([part[0].numel() for part in seen.values()]), axis=1)
+    arrays = {
+        name: np.ascontiguousarray(column).reshape(-1, *seen[name].shape[1:]) for name, column in zip(seen, columns, strict=True)
+    }
+    return arrays, rest.flatten()
+
+
+@isolated()
+def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observation, NDArray[np.float32]]:
+    """What follows an action: the next batch; where the training is over and none follows, the last one."""
+    training, outcome = process.training, process.outcome
+    assert training is not None
+    assert outcome is not None
+    decision = outcome.decision if training.finished else process.observe()
+    return to_host(decision, process.config.observation, rewards, process.ranks)
+
+
+@isolated()
+def to_top_k(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
+    """The top-k value of each of this rank's images, from rank 0's validated action (B,) for all of them.
+
+    Raises:
+        ValueError: If the action has another shape, kind or range than the action space.
+    """
+    ranks, batch_size = process.require_training().ranks, process.config.recipe.batch_size
+    top_k = _validated(action, process, continuous) if ranks.first else torch.empty(batch_size)
+    return ranks.share(ranks.from_first(top_k))
+
+
+def _validated(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
+    action, batch_size = np.asarray(action), process.config.recipe.batch_size
+    if action.shape != (batch_size,):
+        raise ValueError(f"action must have shape ({batch_size},), got {action.shape}")
+    if continuous:
+        if not ((action >= 0) & (action <= np.float32(0.99))).all():
+            raise ValueError(f"action must be in [0, 0.99], got {action.min()} to {action.max()}")
+        return torch.from_numpy(action.astype(np.float32))
+    if action.dtype.kind not in "iu":
+        raise ValueError(f"action must hold integers, got {action.dtype}")
+    if action.min() < 0 or action.max() >= len(process.values):
+        raise ValueError(f"action must be in {{0, ..., {len(process.values) - 1}}}, got {action.min()} to {action.max()}")
+    return process.values[torch.from_numpy(action.astype(np.int64))]
+
+
+def step_info(process: MixingProcess) -> dict[str, Any]:
+    """Where the training stands."""
+    training = process.training
+    assert training is not None
+    return {"epoch": training.epoch, "step": training.global_step, "learning_rate": training.learning_rate}
+
+
+@isolated()
+def render_process(process: MixingProcess, num_images: int = 8) -> NDArray[np.uint8]:
+    """The last mixed batch as a picture; before any, the batch that waits."""
+    training = process.training
+    if training is None:
+        raise RuntimeError("reset() must be called before render()")
+    outcome = process.outcome
+    decision = outcome.decision if outcome is not None else process.observe()
+    clean, map = decision.batch.images[:num_images], decision.saliency.map[:num_images]
+    mask = outcome.mask[:num_images] if outcome is not None else torch.ones_like(decision.patches[:num_images]).bool()
+    mixed = outcome.mixed.images[:num_images] if outcome is not None else clean
+    return mixing_picture(training.to_pixels(clean), map, mask, training.to_pixels(mixed))

@@ -1,0 +1,100 @@
+"""How near cheaper saliency comes to the exact one: the same masks cut from both, batch by batch, while R-Mix trains on the exact one."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool
+from rich.table import Table
+from torch import Tensor
+
+from rlmix.agents.policies import FixedRandomPolicy
+from rlmix.common.files import write_json
+from rlmix.config import TrainingConfig
+from rlmix.envs.map_rewards import AGENT_PATCHES
+from rlmix.envs.process import MixingProcess
+from rlmix.maps.approximate import SOURCES, Setting, build_source
+from rlmix.maps.gradient import patch_saliency, salient_mask
+from rlmix.reporting.output import make_console
+from rlmix.training.allocator import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Fidelity(TrainingConfig):
+    """Compare the masks of every cheaper saliency with the exact ones, while R-Mix trains on the exact ones."""
+
+    every: int = 1
+    """Compare in every so many steps; previous remembers in all."""
+    json: Path | None = None
+    """Write the figures here too."""
+
+
+def fidelity(options: Fidelity) -> None:
+    """Train, print, and write where --json says; ValueError where an option is out of range."""
+    if options.every < 1:
+        raise ValueError(f"every must be at least 1, got {options.every}")
+    keep_freed_memory()
+    config = TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)})
+    figures = measure(config, options.every)
+    print_table(figures)
+    if options.json is not None:
+        write_json(options.json, figures)
+
+
+def measure(config: TrainingConfig, every: int = 1) -> dict[str, Any]:
+    """Train R-Mix and compare masks, drawn at the same quantiles and patches.
+
+    Returns:
+        For each mode ``same``, the share of patches that both masks call alike; ``overlap``, the salient patches of both over those
+        of either; and ``cosine``, the similarity of the 8x8 maps. Means over images. ``chance`` is the exact mask
+        with its patches shuffled.
+    """
+    process = MixingProcess(config)
+    training = process.reset()
+    policy = FixedRandomPolicy(process.config.num_top_k, config.seed)
+    chance = torch.Generator().manual_seed(config.seed)
+    recipe, data = training.recipe, training.data
+    setting = Setting(len(data.train_labels), data.image_size, data.num_classes, recipe.crop_padding, training.device)
+    sources = {mode: build_source(mode, setting) for mode in SOURCES if mode != "exact"}
+    sums: dict[str, Tensor] = {name: torch.zeros(3, dtype=torch.float64) for name in (*sources, "chance")}
+    steps = 0
+    while not training.finished:
+        decision = process.observe()
+        top_k = policy(decision)
+        compares = training.order.batch % every == 0
+        steps += compares
+        num_patches = decision.pairing.num_patches
+        exact_mask = salient_mask(patch_saliency(decision.saliency.map, num_patches), top_k)
+        for mode, source in sources.items():
+            if compares or mode == "previous":
+                map = source(training.saliency_pass, *decision.batch, training.order.moment).map
+                if compares:
+                    mask = salient_mask(patch_saliency(map, num_patches), top_k)
+                    cosine = F.cosine_similarity(patch_saliency(map, AGENT_PATCHES).flatten(1), decision.patches.flatten(1))
+                    sums[mode] += torch.stack([*agreement(exact_mask, mask), cosine.mean()]).double().cpu()
+        if compares:
+            shuffled = exact_mask.flatten(1)[:, torch.randperm(num_patches**2, generator=chance)].view_as(exact_mask)
+            sums["chance"] += torch.stack([*agreement(exact_mask, shuffled), torch.tensor(torch.nan)]).double().cpu()
+        process.act(top_k)
+    rows = {name: dict(zip(("same", "overlap", "cosine"), (total / steps).tolist(), strict=True)) for name, total in sums.items()}
+    del rows["chance"]["cosine"]
+    return {"config": process.config.as_dict(), "steps": steps, "modes": rows}
+
+
+def agreement(exact: Bool[Tensor, "batch patch patch"], other: Bool[Tensor, "batch patch patch"]) -> tuple[Tensor, Tensor]:
+    """Share of patches that two masks call alike, and salient patches of both over those of either; means over the batch."""
+    both, either = (exact & other).sum((1, 2)), (exact | other).sum((1, 2))
+    return (exact == other).float().mean(), (both / either).mean()
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
+    config = figures["config"]
+    table = Table(title=f"masks against the exact ones: {config['model']} on {config['data']}, {figures['steps']} steps")
+    for column in ("saliency", "patches alike", "overlap", "cosine of 8x8 maps"):
+        table.add_column(column, justify="left" if column == "saliency" else "right")
+    for name, row in figures["modes"].items():
+        table.add_row(name, *(f"{row[key]:.3f}" if key in row else "" for key in ("same", "overlap", "cosine")))
+    make_console().print(table)

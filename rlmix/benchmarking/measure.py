@@ -1,0 +1,236 @@
+"""A training step of each method relative to vanilla, all methods interleaved step by step in one process."""
+
+import multiprocessing
+import platform
+import random
+import statistics
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from rlmix.benchmarking.profiler import top_operators
+from rlmix.benchmarking.steps import PARTS, TIMED, Timed, prepare
+from rlmix.common.files import write_atomically, write_json
+from rlmix.common.names import check_name
+from rlmix.config import TrainingConfig
+from rlmix.data.memory import ImageData, image_data
+from rlmix.reporting.output import make_console
+from rlmix.training.allocator import keep_freed_memory
+from rlmix.training.run_folder import peak_memory_mb
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Time a training step of each method relative to vanilla, and its parts, on random images."""
+
+    methods: tuple[str, ...] = ("vanilla", "saliency", "rmix", "rmix-reward", "rlmix")
+    """What to time; ratios are relative to vanilla, which is always timed. Beside the methods of rlmix train: saliency (the bare pass),
+    rmix-reward (rmix is R-Mix by itself, under --reward none; this one measures its reward too, as rlmix train does by default),
+    rmix-dropin (R-Mix in the plain trainer), rmix-bfloat16, rmix-half and rmix-alternate (R-Mix under that --saliency-mode), handwritten
+    (a plain PyTorch loop over a DataLoader, at its fastest setting)."""
+    model: str = "preactresnet18_w16"
+    """The classifier."""
+    batch_size: int = 100
+    """Images a step."""
+    image_size: int = 32
+    """Pixels a side."""
+    num_classes: int = 100
+    """Classes."""
+    rounds: int = 30
+    """Steps timed of each method; a third as many more are timed by part."""
+    warmup: int = 3
+    """Steps of each method before that."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: str = "auto"
+    """auto, float32, bfloat16."""
+    compile: bool = False
+    """Time everything again with torch.compile, in tables of their own."""
+    memory: bool = False
+    """Measure each method's peak memory too, in a fresh process of its own (seconds each): what five steps and the policy's update take
+    beyond the imported libraries. On a GPU that is what PyTorch allocated there, else the process's resident memory. Not on Windows."""
+    profile: Path | None = None
+    """Write each method's top operators here, as text."""
+    json: Path | None = None
+    """Write the figures here too."""
+
+    @property
+    def training(self) -> TrainingConfig:
+        """CIFAR-100's recipe, on this model, batch and device."""
+        return TrainingConfig(
+            data="cifar100",
+            model=self.model,
+            batch_size=self.batch_size,
+            epochs=1000,
+            device=self.device,
+            precision=self.precision,  # type: ignore[arg-type]
+        )
+
+
+def benchmark(options: Benchmark) -> None:
+    """Measure, print, and write where --json says; ValueError where an option is out of range."""
+    for name in ("batch_size", "image_size", "rounds", "num_classes"):
+        if getattr(options, name) < (2 if name == "num_classes" else 1):
+            raise ValueError(f"{name} must be at least {2 if name == 'num_classes' else 1}, got {getattr(options, name)}")
+    for name in options.methods:
+        check_name("method", name, TIMED)
+    config, data = options.training, random_data(options)
+    figures = measure(config, options.methods, data, options.rounds, options.warmup, profile=options.profile)
+    for name, peak in (measure_memory(options) if options.memory else {}).items():
+        figures["methods"][name]["peak_memory_mb"] = peak
+    print_tables(figures["machine"], figures["methods"])
+    if options.compile:
+        figures["compiled"] = measure(replace(config, compile=True), options.methods, data, options.rounds, options.warmup)[
+            "methods"
+        ]
+        print_tables(figures["machine"], figures["compiled"], "torch.compile, ")
+    if options.json is not None:
+        write_json(options.json, figures)
+
+
+def random_data(options: Benchmark, num_batches: int = 20) -> ImageData:
+    """Random images and labels."""
+    draw = np.random.default_rng(0)
+    count, size = num_batches * options.batch_size, options.image_size
+    images = draw.integers(0, 256, (count, size, size, 3), np.uint8)
+    labels = draw.permutation(np.arange(count) % options.num_classes)
+    labels[: options.num_classes] = np.arange(options.num_classes)[:count]
+    return image_data(images, labels, images[:1], labels[:1], source="random images")
+
+
+def measure(
+    config: TrainingConfig,
+    methods: Sequence[str],
+    data: ImageData | None = None,
+    rounds: int = 30,
+    warmup: int = 3,
+    *,
+    parts: bool = True,
+    profile: Path | None = None,
+) -> dict[str, Any]:
+    """Time interleaved steps: one of each in every round, in an order drawn anew, as a step's memory is warm or cold by what ran before.
+
+    Args:
+        config: The classifier's training.
+        methods: What to time beside vanilla, see :data:`rlmix.benchmarking.steps.TIMED`.
+        data: The data set, where it is loaded already.
+        rounds: Steps timed of each.
+        warmup: Steps of each before that.
+        parts: Time the parts of the step too, in further rounds, so that watching them does not slow down the step's figure.
+        profile: Write each method's top operators to this file.
+
+    Returns:
+        ``{"machine": ..., "methods": {name: {"step_ms", "spread_ms", "ratio", "parts_ms"}}}``. ``step_ms`` is the median step with
+        what a method does once an epoch (PPO's update) spread over the steps, ``spread_ms`` the steps' quartiles. ``ratio`` is the
+        median over the rounds of a method's step over vanilla's of the same round: a machine that changes its speed between rounds
+        changes both. ``parts_ms`` are medians, and add up to about the step and ``logging``, which is in neither step nor ratio:
+        every method has it. handwritten has ``settings_ms`` and ``vanilla_ratio`` too, vanilla's step over its.
+    """
+    keep_freed_memory()
+    for name in methods:
+        check_name("method", name, TIMED)
+    names = list(dict.fromkeys(("vanilla", *methods)))
+    timed = {name: prepare(name, config, data) for name in names}
+    order = random.Random(0)
+    turns = [{name: timed[name].seconds() for name in order.sample(names, len(names))} for _ in range(warmup + rounds)][warmup:]
+    part_turns = [{name: timed[name].seconds_by_part() for name in names} for _ in range(-(-rounds // 3) * parts)]
+    if profile is not None:
+        text = "\n\n".join(f"{name}\n{top_operators(timed[name].step, timed[name].device)}" for name in names) + "\n"
+        write_atomically(profile, lambda handle: handle.write(text.encode()))
+    rows = {}
+    for name in names:
+        once_ms = timed[name].once_an_epoch()
+        parts_ms = _median_parts([turn[name] for turn in part_turns]) | once_ms | (timed[name].logging() if parts else {})
+        rows[name] = _figures(timed[name], [turn[name] for turn in turns], [turn["vanilla"] for turn in turns], once_ms, parts_ms)
+    return {"machine": _describe_machine(config, timed["vanilla"].device), "methods": rows}
+
+
+def _figures(
+    timed: Timed, seconds: list[float], vanilla: list[float], once_ms: dict[str, float], parts_ms: dict[str, float]
+) -> dict[str, Any]:
+    steps_ms = [1000 * step + sum(once_ms.values()) for step in seconds]
+    ratios = [step / (1000 * base) for step, base in zip(steps_ms, vanilla, strict=True)]
+    low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
+    row = {
+        "step_ms": statistics.median(steps_ms),
+        "spread_ms": [1000 * low, 1000 * high],
+        "ratio": statistics.median(ratios),
+        "parts_ms": {part: parts_ms[part] for part in PARTS if part in parts_ms},
+    }
+    if timed.settings_ms:
+        row |= {"settings_ms": timed.settings_ms, "vanilla_ratio": statistics.median(1 / ratio for ratio in ratios)}
+    return row
+
+
+def _median_parts(turns: list[dict[str, float]]) -> dict[str, float]:
+    return {part: 1000 * statistics.median(turn.get(part, 0.0) for turn in turns) for turn in turns for part in turn}
+
+
+def _describe_machine(config: TrainingConfig, device: torch.device) -> dict[str, Any]:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": torch.__version__,
+        "model": config.model,
+        "batch_size": config.batch_size,
+        "precision": config.precision,
+        "peak_memory_mb": peak_memory_mb(device),
+    }
+
+
+def measure_memory(options: Benchmark) -> dict[str, float]:
+    """Most memory used by each method, in MB, alone in a fresh process; see ``Benchmark.memory``."""
+    names = list(dict.fromkeys(("vanilla", *options.methods)))
+    # a spawned process begins with its parent's peak, one forked from a bare server does not
+    server = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(1, server, max_tasks_per_child=1) as pool:
+        return dict(zip(names, pool.map(partial(_peak_memory_mb, options), names), strict=True))
+
+
+def _peak_memory_mb(options: Benchmark, name: str) -> float:
+    keep_freed_memory()
+    libraries = peak_memory_mb(torch.device("cpu")) or 0.0
+    timed = prepare(name, options.training, random_data(options))
+    for _ in range(5):
+        timed.step()
+    timed.once_an_epoch()
+    peak = peak_memory_mb(timed.device) or 0.0
+    return peak if timed.device.type == "cuda" else peak - libraries
+
+
+def print_tables(machine: dict[str, Any], rows: dict[str, dict[str, Any]], how: str = "") -> None:
+    """The figures as two tables: steps, and their parts."""
+    title = f"{how}{machine['model']}, batch {machine['batch_size']}, {machine['device']} ({machine['threads']} threads)"
+    steps = Table("method", title=title)
+    with_peaks = any("peak_memory_mb" in row for row in rows.values())
+    for column in ("ms a step", "quartiles", "relative to vanilla", "peak MB")[: 3 + with_peaks]:
+        steps.add_column(column, justify="right")
+    parts = Table("ms a step", title=f"{how}parts of a step")
+    used = [part for part in PARTS if any(part in row["parts_ms"] for row in rows.values())]
+    for part in used:
+        parts.add_column(part, justify="right")
+    for name, row in rows.items():
+        low, high = row["spread_ms"]
+        figures = [f"{row['step_ms']:.1f}", f"{low:.1f} to {high:.1f}", f"{row['ratio']:.3f}"]
+        if "peak_memory_mb" in row:
+            figures.append(f"{row['peak_memory_mb']:.0f}")
+        steps.add_row(name, *figures)
+        parts.add_row(name, *(f"{row['parts_ms'][part]:.2f}" if part in row["parts_ms"] else "" for part in used))
+    console = make_console() if sys.stdout.isatty() else make_console(width=120)
+    console.print(steps)
+    console.print(parts)
+    if "handwritten" in rows:
+        row = rows["handwritten"]
+        settings = "; ".join(f"{setting}: {step_ms:.1f} ms" for setting, step_ms in row["settings_ms"].items())
+        console.print(
+            f"vanilla / handwritten: {row['vanilla_ratio']:.3f}, at the best of its settings ({settings})", highlight=False
+        )

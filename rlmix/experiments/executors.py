@@ -1,0 +1,214 @@
+"""Where trainings run: one after the other in this process, several at once in processes of their own, or on a Ray cluster.
+
+Whichever it is, a run leaves its result in its folder, and with the same number of threads the same result, bit for bit. Another number
+of threads may sum in another order, and end elsewhere.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
+
+import torch
+
+from rlmix.experiments.reliability import save_reliability
+from rlmix.experiments.settings import Train
+from rlmix.experiments.stopping import SIGNALS, put_back
+from rlmix.experiments.train import train
+
+STOP_SECONDS = 20
+"""How long a training that is told to stop may take to close its files."""
+Outcomes = Iterator[tuple[str, str | None]]
+"""The name of each run as it ends, and what went wrong, or None."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How many trainings run at once, and where."""
+
+    jobs: int = 1
+    """Trainings at once on this machine, each in a process of its own."""
+    threads: int | None = None
+    """CPU threads of each training; this process's divided among the jobs where not given. A comparison that goes on keeps its number:
+    results are the same to the bit for the same number, whatever --jobs and --engine."""
+    engine: Literal["local", "ray"] = "local"
+    """local, or ray (pip install "rlmix[ray]"): every run a task of a Ray cluster. The folder and the data must lie on storage that all
+    its nodes share, under the same path."""
+    ray_address: str | None = None
+    """Of a running cluster, such as auto or ray://HOST:10001; Ray is started on this machine where not given."""
+    ray_gpus: float = 0
+    """GPUs that Ray sets aside for a run."""
+
+    def check_engine(self) -> None:
+        """Raise ValueError where a value is out of range."""
+        for name in ("jobs", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not self.ray_gpus >= 0:
+            raise ValueError(f"ray_gpus must be at least 0, got {self.ray_gpus}")
+        if self.engine == "ray":
+            _import_ray()
+
+
+class RunsFailedError(ValueError):
+    """Some runs did not come to their end; the others did."""
+
+
+def run_all(runs: Mapping[str, Train], options: EngineOptions, threads: int, quiet: bool = False) -> None:
+    """Train each run to its end; its result and its reliability's bins lie in its folder then.
+
+    A run that fails does not stop the others. Ctrl-C stops all of them; what they have done is kept.
+
+    Raises:
+        RunsFailedError: If any failed: which, and why.
+    """
+    failures: dict[str, str] = {}
+    try:
+        with closing(_choose(runs, options, threads, quiet)) as outcomes:
+            for number, (name, error) in enumerate(outcomes, start=1):
+                if error is not None:
+                    failures[name] = error
+                if not quiet and (options.jobs > 1 or options.engine == "ray"):
+                    print(f"{number}/{len(runs)} {name}: {error or 'finished'}", flush=True)  # noqa: T201
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("the same command goes on from what is kept")
+        raise
+    if failures:
+        what = "; ".join(f"{name}: {error}" for name, error in failures.items())
+        raise RunsFailedError(f"{len(failures)} of {len(runs)} runs failed, the others are kept; {what}")
+
+
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """So many CPU threads inside, as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _choose(runs: Mapping[str, Train], options: EngineOptions, threads: int, quiet: bool) -> Any:
+    if options.engine == "ray":
+        return _run_on_ray(runs, options, threads)
+    if options.jobs > 1:
+        return _run_in_processes(runs, options.jobs, threads)
+    return _run_here(runs, threads, quiet)
+
+
+def _attempt(run: Train, threads: int, quiet: bool) -> str | None:
+    with using_threads(threads):
+        try:
+            train(run, quiet=quiet)
+            save_reliability(run.folder)
+        except (ValueError, OSError, FloatingPointError) as error:
+            return str(error)
+    return None
+
+
+def _run_here(runs: Mapping[str, Train], threads: int, quiet: bool) -> Outcomes:
+    for name, run in runs.items():
+        yield name, _attempt(run, threads, quiet)
+
+
+def _run_in_processes(runs: Mapping[str, Train], jobs: int, threads: int) -> Outcomes:
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA or the parent's thread pools
+    waiting = list(runs.items())
+    running: dict[Any, tuple[str, Any]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name, run = waiting.pop(0)
+                outcome, send = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(run, threads, send), name=name)
+                with _only_terminated():
+                    process.start()
+                send.close()
+                running[outcome] = name, process
+            ready: list[Any] = wait(list(running))
+            for ended in ready:
+                name, process = running.pop(ended)
+                try:
+                    error = ended.recv()
+                except EOFError:
+                    process.join()
+                    error = f"its process ended with exit code {process.exitcode}"
+                process.join()
+                yield name, error
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join(STOP_SECONDS)
+            process.kill()
+
+
+def _work(run: Train, threads: int, outcome: Connection) -> None:
+    """A run's process. It stops like at Ctrl-C when it is terminated, and when its parent is gone. Other signals it has inherited to
+    ignore, see :func:`_only_terminated`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    try:
+        outcome.send(_attempt(run, threads, quiet=True))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _stop_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _only_terminated() -> Iterator[None]:
+    """A process started inside ignores all signals but SIGTERM: terminals and schedulers send theirs to all, and the parent decides."""
+    ignored = [number for number in SIGNALS if number != signal.SIGTERM]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    try:
+        yield
+    finally:
+        put_back(before)
+
+
+def _run_on_ray(runs: Mapping[str, Train], options: EngineOptions, threads: int) -> Outcomes:
+    ray = _import_ray()
+    ray.init(address=options.ray_address, log_to_driver=False, logging_level="ERROR")
+    task = ray.remote(num_cpus=threads, num_gpus=options.ray_gpus, max_retries=0)(_work_on_ray)
+    waiting: dict[Any, str] = {}
+    try:
+        waiting |= {task.remote(run, threads, os.getcwd()): name for name, run in runs.items()}
+        while waiting:
+            (done, *_), _ = ray.wait(list(waiting))
+            name = waiting.pop(done)
+            try:
+                error = ray.get(done)
+            except ray.exceptions.RayError as lost:
+                error = str(lost)
+            yield name, error
+    finally:
+        for reference in waiting:
+            ray.cancel(reference, force=True)
+        ray.shutdown()
+
+
+def _work_on_ray(run: Train, threads: int, directory: str) -> str | None:
+    os.chdir(directory)  # relative paths mean there what they mean here
+    return _attempt(run, threads, quiet=True)
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError('engine ray must have Ray installed: pip install "rlmix[ray]"') from error
+    return ray

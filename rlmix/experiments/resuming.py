@@ -1,0 +1,58 @@
+"""Whether a run may go on with the options given: what was trained so far must be what they would have trained."""
+
+from typing import Any
+
+from rlmix.common.saved_config import updated
+from rlmix.experiments.settings import Train
+from rlmix.training.trainer import Training
+
+FREE = ("data_root", "download", "picture_every", "checkpoint_every", "time_limit", "on_nonfinite", "devices", "nodes")
+"""Options that what is trained does not depend on."""
+
+
+def check_resumable(options: Train, training: Training, saved: dict[str, Any], state: dict[str, Any] | None) -> None:
+    """Raise ValueError where the run in ``options.folder`` is not that of ``options``, and name what differs.
+
+    Args:
+        options: What is wanted, resolved.
+        training: Built from ``options``.
+        saved: The run's config.yaml.
+        state: Its newest checkpoint.
+    """
+    wanted, folder = options.as_dict(), options.folder
+    where = folder / "config.yaml"
+    if state is not None:
+        saved, where = state.get("config"), folder / "checkpoints"  # type: ignore[assignment]
+        saved = updated(saved) if isinstance(saved, dict) else saved
+        if not isinstance(saved, dict):
+            raise ValueError(f"the newest checkpoint in {where} must hold its run's configuration, got {type(saved).__name__}")
+    different = [name for name in wanted if name in saved and saved[name] != wanted[name] and name not in FREE]
+    for name in different:
+        reason = epochs_are_settled(options, training, saved, state) if name == "epochs" else "is another training"
+        if reason:
+            raise ValueError(
+                f"a run must be resumed with its own options ({', '.join(different)} differ): "
+                f"{name} is {saved[name]!r} in {where}, and {wanted[name]!r} {reason}"
+            )
+    if state is not None and state.get("data") != training.data.checksum():
+        raise ValueError(
+            f"the data must be those that the run in {folder} began with; the images or labels of {options.data} differ"
+        )
+
+
+def epochs_are_settled(options: Train, training: Training, saved: dict[str, Any], state: dict[str, Any] | None) -> str | None:
+    """Why the number of epochs cannot change any more, or None where a run with the new number would be the same so far."""
+    if state is None:
+        return None
+    if options.schedule == "onecycle":
+        return "would have had other learning rates from the first step (schedule onecycle)"
+    if options.method == "automix":
+        return "would have had another momentum from the first step (method automix)"
+    per_epoch, step = training.steps_per_epoch, training.steps_per_epoch * int(state["epoch"]) + int(state["steps"])
+    if per_epoch * training.recipe.epochs < step:
+        return f"are fewer than are done ({step / per_epoch:g})"
+    old, new = (
+        [milestone for part in training.recipe.milestones if (milestone := round(part * per_epoch * epochs)) < step]
+        for epochs in (int(saved["epochs"]), training.recipe.epochs)
+    )
+    return None if old == new else "would have had other learning rates by now (schedule multistep)"

@@ -1,0 +1,263 @@
+"""A run in progress: what is trained, and who watches it."""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlmix import evaluation as metrics
+from rlmix.agents.algorithms import Agent, build_agent
+from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
+from rlmix.common.ranks import Ranks
+from rlmix.common.seeding import derive
+from rlmix.envs.conversion import render_process
+from rlmix.envs.env import RLMixEnv
+from rlmix.envs.process import MixingProcess
+from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.experiments.settings import Train
+from rlmix.experiments.stopping import Interrupted, StopRequest
+from rlmix.mixing.registry import METHODS
+from rlmix.reporting.progress import TrainingProgress
+from rlmix.training.run_folder import Run, peak_memory_mb
+from rlmix.training.trainer import Training
+
+
+class Task:
+    """What is trained: a classifier, and where the method is a policy, the environment's process and who decides in it."""
+
+    def __init__(self, options: Train) -> None:
+        self.options = options
+        self.process: MixingProcess | None = None
+        self.policy: Policy | None = None
+        self.agent: Agent | None = None
+        self.env: RLMixEnv | RLMixVectorEnv | None = None
+        self.seconds = 0.0
+        """Of training in the epoch in progress, before this process."""
+        config = options.training
+        torch.manual_seed(derive(options.seed, "network"))  # what a network's dropout draws from; the agent seeds its own draws
+        if options.method in METHODS:
+            self.training = Training(config, method=options.method)
+            return
+        if options.method == "rlmix":
+            env = RLMixEnv(config) if options.granularity == "batch" else RLMixVectorEnv(config=config)
+            self.env, self.process = env, env.process
+            if self.process.reset().ranks.first:
+                self.agent = build_agent(options.algorithm, env, options.agent, options.seed)
+        else:
+            self.process = MixingProcess(config)
+            self.policy = fixed_policy(options, self.process.reset().ranks)
+        self.training = self.process.require_training()
+
+    def fit(self, session: "Session") -> None:
+        """Train what is left of the budget."""
+        training, process = self.training, self.process
+        if self.env is not None and process is not None:
+            process.on_epoch_end = session.close_epoch
+            if not training.finished and self.agent is not None:
+                self.agent.learn(session.step, session.end_epoch)
+            elif not training.finished:
+                self._follow(session)
+        while not training.finished:
+            if process is not None and self.policy is not None:
+                process.run_epoch(self.policy, on_step=lambda top_k, rewards: self._tell(session))
+            else:
+                for _ in range(training.steps_left):
+                    training.fit_step()
+                    self._tell(session)
+            session.close_epoch(training)
+            session.end_epoch({} if self.policy is None else {"policy_entropy": self.policy.entropy})
+
+    def _follow(self, session: "Session") -> None:
+        """Step this rank's share of the slots as rank 0's agent says, and reset where its adapter does."""
+        assert self.env is not None
+        self.env.reset()
+        while not self.training.finished:
+            _, _, terminated, truncated, _ = self.env.step(None)  # type: ignore[arg-type]  # rank 0 knows the action
+            if not np.any(terminated) and not np.any(truncated):
+                session.step()
+                continue
+            if isinstance(self.env, RLMixEnv):
+                self.env.reset()
+            session.end_epoch({})
+
+    def _tell(self, session: "Session") -> None:
+        if not self.training.at_epoch_end:
+            session.step()
+
+    def trained(self) -> dict[str, Any]:
+        """The state of the classifier's training."""
+        return (self.process or self.training).state_dict()
+
+    def deciders(self) -> dict[str, Any]:
+        """The state of who decides, and of the global generators."""
+        decider = self.agent or self.policy
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        random = {"torch_random": torch.get_rng_state(), "cuda_random": cuda}
+        return random if decider is None else random | {"decider": decider.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint; ValueError where it does not fit."""
+        try:
+            (self.process or self.training).load_state_dict(state["training"])
+            decider = self.agent or self.policy
+            if decider is not None:
+                decider.load_state_dict(state["decider"])
+            torch.set_rng_state(state["torch_random"])
+            if state["cuda_random"]:
+                torch.cuda.set_rng_state_all(state["cuda_random"])
+            self.seconds = float(state["seconds"])
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+            reason = f"{type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}"
+            raise ValueError(f"the checkpoint is not one of a run with these options: {reason}") from error
+
+
+def fixed_policy(options: Train, ranks: Ranks | None = None) -> Policy:
+    """Who decides where nobody learns."""
+    if options.policy is not None:
+        return LearnedPolicy(Path(options.policy), options.seed, ranks)
+    if options.top_k is not None:
+        return ConstantPolicy(options.top_k)
+    kind = CoinPolicy if options.method == "coin" else FixedRandomPolicy
+    return kind(options.num_top_k, options.seed, ranks)
+
+
+class Session:
+    """Watches a task: measures it, logs it, keeps checkpoints."""
+
+    def __init__(self, run: Run, options: Train, task: Task, stop: StopRequest, quiet: bool = False) -> None:
+        self.run, self.options, self.task, self.stop = run, options, task, stop
+        training, self.ranks = task.training, task.training.ranks
+        quiet = quiet or not self.ranks.first
+        self.progress = TrainingProgress(training.num_steps, training.global_step, training.config.recipe.epochs, quiet=quiet)
+        self.progress.say(
+            f"{options.method} on {options.data} with {options.model}, {training.steps_per_epoch} steps an epoch: {run.folder}"
+        )
+        self._resumed_at = time.perf_counter()
+        self._training_seconds = task.seconds
+        self._data = training.data.checksum()
+        self._record: dict[str, Any] = {}
+        self._state: dict[str, Any] = {}
+
+    def step(self) -> None:
+        """After each step within an epoch, when no batch waits: show it, and keep a checkpoint where one is due."""
+        every = self.options.checkpoint_every
+        stop = self._stop_reason()
+        if stop is not None or (every and self.task.training.global_step % every == 0):
+            self._save(self.task.trained())
+        if stop is not None:
+            raise stop
+        if self.progress.due() and self.ranks.size == 1:  # these metrics are all ranks' business, and only rank 0 has a bar
+            training, process = self.task.training, self.task.process
+            metrics = training.epoch_metrics() | ({} if process is None else process.epoch_metrics())
+            self.progress.step(training.epoch, training.global_step, metrics["train_loss"], metrics.get("reward_mean"))
+
+    def close_epoch(self, training: Training) -> None:
+        """After an epoch's last step, before anything else is drawn: evaluate, and take the classifier's state."""
+        self._pause()
+        process = self.task.process
+        self._record = {
+            "epoch": training.epoch,
+            "step": training.global_step,
+            **training.epoch_metrics(),
+            **(training.evaluate() if self.ranks.first else {}),
+            "learning_rate": training.learning_rate,
+            **({} if process is None else process.epoch_metrics() | {"top_k_counts": process.epoch_top_k_counts()}),
+        }
+        self._state = self.task.trained()
+        if process is not None:
+            self._log_mixing(process, process.epoch_top_k())
+        self._resumed_at = time.perf_counter()
+
+    def end_epoch(self, update: dict[str, float]) -> None:
+        """After the agent's update on the epoch: log it and keep a checkpoint."""
+        self._pause()
+        record = self._record | update | {"epoch_seconds": self._training_seconds}
+        if self.ranks.first:
+            self.run.log_epoch(record)
+        self._training_seconds = 0.0
+        self._resumed_at = time.perf_counter()
+        best = "val_top1" in record and record["val_top1"] >= max(other["val_top1"] for other in self.run.epochs)
+        self._save(self._state, best)
+        if self.ranks.first:
+            self.progress.epoch(record)
+        stop = self._stop_reason()
+        if stop is not None and not self.task.training.finished:
+            raise stop
+
+    def finish(self) -> dict[str, Any]:
+        """Measure the trained classifier, and write result.json; rank 0 does.
+
+        With a validation split ``top1_best`` is the test top-1 of the first epoch of the best validation top-1, and ``val_top1`` the last
+        epoch's; without one there is no ``top1_best``, for nothing is chosen on the test split.
+        """
+        if not self.ranks.first:
+            return {}
+        training, epochs = self.task.training, self.run.epochs
+        top1 = [record["test_top1"] for record in epochs]
+        validated = "val_top1" in epochs[-1]
+        chosen = max(epochs, key=lambda record: record["val_top1"]) if validated else None
+        seconds = sum(record["epoch_seconds"] for record in epochs)
+        logits = training.predict()
+        result = {
+            "method": self.options.method,
+            "seed": self.options.seed,
+            "top1": top1[-1],
+            "top1_median10": statistics.median(top1[-10:]),
+            "top1_best": None if chosen is None else chosen["test_top1"],
+            **({"val_top1": epochs[-1]["val_top1"]} if validated else {}),
+            "ece": metrics.expected_calibration_error(logits.softmax(1), training.data.labels("test")),
+            "fgsm_error": None if training.frozen else metrics.fgsm_error(training.model, training.data),
+            "seconds": seconds,
+            "seconds_per_epoch": seconds / len(epochs),
+            "peak_memory_mb": peak_memory_mb(training.device),
+            "reward_mean": epochs[-1].get("reward_mean"),
+        }
+        self.run.finish(result, self.options.as_dict())
+        self.progress.say(
+            f"test top-1 {result['top1']:.2f} %, calibration error {result['ece']:.2f} %, {seconds:.0f} s: {self.run.folder}"
+        )
+        return result
+
+    def _save(self, trained: dict[str, Any], best: bool = False) -> None:
+        if not self.ranks.first:
+            return
+        self._pause()
+        over = trained["trained"] == self.task.training.steps_per_epoch
+        state = {
+            "epoch": trained["epoch"] if over else trained["epoch"] - 1,
+            "steps": 0 if over else trained["trained"],
+            "config": self.options.as_dict(),
+            "data": self._data,
+            "seconds": self._training_seconds,
+            "training": trained,
+        }
+        self.run.save_checkpoint(state | self.task.deciders(), best)
+        self._resumed_at = time.perf_counter()
+
+    def _stop_reason(self) -> Interrupted | None:
+        """Why to stop, where any rank was asked to."""
+        own = self.stop.reason
+        code = self.ranks.largest(0 if own is None else own.code)
+        return own or (Interrupted("another rank was asked to stop", code) if code else None)
+
+    def _log_mixing(self, process: MixingProcess, top_k: Tensor) -> None:
+        if not self.ranks.first:
+            return
+        epoch, every = self._record["epoch"], self.options.picture_every
+        self.run.writer.add_histogram("mixing/top_k", top_k, epoch)
+        if every and (epoch % every == 0 or epoch in (1, self.options.epochs)):
+            self.run.writer.add_image("mixing/batch", render_process(process), epoch, dataformats="HWC")
+
+    def _pause(self) -> None:
+        if self.task.training.device.type == "cuda":
+            _synchronize(self.task.training.data.mean)
+        self._training_seconds += time.perf_counter() - self._resumed_at
+
+
+def _synchronize(tensor: Tensor) -> None:
+    tensor.sum().item()

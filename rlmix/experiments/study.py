@@ -1,0 +1,201 @@
+"""Trainings that belong together: every arm under every seed, what is missing trained, and what they come to."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlmix.benchmarking import measure as benchmark
+from rlmix.common.files import write_json
+from rlmix.common.saved_config import read_config
+from rlmix.experiments.executors import EngineOptions, run_all, using_threads
+from rlmix.experiments.reliability import load_reliability
+from rlmix.experiments.settings import Train
+from rlmix.reporting.report import Drawn
+from rlmix.reporting.reward_accuracy import reward_correlations
+from rlmix.reporting.statistics import paired_difference, summarize
+from rlmix.reporting.tables import RUN_FIGURES
+from rlmix.training.run_folder import check_free, read_metrics
+
+COMPARED = ("top1", "top1_median10", "ece", "fgsm_error", "reward_mean")
+"""Figures compared pair by pair; reward_mean where a method has one."""
+TIMING_ROUNDS = 9
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is trained under every seed: a row of the table."""
+
+    name: str
+    """Of the row in files, and of its runs' folders."""
+    options: Train
+    """Seed and folder aside."""
+    baseline: str
+    """Name of the arm that its paired differences are from."""
+    label: str
+    """For people; with the model it names the row."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms, trained under the same seeds."""
+
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    out: Path
+    timed: bool = True
+    """Time a step of each arm's method relative to vanilla, interleaved, before the training."""
+
+    def run(self, arm: Arm, seed: int) -> Train:
+        """Options of one run."""
+        return replace(arm.options, seed=seed, out=self.out / "runs" / f"{arm.name}-s{seed}")
+
+    def title(self, arm: Arm) -> str:
+        """What plots call an arm: its label, and its model where there are several."""
+        several = len({other.options.model for other in self.arms}) > 1
+        return f"{arm.options.model} {arm.label}" if several else arm.label
+
+    def check(self) -> None:
+        """Raise ValueError where an option is out of range, or the folder is no comparison's, before anything is written."""
+        check_out(self.out)
+        if not self.seeds:
+            raise ValueError("seeds must name at least one, got none")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        for arm in self.arms:
+            for seed in self.seeds:
+                self.run(arm, seed).resolved()
+
+
+def run_study(study: Study, engine: EngineOptions, *, quiet: bool = False) -> dict[str, Any]:
+    """Train what is missing and give what compare.json holds.
+
+    Raises:
+        ValueError: If an option is out of range, a run in the folder was made with other options, or runs failed.
+        OSError: If the data or the folder cannot be used.
+    """
+    study.check()
+    engine.check_engine()
+    runs = {study.run(arm, seed).folder.name: study.run(arm, seed) for seed in study.seeds for arm in study.arms}
+    planned = {name: plan_run(run) for name, run in runs.items()}
+    missing = {name: run for name, run in planned.items() if run is not None}
+    threads = settle_threads(study.out, engine)
+    timing = load_timing(study)
+    if timing is None:
+        timing = measure(study, threads)
+    write_json(study.out / "study.json", {"threads": threads, "timing": timing})
+    run_all(missing, engine, threads, quiet)
+    results = {
+        arm.name: {seed: json.loads((study.run(arm, seed).folder / "result.json").read_text()) for seed in study.seeds}
+        for arm in study.arms
+    }
+    return build_report(study, results, timing) | {"threads": threads}
+
+
+def drawn_from(study: Study) -> Drawn:
+    """What the plots of a finished study are drawn from."""
+    folders = {study.title(arm): {seed: study.run(arm, seed).folder for seed in study.seeds} for arm in study.arms}
+    curves = {name: {seed: read_metrics(folder) for seed, folder in runs.items()} for name, runs in folders.items()}
+    return Drawn(curves, {name: [load_reliability(folder) for folder in runs.values()] for name, runs in folders.items()})
+
+
+def check_out(folder: Path) -> None:
+    """Raise ValueError where ``folder`` holds a run or is a file: a comparison cannot lie there."""
+    if (folder / "config.yaml").exists():
+        raise ValueError(f"out must be a comparison's folder or a new one, and {folder} holds a run")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out must be a folder, got the file {folder}")
+
+
+def plan_run(options: Train) -> Train | None:
+    """The options that start a run or go on with it; None where it is finished; ValueError where it was made with other options."""
+    folder = options.folder
+    if not (folder / "config.yaml").exists():
+        check_free(folder)
+        return options
+    saved, wanted = read_config(folder), options.resolved().as_dict()
+    saved = {
+        entry.name: entry.default for entry in fields(Train) if entry.default is not MISSING
+    } | saved  # of an earlier version
+    different = [f"{name} {saved.get(name)!r} is not {wanted[name]!r}" for name in wanted if saved.get(name) != wanted[name]]
+    if different:
+        raise ValueError(f"{folder} holds a run with other options: {', '.join(different)}")
+    return None if (folder / "result.json").exists() else replace(options, resume=folder)
+
+
+def settle_threads(folder: Path, engine: EngineOptions) -> int:
+    """CPU threads of each training: those a study in ``folder`` began with, which it keeps."""
+    saved = _read_study(folder).get("threads")
+    if saved is not None and engine.threads not in (None, saved):
+        raise ValueError(f"{folder} holds a comparison with other settings: threads {saved} is not {engine.threads}")
+    return saved or engine.threads or max(1, torch.get_num_threads() // engine.jobs)
+
+
+def measure(study: Study, threads: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of a step of each arm, and its ratio to vanilla's, measured model by model in this process."""
+    timing: dict[str, dict[str, float]] = {}
+    if not study.timed:
+        return timing
+    for model in dict.fromkeys(arm.options.model for arm in study.arms):
+        arms = [arm for arm in study.arms if arm.options.model == model]
+        config = study.run(arms[0], study.seeds[0]).resolved().training
+        config = replace(config, epochs=1000, num_patches=None, alpha=None)
+        with using_threads(threads):
+            methods = benchmark.measure(config, [arm.options.method for arm in arms], rounds=TIMING_ROUNDS, parts=False)[
+                "methods"
+            ]
+        for arm in arms:
+            timing[arm.name] = {name: methods[arm.options.method][name] for name in ("ratio", "step_ms")}
+    return timing
+
+
+def load_timing(study: Study) -> dict[str, dict[str, float]] | None:
+    """What an earlier call measured; None where an arm is new."""
+    timing: dict[str, dict[str, float]] | None = _read_study(study.out).get("timing")
+    if timing is None or (study.timed and not {arm.name for arm in study.arms} <= set(timing)):
+        return None
+    return timing
+
+
+def build_report(
+    study: Study, results: Mapping[str, Mapping[int, Mapping[str, Any]]], timing: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """Means, spreads, intervals and paired differences of every arm, and whether reward goes with top-1."""
+    rows: dict[str, Any] = {}
+    for arm in study.arms:
+        runs, base_runs = results[arm.name], results[arm.baseline]
+        row: dict[str, Any] = {"label": arm.label, "model": arm.options.model, "baseline": arm.baseline}
+        row["runs"] = {str(seed): {name: result[name] for name in RUN_FIGURES} for seed, result in runs.items()}
+        for figure in (*COMPARED, "seconds_per_epoch"):
+            values = {seed: result[figure] for seed, result in runs.items() if result[figure] is not None}
+            base = {seed: result[figure] for seed, result in base_runs.items() if result[figure] is not None}
+            if not values:
+                continue
+            row[figure] = summarize(values)._asdict()
+            if figure in COMPARED and arm.name != arm.baseline and base:
+                row[figure]["difference"] = paired_difference(values, base)._asdict()
+        if arm.name in timing:
+            row["step_ratio"], row["step_ms"] = timing[arm.name]["ratio"], timing[arm.name]["step_ms"]
+        rows[arm.name] = row
+    configs = [study.run(arm, study.seeds[0]).resolved().training.as_dict() for arm in study.arms]
+    shared = {name: value for name, value in configs[0].items() if all(config[name] == value for config in configs)}
+    shared.pop("seed")
+    correlations = reward_correlations(rows, pooled="reward" in shared)
+    return _finite({"seeds": list(study.seeds), "config": shared, "methods": rows, "reward_top1": correlations})
+
+
+def _read_study(folder: Path) -> dict[str, Any]:
+    path = folder / "study.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """NaN, which JSON does not have, as null."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,265 @@
+"""How images are mixed: by a run's classifier and policy, on its data or on a folder of pictures; or by every method."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.policies import FixedRandomPolicy, Policy
+from rlmix.common.names import check_name
+from rlmix.common.seeding import stream
+from rlmix.config import TrainingConfig
+from rlmix.data.augmentation import denormalize, normalize
+from rlmix.data.picture_folder import read_pictures
+from rlmix.envs.classifier_rewards import UNMEASURED, UPDATING
+from rlmix.envs.process import Decision
+from rlmix.evaluation import evaluating
+from rlmix.experiments import gallery
+from rlmix.experiments.policies import Policies, measure, say
+from rlmix.experiments.saved_run import load_run, read_settings
+from rlmix.experiments.session import fixed_policy
+from rlmix.experiments.settings import POLICIES, Train
+from rlmix.maps.gradient import Saliency, saliency
+from rlmix.maps.patches import check_patches
+from rlmix.mixing.core import sample_pairing
+from rlmix.models import build_model
+from rlmix.models.weights import load_weights, read_weights
+from rlmix.reporting.mixing_figures import MixedBatch, draw_pairs, draw_steps, mix_batch
+from rlmix.reporting.plots import top_k_histograms
+from rlmix.training.allocator import keep_freed_memory
+from rlmix.training.guard import finite_saliency
+from rlmix.training.run_folder import read_metrics
+from rlmix.training.trainer import Batch
+
+
+@dataclass(frozen=True)
+class Visualize(TrainingConfig):
+    """Show how images are mixed. With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and
+    of a learned policy what it chooses for whom. Without one: the same images under every method, with the saliency of a classifier
+    that trains a little first."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """A run's folder: its newest classifier and its policy mix its own training images."""
+    policy: Path | None = None
+    """With a run: another one in which an agent learned, or the same. Its policy mixes on the run's classifier, and DIR/policy shows what
+    it chooses for whom and how often that is the best choice. A run in which an agent learned shows its own, without the search."""
+    batches: int = 20
+    """Batches of the run's data that the policy is shown."""
+    searched: int | None = None
+    """Batches of these for which the best choices are searched, K + K^2 passes each; 2 with --policy, none without."""
+    images: Path | None = None
+    """A folder of pictures, mixed instead of the run's data."""
+    weights: Path | None = None
+    """With --images and --model: a file with that classifier's state_dict, instead of a run; R-Mix's random choice mixes."""
+    size: int = 32
+    """Pixels a side that --weights' classifier takes."""
+    skip_corrupt: bool = False
+    """Leave out pictures that cannot be read."""
+    methods: tuple[str, ...] = ("all",)
+    """Without a run: methods, or all."""
+    epochs: int | None = 3
+    """Without a run: epochs of vanilla training before the picture, so that there is something salient."""
+    num_images: int = 8
+    """Images shown; each batch is mixed as a whole."""
+    out: Path | None = None
+    """Where figure2.png, figure4.png, top_k.png (an agent's choices by epoch) and policy/ go, the run's folder where not given; without a
+    run the picture, methods.png."""
+
+
+READ = {
+    "a run's folder": ("policy", "batches", "searched", "images", "num_images", "skip_corrupt", "seed", "out"),
+    "--weights": (
+        *("weights", "images", "model", "size", "skip_corrupt", "num_images", "seed", "out"),
+        *("num_top_k", "num_patches", "alpha", "rule"),
+    ),
+}
+"""All that is read of the options where a picture is of a run, or of a bare classifier."""
+OF_THOSE = ("batches", "searched", "size")
+"""What is not read where it is of neither."""
+
+
+def check_typed(options: Visualize, typed: Collection[str]) -> None:
+    """Raise ValueError where an option was typed that would do nothing."""
+    source = "a run's folder" if options.run is not None else "--weights" if options.weights is not None else None
+    for name in sorted(typed):
+        if (name not in READ[source]) if source else (name in OF_THOSE):
+            where = f"with {source}" if source else "without a run's folder or --weights"
+            raise ValueError(f"--{name.replace('_', '-')} must be left out {where}: it would do nothing")
+
+
+class Clean(NamedTuple):
+    """What is mixed, and what was seen of it."""
+
+    batch: Batch
+    names: Sequence[str]
+    """Of what the labels count: classes, or the pictures themselves where their classes are not known."""
+    seen: Saliency
+    mean: Tensor
+    """By which the images are normalised."""
+    std: Tensor
+
+
+def visualize(options: Visualize) -> None:
+    """Draw what the options ask for.
+
+    Raises:
+        ValueError: If they do not go together, or one is out of range.
+        OSError: If there is no such run, file or folder.
+    """
+    if not options.num_images >= 1:
+        raise ValueError(f"num_images must be at least 1, got {options.num_images}")
+    keep_freed_memory()
+    if options.run is not None:
+        draw_run(options, options.run)
+    elif options.policy is not None:
+        raise ValueError(f"policy must come with a run's folder, whose classifier it meets, got {options.policy}")
+    elif options.weights is not None:
+        draw_weights(options, options.weights)
+    elif options.images is not None:
+        raise ValueError(f"images must come with a run's folder or --weights, which says what is salient, got {options.images}")
+    else:
+        names = gallery.SHOWN if options.methods == ("all",) else options.methods
+        for name in names:
+            check_name("method", name, gallery.SHOWN)
+        config = TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)}).resolved()
+        _save(gallery.draw_methods(config, names, options.num_images), options.out or Path("methods.png"))
+
+
+def draw_run(options: Visualize, folder: Path) -> None:
+    """Figures 2 and 4 of a run, and what its policy or --policy chooses, as files and into its TensorBoard events."""
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    run, training, state = load_run(folder)
+    if options.policy is not None:
+        run = under_policy(run, options.policy)
+    policy = policy_of(run, folder) if options.policy is None else LearnedPolicy(options.policy, run.seed)
+    data, out = training.data, options.out or folder
+    if options.images is None:
+        batch = training.next_batch()
+        names = [f"class {label}" for label in range(data.num_classes)]
+        clean = Clean(batch, names, training.saliency(batch), data.mean, data.std)
+    else:
+        clean = look_at(training.model, options.images, data.image_size, (data.mean, data.std), options)
+    figures: dict[str, Figure] = {}
+    learner = options.policy or (folder if run.method == "rlmix" and options.images is None else None)
+    if learner is not None:
+        found = measure(measurement(options, run, folder, learner, out / "policy"), data)
+        say(found)
+        figures |= found.pictures
+    epoch = int(state["epoch"])
+    mixed = mix_clean(clean, policy, run, stream(options.seed, "visualize"), min(epoch / training.recipe.epochs, 1.0))
+    figures |= save_figures(mixed, clean, options, out)
+    moved = top_k_histograms({folder.name: {run.seed: read_metrics(folder)}}) if run.method == "rlmix" else None
+    if moved is not None:
+        _save(moved, out / "top_k.png")
+        figures["top_k"] = moved
+    with SummaryWriter(str(folder)) as writer:
+        for name, figure in figures.items():
+            writer.add_image(f"visualize/{name}", as_pixels(figure), epoch, dataformats="HWC")
+
+
+def under_policy(run: Train, folder: Path) -> Train:
+    """The run, its images mixed and paid for as in the run in ``folder``: a policy's choices mean what they did where it learned."""
+    learned = read_settings(folder).resolved()
+    return replace(run, **{name: getattr(learned, name) for name in ("num_top_k", "num_patches", "alpha", "rule", "reward")})
+
+
+def measurement(options: Visualize, run: Train, folder: Path, learner: Path, out: Path) -> Policies:
+    """What ``rlmix policies`` does on the run's classifier with the policy of ``learner``, on images, partners and lam of other draws."""
+    config = {entry.name: getattr(run, entry.name) for entry in fields(TrainingConfig)}
+    config |= {"freeze_from": str(folder), "seed": Policies.seed + options.seed, "mixing_seed": None}
+    if run.reward in (*UPDATING, UNMEASURED):
+        config["reward"] = TrainingConfig.reward
+    searched = options.searched
+    if searched is None:
+        searched = 0 if options.policy is None else min(2, options.batches)
+    policies = (str(learner.resolve()),)
+    return Policies(**config, policies=policies, constants=(), batches=options.batches, searched=searched, out=out)
+
+
+def draw_weights(options: Visualize, path: Path) -> None:
+    """Figures 2 and 4 of a bare classifier on a folder of pictures."""
+    if options.images is None or options.model is None:
+        raise ValueError("weights must come with --model and --images, which they are for")
+    state = read_weights(path)
+    rows = [len(value) for value in state.values() if isinstance(value, Tensor) and value.ndim == 2]
+    if not rows:
+        raise ValueError(f"{path} must hold a classifier's state_dict, and has no linear layer")
+    size = (options.size, options.size)
+    model = build_model(options.model, rows[-1], image_size=size)
+    load_weights(model, options.model, state, str(path))
+    clean = look_at(model, options.images, size, None, options)
+    run = Train(method="rmix", num_patches=options.num_patches, alpha=options.alpha, rule=options.rule).resolved()
+    policy = FixedRandomPolicy(options.num_top_k, options.seed)
+    mixed = mix_clean(clean, policy, run, stream(options.seed, "visualize"))
+    save_figures(mixed, clean, options, options.out or options.images)
+
+
+def look_at(
+    model: nn.Module, folder: Path, size: tuple[int, int], statistics: tuple[Tensor, Tensor] | None, options: Visualize
+) -> Clean:
+    """Pictures of a folder; salient is what moves the loss of the classifier's own guess, in eval mode: so few make no batch."""
+    pictures = read_pictures(folder, size, options.num_images, options.skip_corrupt)
+    pixels = torch.stack([*pictures.values()]).to(next(model.parameters()).device)
+    if statistics is None:
+        values = pixels.float().div(255)
+        statistics = values.mean((0, 1, 2)), values.std((0, 1, 2)).clamp(min=1e-3)
+    images = normalize(pixels, *statistics)
+    with evaluating(model):
+        with torch.no_grad():
+            guesses = model(images).argmax(1)
+        seen = saliency(model, images, guesses)
+    batch = Batch(images, torch.arange(len(images), device=images.device))
+    return Clean(batch, [*pictures], seen, *statistics)
+
+
+def policy_of(run: Train, folder: Path) -> Policy:
+    """Who decides in the run in ``folder``; R-Mix's random choice for a run in which nobody does."""
+    if run.method == "rlmix":
+        return LearnedPolicy(folder, run.seed)
+    return fixed_policy(run) if run.method in POLICIES else FixedRandomPolicy(run.num_top_k, run.seed)
+
+
+def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generator, progress: float = 0.0) -> MixedBatch:
+    """Draw partners, lam and num_patches, let the policy choose, and mix."""
+    images, labels = clean.batch
+    check_patches(run.mask_patches, images.shape[2:])
+    pairing = sample_pairing(len(images), run.mask_patches, run.policy_alpha, generator)
+    pairing = pairing._replace(partner=pairing.partner.to(images.device))
+    seen, sound = finite_saliency(clean.seen)
+    decision = Decision(clean.batch, seen, pairing, progress, sound)
+    top_k = policy(decision).to(images.device)
+    return mix_batch(images, labels, clean.seen.map, pairing, top_k, run.rule, len(clean.names))
+
+
+def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Path) -> dict[str, Figure]:
+    """figure2.png and figure4.png in ``folder``."""
+    count = min(options.num_images, len(clean.batch.images))
+    pixels = denormalize(batch.images, clean.mean, clean.std)[..., :3].cpu().numpy()
+    mixed = denormalize(batch.mixed[:count], clean.mean, clean.std)[..., :3].cpu().numpy()
+    steps = draw_steps(batch, pixels, mixed, clean.names)
+    figures = {"figure2": steps, "figure4": draw_pairs(batch, pixels, mixed, clean.names)}
+    for name, figure in figures.items():
+        _save(figure, folder / f"{name}.png")
+    return figures
+
+
+def as_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """A figure as (height, width, 3) bytes."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": ""})

@@ -1,0 +1,255 @@
+"""Mixing pairs of images patch by patch: Equations 5 to 7 of R-Mix, the four rules of its Table 12, and R-Mix as a drop-in."""
+
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+
+from rlmix.config import MASK_PATCHES
+from rlmix.maps.gradient import check_images, patch_saliency, saliency, salient_mask
+from rlmix.maps.patches import check_patches, enlarge, pixel_share
+
+Rule = Literal["cut_top", "cut_top_least", "mix_top", "mix_least"]
+
+
+class Mixed(NamedTuple):
+    """A mixed batch: images as the model takes them, and soft targets whose rows sum to 1."""
+
+    images: Float[Tensor, "batch channel height width"]
+    targets: Float[Tensor, "batch classes"]
+
+
+class Pairing(NamedTuple):
+    """What chance decides about a batch before anyone chooses a top-k value."""
+
+    partner: Int[Tensor, " batch"]
+    """Image i is mixed with image ``partner[i]``; a permutation."""
+    lam: float
+    """Weight of the first image where the two are blended, in [0, 1]."""
+    num_patches: int
+    """Patches per side of the masks."""
+
+
+def sample_lam(alpha: float, generator: torch.Generator | None = None) -> float:
+    """Draw ``lam ~ Beta(alpha, alpha)``; torch's own Beta takes no generator."""
+    seed = torch.randint(2**63 - 1, (), generator=generator, device=_device(generator))
+    return float(np.random.default_rng(int(seed)).beta(alpha, alpha))
+
+
+def sample_pairing(
+    batch_size: int, num_patches: tuple[int, ...], alpha: float, generator: torch.Generator | None = None
+) -> Pairing:
+    """Draw partners, ``lam ~ Beta(alpha, alpha)`` and one of ``num_patches`` for a batch."""
+    device = _device(generator)
+    partner = torch.randperm(batch_size, generator=generator, device=device)
+    lam = sample_lam(alpha, generator)
+    index = torch.randint(len(num_patches), (), generator=generator, device=device)
+    return Pairing(partner, lam, num_patches[int(index)])
+
+
+def top_k_values(num_top_k: int) -> Float[Tensor, " values"]:
+    """The top-k values there are to choose from: ``linspace(0, 0.99, num_top_k)``."""
+    if num_top_k < 1:
+        raise ValueError(f"num_top_k must be at least 1, got {num_top_k}")
+    return torch.linspace(0, 0.99, num_top_k, dtype=torch.float32, device="cpu")
+
+
+def sample_top_k(batch_size: int, num_top_k: int, generator: torch.Generator | None = None) -> Float[Tensor, " batch"]:
+    """Draw one of the top-k values for each image, all equally likely: the fixed-random policy of R-Mix."""
+    index = torch.randint(num_top_k, (batch_size,), generator=generator, device=_device(generator))
+    return top_k_values(num_top_k).to(index.device)[index]
+
+
+def mix(
+    images: Float[Tensor, "batch channel height width"],
+    targets: Shaped[Tensor, "batch *classes"],
+    mask: Bool[Tensor, "batch patch patch"],
+    partner: Int[Tensor, " batch"],
+    lam: float | Float[Tensor, "*batch"],
+    rule: Rule = "mix_top",
+    *,
+    num_classes: int | None = None,
+) -> Mixed:
+    """Mix each image with its partner, patch by patch, and its target by the share of pixels it keeps (Eq. 5-7).
+
+    With an image's own mask ``m0`` and its partner's ``m1``, a patch of the result is (Table 12, Strategies 1-4)
+
+    - ``"cut_top"``: the image's where ``m0``, else the partner's;
+    - ``"cut_top_least"``: the image's where ``m0 == m1``, else the partner's;
+    - ``"mix_top"`` (R-Mix): ``lam * image + (1 - lam) * partner`` where ``m0 == m1``, else the salient one;
+    - ``"mix_least"``: the same blend where ``m0 == m1``, else the one that is not salient.
+
+    Args:
+        images: The batch.
+        targets: Labels (B,) with ``num_classes``, or soft targets (B, N).
+        mask: Each image's salient patches, p patches per side, at most as many as the shorter side has pixels. Patch i begins at
+            pixel ``floor(i * side / p)``.
+        partner: Index of each image's partner in the batch.
+        lam: Weight of the first image in a blend, in [0, 1]: one number, or one an image (B,). Tensors are checked on the CPU only.
+        rule: One of the four above.
+        num_classes: N, where ``targets`` are labels.
+
+    Returns:
+        Mixed images in the images' dtype and float32 targets: an image's weight in its target is exactly its share of the pixels.
+
+    Raises:
+        ValueError: If a shape, ``lam`` or ``rule`` is not as stated.
+    """
+    _validate(images, targets, mask, partner, lam, rule)
+    return blend(images, soft_targets(targets, num_classes), patch_weights(mask, mask[partner], lam, rule), partner)
+
+
+def patch_weights(
+    mask: Bool[Tensor, "batch patch patch"],
+    theirs: Bool[Tensor, "batch patch patch"],
+    lam: float | Float[Tensor, "*batch"],
+    rule: Rule = "mix_top",
+) -> Float[Tensor, "batch patch patch"]:
+    """How much of each patch is the image's own, in [0, 1], by its mask and its partner's (Table 12).
+
+    Its mean over the pixels is the label's share.
+    """
+    if isinstance(lam, Tensor):
+        both = lam.to(mask.device, torch.float32).reshape(-1, 1, 1)
+    else:
+        # filled there: a copy from the host would wait for the device
+        both = torch.full((1, 1, 1), lam, dtype=torch.float32, device=mask.device)
+    same = mask == theirs
+    return {
+        "cut_top": lambda: mask.float(),
+        "cut_top_least": lambda: same.float(),
+        "mix_top": lambda: torch.where(same, both, mask.float()),
+        "mix_least": lambda: torch.where(same, both, theirs.float()),
+    }[rule]()
+
+
+def blend(
+    images: Float[Tensor, "batch channel height width"],
+    targets: Float[Tensor, "batch classes"],
+    weights: Float[Tensor, "batch patch patch"],
+    partner: Int[Tensor, " batch"],
+) -> Mixed:
+    """Each image with its partner, patch by patch in the ratio of ``weights``, and its target by their mean over the pixels."""
+    share = pixel_share(weights, images.shape[2:])[:, None]
+    wide = torch.promote_types(images.dtype, weights.dtype)  # weights rounded to a half image's type would not be the label's
+    pixels, own, theirs = enlarge(weights, images.shape[2:])[:, None].to(wide), images.to(wide), images[partner].to(wide)
+    return Mixed(
+        (pixels * own + (1 - pixels) * theirs).to(images.dtype),
+        share * targets + (1 - share) * targets[partner],
+    )
+
+
+def soft_targets(targets: Shaped[Tensor, "batch *classes"], num_classes: int | None) -> Float[Tensor, "batch classes"]:
+    """Labels as one-hot rows; soft targets (B, N) as they are. Float32."""
+    if targets.ndim == 2:
+        return targets.float()
+    if num_classes is None:
+        raise ValueError("num_classes must be given where targets are labels, got None")
+    return F.one_hot(targets, num_classes).float()
+
+
+class RMix:
+    """R-Mix for any training loop: ``mixed = RMix()(model, images, labels, num_classes=100)``.
+
+    Takes the saliency of the batch, draws partners, one ``lam``, one ``num_patches`` and a random top-k value an image, and mixes.
+    Sampling (:func:`sample_pairing`, :func:`sample_top_k`) and applying (:meth:`apply`) are separate.
+
+    Args:
+        num_top_k: How many top-k values there are, ``linspace(0, 0.99, num_top_k)``.
+        num_patches: Patches per side of the masks, one drawn a batch; each at most the pixels of the shorter side. Sizes that one does not
+            divide have patches that differ by a pixel, see :func:`rlmix.maps.patches.patch_sides`.
+        alpha: Parameter of ``lam ~ Beta(alpha, alpha)``, > 0.
+        rule: How patches are mixed, see :func:`mix`.
+
+    Source: "Expeditious Saliency-guided Mix-up through Random Gradient Thresholding" (Luu et al. 2022), Eq. 2 to 7.
+    """
+
+    def __init__(
+        self, num_top_k: int = 10, num_patches: tuple[int, ...] = MASK_PATCHES, alpha: float = 1.0, rule: Rule = "mix_top"
+    ) -> None:
+        check_mixing(num_top_k, num_patches, alpha, rule)
+        self.num_top_k, self.num_patches, self.alpha, self.rule = num_top_k, tuple(num_patches), alpha, rule
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Int[Tensor, " batch"],
+        *,
+        num_classes: int,
+        generator: torch.Generator | None = None,
+        top_k_generator: torch.Generator | None = None,
+    ) -> Mixed:
+        """Mix a batch.
+
+        Args:
+            model: The classifier in training; left as found.
+            images: The batch, as the model takes it.
+            labels: Class indices.
+            num_classes: N.
+            generator: Draws partners, lam and num_patches; the global one where None.
+            top_k_generator: Draws the top-k values; ``generator`` where None.
+        """
+        check_images(images)
+        check_patches(self.num_patches, images.shape[2:])
+        map = saliency(model, images, labels).map
+        pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
+        top_k = sample_top_k(len(images), self.num_top_k, top_k_generator or generator)
+        return self.apply(images, labels, map, pairing, top_k, num_classes=num_classes)
+
+    def apply(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Int[Tensor, " batch"],
+        map: Float[Tensor, "batch height width"],
+        pairing: Pairing,
+        top_k: Float[Tensor, " batch"],
+        *,
+        num_classes: int,
+    ) -> Mixed:
+        """Mix by what has been drawn; deterministic."""
+        mask = salient_mask(patch_saliency(map, pairing.num_patches), top_k.to(map.device, non_blocking=True))
+        partner = pairing.partner.to(images.device, non_blocking=True)
+        return mix(images, labels, mask, partner, pairing.lam, self.rule, num_classes=num_classes)
+
+
+def check_mixing(num_top_k: int, num_patches: tuple[int, ...], alpha: float, rule: str) -> None:
+    """Raise ValueError where a parameter of R-Mix is out of range."""
+    if num_top_k < 1:
+        raise ValueError(f"num_top_k must be at least 1, got {num_top_k}")
+    if not num_patches or min(num_patches) < 1:
+        raise ValueError(f"num_patches must be one or more numbers of at least 1, got {num_patches}")
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"alpha must be above 0, got {alpha}")
+    if rule not in get_args(Rule):
+        raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
+
+
+def _validate(images: Tensor, targets: Tensor, mask: Tensor, partner: Tensor, lam: float | Tensor, rule: str) -> None:
+    check_images(images)
+    if targets.ndim not in (1, 2) or len(targets) != len(images):
+        raise ValueError(f"targets must have shape ({len(images)},) or ({len(images)}, classes), got {tuple(targets.shape)}")
+    batch, height, width = len(images), *images.shape[2:]
+    if rule not in get_args(Rule):
+        raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
+    if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != batch or not mask.shape[1] == mask.shape[2] > 0:
+        raise ValueError(f"mask must be bool of shape ({batch}, p, p), got {mask.dtype} of {tuple(mask.shape)}")
+    if mask.shape[1] > min(height, width):
+        raise ValueError(f"mask must have at most a patch a pixel of {height}x{width}, got {mask.shape[1]} a side")
+    if partner.shape != (batch,):
+        raise ValueError(f"partner must have shape ({batch},), got {tuple(partner.shape)}")
+    if isinstance(lam, Tensor):
+        if lam.numel() not in (1, batch):
+            raise ValueError(f"lam must be one number or have shape ({batch},), got {tuple(lam.shape)}")
+        if lam.device.type != "cpu":
+            return
+    low, high = (float(lam.min()), float(lam.max())) if isinstance(lam, Tensor) else (lam, lam)
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"lam must be in [0, 1], got {high if 0 <= low <= 1 else low}")
+
+
+def _device(generator: torch.Generator | None) -> torch.device:
+    return generator.device if generator is not None else torch.device("cpu")

@@ -1,0 +1,69 @@
+"""The protocol between a mix-up method and the training step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from rlmix.mixing.core import Mixed
+
+
+class Scored(NamedTuple):
+    """What a training step computes: the loss to minimise, and the logits to count accuracy with."""
+
+    loss: Float[Tensor, ""]
+    logits: Float[Tensor, "batch classes"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss of a method's own, where softmax cross-entropy on mixed images is not all there is to it.
+
+    It is used as ``loss, logits = objective.score(network)``. ``targets`` belong to the rows of those logits.
+    """
+
+    targets: Float[Tensor, "batch classes"]
+    score: Callable[[nn.Module], Scored]
+    images: Float[Tensor, "batch channel height width"] | None = None
+    """What is trained on, for pictures; None where features are mixed and not images."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A mix-up method: a clean batch in, what the training step trains on out.
+
+    A method with parameters or buffers of its own is an ``nn.Module`` too: the training puts its parameters into the optimizer and
+    its ``state_dict`` into the checkpoints, and after every step calls its ``after_step(model)`` where it has one.
+    """
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Int[Tensor, " batch"],
+        *,
+        num_classes: int,
+        generator: torch.Generator | None = None,
+    ) -> Mixed | Objective:
+        """Mix a batch.
+
+        Args:
+            model: The classifier in training (the inner module), left as found.
+            images: Normalised images.
+            labels: Class indices.
+            num_classes: N.
+            generator: Draws all that is random, on the host; the global one where None.
+        """
+        ...
+
+
+def score(mixed: Mixed | Objective, network: nn.Module) -> Scored:
+    """Softmax cross-entropy with soft targets of a mixed batch, or the objective's own loss; float32."""
+    if isinstance(mixed, Objective):
+        return mixed.score(network)
+    logits = network(mixed.images).float()
+    return Scored(F.cross_entropy(logits, mixed.targets), logits)

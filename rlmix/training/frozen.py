@@ -1,0 +1,27 @@
+"""A classifier that is taken as it is: the stationary part of an environment in which agents are measured."""
+
+from pathlib import Path
+
+from torch import nn
+
+from rlmix.models.weights import load_weights
+from rlmix.training.checkpoints import newest_state
+
+
+def freeze(model: nn.Module, name: str, folder: str) -> None:
+    """Give ``model`` the weights and batch-norm statistics of the run in ``folder``, for good: none of them asks for a gradient.
+
+    Args:
+        model: The network.
+        name: What it is called.
+        folder: The run's.
+
+    Raises:
+        OSError: If there is no such run, or no checkpoint in it.
+        ValueError: If its classifier is another network, or has another number of classes.
+    """
+    try:
+        load_weights(model, name, newest_state(Path(folder))["training"]["model"], folder)
+    except ValueError as error:
+        raise ValueError(f"freeze_from must name a run of the same model and number of classes: {error}") from error
+    model.requires_grad_(False)

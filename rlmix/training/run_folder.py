@@ -1,0 +1,212 @@
+"""A run's folder: configuration, a line of metrics an epoch, TensorBoard events, checkpoints, the result."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+import yaml
+
+from rlmix.common.files import write_atomically, write_json
+from rlmix.common.saved_config import read_config
+from rlmix.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+LAYOUT = {
+    "RL-Mix beside R-Mix": {
+        "test top-1": ["Multiline", ["test/top1"]],
+        "reward": ["Multiline", ["mixing/reward_mean"]],
+        "mean top-k": ["Multiline", ["mixing/top_k_mean"]],
+        "policy entropy": ["Multiline", ["agent/policy_entropy"]],
+    },
+    "classifier": {
+        "loss": ["Multiline", ["train/loss", "test/loss"]],
+        "top-1": ["Multiline", ["train/top1", "test/top1"]],
+        "top-5": ["Multiline", ["train/top5", "test/top5"]],
+    },
+}
+"""Custom-scalars layout. Every method logs under the same names: TensorBoard on the parent folder draws the runs in one chart."""
+
+
+class Run:
+    """One run's folder. Make it with :meth:`create` or :meth:`reopen`.
+
+    Attributes:
+        folder: The folder.
+        epochs: The lines of metrics.jsonl.
+    """
+
+    def __init__(self, folder: Path, epochs: list[dict[str, Any]]) -> None:
+        self.folder, self.epochs = folder, epochs
+        self.last: Path | None = None
+        """The newest checkpoint."""
+        self.kept = (len(epochs), 0)
+        """What it holds: epochs done, and steps of the one after."""
+        self._writer: SummaryWriter | None = None
+
+    @classmethod
+    def create(cls, folder: Path, config: dict[str, Any], overwrite: bool = False) -> Self:
+        """Start a run in ``folder``.
+
+        Raises:
+            FileExistsError: If it holds a run already, without ``overwrite``.
+            OSError: If it cannot be written.
+        """
+        check_free(folder, overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (*_run_files(folder), *(folder / "checkpoints").glob("*.pt")):
+            old.unlink()
+        run = cls(folder, [])
+        run.write_config(config)
+        return run
+
+    @classmethod
+    def reopen(cls, folder: Path) -> tuple[Self, dict[str, Any] | None]:
+        """Go on with a run: the run, as its newest checkpoint knows it, and that checkpoint (None where there is none).
+
+        A damaged newest checkpoint falls back to the one before, with a warning. Nothing is written before :meth:`rewrite_metrics`.
+
+        Raises:
+            FileNotFoundError: If ``folder`` holds no run.
+            ValueError: If no checkpoint is readable, or the newest is none of a run.
+        """
+        read_config(folder)
+        state, damage = None, []
+        for path in reversed(list_checkpoints(folder / "checkpoints")):
+            try:
+                state = load_checkpoint(path)
+                break
+            except ValueError as error:
+                damage.append(str(error))
+        if damage and state is None:
+            raise ValueError(f"{folder} has no readable checkpoint: {damage[0]}")
+        for message in damage:
+            warnings.warn(f"{message}; the one before it is used", stacklevel=2)
+        if state is None:
+            return cls(folder, []), None
+        epoch, steps, records = (state.get(name) for name in ("epoch", "steps", "records"))
+        if not (isinstance(epoch, int) and isinstance(steps, int) and isinstance(records, list) and len(records) == epoch):
+            raise ValueError(f"{path} is not a checkpoint of a run: it does not say what has been done")
+        run = cls(folder, records)
+        run.last, run.kept = path, (epoch, steps)
+        return run, state
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write config.yaml."""
+        text = yaml.safe_dump(config, sort_keys=False)
+        write_atomically(self.folder / "config.yaml", lambda handle: handle.write(text.encode()))
+
+    @property
+    def writer(self) -> "SummaryWriter":
+        """TensorBoard's writer; what an interrupted epoch left is purged."""
+        if self._writer is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder), purge_step=len(self.epochs) + 1, flush_secs=30)
+            if not self.epochs:
+                self._writer.add_custom_scalars(LAYOUT)
+        return self._writer
+
+    def log_epoch(self, record: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl, and its numbers to TensorBoard."""
+        line = json.dumps(record).encode() + b"\n"
+        with open(self.folder / "metrics.jsonl", "ab", buffering=0) as handle:
+            size = handle.tell()
+            try:
+                while line:
+                    line = line[handle.write(line) :]
+            except OSError:
+                handle.truncate(size)  # no half line
+                raise
+        self.epochs.append(record)
+        for name, value in record.items():
+            if name not in ("epoch", "step") and not isinstance(value, list):
+                self.writer.add_scalar(_tag(name), value, record["epoch"])
+        self.writer.flush()
+
+    def describe_kept(self, epochs: int | None) -> str:
+        """What the newest checkpoint holds of so many epochs, and where it lies."""
+        done, steps = self.kept
+        kept = f"{done} of {epochs} epochs" + (f" and {steps} step{'s' * (steps > 1)}" if steps else "") + " are kept"
+        return f"{kept} in {self.last}" if self.last else kept
+
+    def save_checkpoint(self, state: dict[str, Any], best: bool = False) -> None:
+        """Keep ``state``, whose ``epoch`` is the number of epochs done and whose ``steps`` that of steps after them."""
+        kept = (state["epoch"], state["steps"])
+        state = state | {"records": self.epochs}  # metrics.jsonl is made from them where a run goes on
+        self.last, self.kept = save_checkpoint(self.folder / "checkpoints", kept[0], state, kept[1], best), kept
+
+    def finish(self, result: dict[str, Any], hparams: dict[str, Any]) -> None:
+        """Write result.json and TensorBoard's hparams, which end the run."""
+        write_json(self.folder / "result.json", result)
+        plain = {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in hparams.items()}
+        figures = {f"result/{name}": value for name, value in result.items() if isinstance(value, float)}
+        self.writer.add_hparams(plain, figures, run_name=".")
+        self.close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def rewrite_metrics(self) -> None:
+        """Make metrics.jsonl what the checkpoint knows: lines after it are dropped, damaged ones mended."""
+        text = "".join(json.dumps(record) + "\n" for record in self.epochs)
+        write_atomically(self.folder / "metrics.jsonl", lambda handle: handle.write(text.encode()))
+
+
+def check_free(folder: Path, overwrite: bool = False) -> None:
+    """Raise FileExistsError where ``folder`` holds a run or a comparison, and OSError where it could not be made."""
+    if (folder / "study.json").exists():
+        raise FileExistsError(f"out must be a run's folder or a new one, and {folder} holds a comparison")
+    if (folder / "config.yaml").exists() and not overwrite:
+        raise FileExistsError(f"out must not hold a run already (or give --overwrite, or --resume {folder}), got {folder}")
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"out must be a folder, got the file {folder}")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl up to the first broken one: a crash can leave a half line at the end."""
+    path = folder / "metrics.jsonl"
+    records: list[dict[str, Any]] = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
+    return records
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Most memory used so far: of the GPU where there is one, else resident memory of the process; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _run_files(folder: Path) -> list[Path]:
+    names = ("config.yaml", "metrics.jsonl", "result.json")
+    return [folder / name for name in names if (folder / name).exists()] + list(folder.glob("events.out.tfevents.*"))
+
+
+def _tag(name: str) -> str:
+    for prefix in ("train_", "val_", "test_"):
+        if name.startswith(prefix):
+            return name.replace("_", "/", 1)
+    if name.startswith(("reward", "top_k")):
+        return f"mixing/{name}"
+    if name in ("learning_rate", "epoch_seconds", "nonfinite_steps"):
+        return f"train/{name}"
+    return f"agent/{name}"

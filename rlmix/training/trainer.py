@@ -1,0 +1,365 @@
+"""A classifier in training: weights, optimizer, schedule, data order and every random state it uses, one step at a time."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import MultiStepLR
+
+from rlmix import evaluation as metrics
+from rlmix.common.ranks import Ranks
+from rlmix.common.seeding import stream
+from rlmix.config import TrainingConfig
+from rlmix.data.augmentation import denormalize, normalize
+from rlmix.data.dataset import Source
+from rlmix.data.memory import load_data
+from rlmix.maps import approximate as approximations
+from rlmix.maps.gradient import Saliency, saliency
+from rlmix.mixing.core import Mixed
+from rlmix.mixing.objective import Method, Objective, score
+from rlmix.mixing.registry import build_method
+from rlmix.models import build_model
+from rlmix.models.as_found import frozen_statistics
+from rlmix.training.compilation import can_compile, compile_saliency, compile_training
+from rlmix.training.devices import open_device
+from rlmix.training.frozen import freeze
+from rlmix.training.guard import Watch, all_finite, restore_where_not, spoil_unless
+from rlmix.training.sampler import Order
+from rlmix.training.schedules import make_schedule
+from rlmix.training.tally import Tally
+
+
+class Batch(NamedTuple):
+    """Augmented, normalised images and their labels, on the device."""
+
+    images: Float[Tensor, "batch channel height width"]
+    labels: Int[Tensor, " batch"]
+
+
+class Look(NamedTuple):
+    """What :meth:`Training.look` gives."""
+
+    loss: Float[Tensor, ""]
+    logits: Float[Tensor, "batch classes"]
+    gradient: Float[Tensor, "batch channel height width"]
+    """Of the loss with respect to the mixed images."""
+
+
+class Training:
+    """One classifier's training, from its first step to its last.
+
+    An epoch is ``steps_per_epoch`` times :meth:`next_batch` and :meth:`step`; :meth:`fit_epoch` runs one under a method. Initial
+    weights, data order, augmentation and mixing each have their own generator, so that none moves another.
+
+    Args:
+        config: What to train and how; unset fields take the data set's recipe.
+        data: The data set, where it is loaded already.
+        method: Name of the mix-up method that :meth:`fit_epoch` trains under, see :data:`rlmix.mixing.registry.METHODS`.
+
+    Raises:
+        ValueError: If the batch is larger than the data set, or the device is not there.
+    """
+
+    def __init__(self, config: TrainingConfig, data: Source | None = None, method: str = "vanilla") -> None:
+        self.config = config = config.resolved()
+        self.recipe = recipe = config.recipe
+        device, self.fabric = open_device(config)
+        self.ranks = Ranks()
+        data = load_data(config) if data is None else data
+        num_images = len(data.train_labels)
+        if recipe.batch_size > num_images:
+            raise ValueError(f"batch_size must be at most the {num_images} training images, got {recipe.batch_size}")
+        if recipe.batch_size % self.ranks.size:
+            raise ValueError(f"batch_size must be a multiple of the {self.ranks.size} devices, got {recipe.batch_size}")
+        self.share = recipe.batch_size // self.ranks.size
+        """Images of a batch that are this process's; partners are drawn within."""
+        self.data = data.to(device)
+        self.steps_per_epoch = num_images // recipe.batch_size
+        self.num_steps = self.steps_per_epoch * recipe.epochs
+
+        model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed, data.image_size)
+        if config.freeze_from is not None:
+            freeze(model, recipe.model, config.freeze_from)
+        if config.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self.method = build_method(method, config, model, self.data, self.num_steps)
+        parameters = list(model.parameters())
+        if isinstance(self.method, nn.Module):
+            self.method.to(device)
+            parameters += [parameter for parameter in self.method.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(
+            parameters, recipe.learning_rate, config.momentum, weight_decay=recipe.weight_decay, nesterov=True, fused=True
+        )
+        for parameter in parameters:  # zeros are what a first step starts from; it would leave them unset where it is left out
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        self.scheduler = make_schedule(optimizer, config, self.num_steps)
+        self._network = model if self.frozen else self.fabric.setup_module(model)  # DDP refuses what asks for no gradient
+        self._optimizer: Any = self.fabric.setup_optimizers(optimizer)
+        self._parameters = parameters
+        self.model = model  # the inner module: input gradients do not pass through a wrapper
+        compiles = config.compile and can_compile(device)
+        self._forward = compile_training(self._network) if compiles else self._network
+        self._saliency_forward = compile_saliency(model) if compiles else None
+        places = num_images if self.ranks.size == 1 else None
+        setting = approximations.Setting(places, data.image_size, data.num_classes, recipe.crop_padding, device)
+        self._source = approximations.build_source(config.saliency_mode, setting)
+
+        self.order = Order(self.data, recipe, config.seed, self.ranks)
+        self.mixing_generator = stream(config.seed if config.mixing_seed is None else config.mixing_seed, "mixing")
+        self._generators = (*self.order.generators, self.mixing_generator)
+        self.trained = self.steps_per_epoch
+        """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
+        self._frozen_logits: dict[str, Tensor] = {}
+        self._watch = Watch(skip=config.on_nonfinite == "skip")
+        self._tally = Tally.empty(self.steps_per_epoch, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.train_labels.device
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the classifier is that of ``config.freeze_from``, which no step changes."""
+        return self.config.freeze_from is not None
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def epoch(self) -> int:
+        """Epochs begun."""
+        return self.order.epoch
+
+    @property
+    def global_step(self) -> int:
+        """Steps taken since the beginning."""
+        return (self.epoch - 1) * self.steps_per_epoch + self.trained
+
+    @property
+    def at_epoch_end(self) -> bool:
+        """Whether the epoch's last step has been taken."""
+        return self.trained == self.steps_per_epoch
+
+    @property
+    def was_finite(self) -> Bool[Tensor, ""]:
+        """Whether the last step was, on the device."""
+        return self._tally.finite[self.trained - 1]
+
+    @property
+    def steps_left(self) -> int:
+        """Of the epoch in progress; of the next one where none is."""
+        return self.steps_per_epoch - self.trained % self.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training budget is used up."""
+        return self.at_epoch_end and self.epoch == self.recipe.epochs
+
+    def begin_epoch(self) -> None:
+        """Draw the order of the next epoch, where the last one is over; :meth:`next_batch` does so by itself."""
+        if self.order.begin_epoch():
+            self.trained = 0
+            self._tally = Tally.empty(self.steps_per_epoch, self.device)
+            self._watch.begin()
+
+    def next_batch(self) -> Batch:
+        """Draw the next batch; begins the next epoch where the last one is over."""
+        self.begin_epoch()
+        pixels = self.order.next_batch()
+        images = normalize(pixels.images, self.data.mean, self.data.std)
+        if not self.config.channels_last:
+            images = images.contiguous()
+        return Batch(images, pixels.labels)
+
+    def batch_generator(self) -> torch.Generator:
+        """What the batch at hand is mixed by: the mixing generator, or of several ranks each its own, seeded by one draw of it."""
+        if self.ranks.size == 1:
+            return self.mixing_generator
+        seed = int(torch.randint(2**62, (), generator=self.mixing_generator))  # every rank draws it: their generators stay alike
+        return stream(seed, f"rank {self.ranks.rank}")
+
+    def saliency(self, batch: Batch) -> Saliency:
+        """Saliency of the batch drawn last, at the training's own precision, or what ``config.saliency_mode`` puts in its place."""
+        with self.fabric.autocast():
+            return self._source(self.saliency_pass, batch.images, batch.labels, self.order.moment)
+
+    def saliency_pass(self, images: Tensor, labels: Tensor) -> Saliency:
+        """The exact pass, compiled where the configuration says so."""
+        return saliency(self.model, images, labels, self._saliency_forward)
+
+    def step(
+        self, mixed: Mixed | Objective, input_gradient: bool = False, sound: Bool[Tensor, ""] | None = None
+    ) -> Tensor | None:
+        """One optimizer step on the softmax cross-entropy with soft targets, or on a method's own objective.
+
+        Args:
+            mixed: What to train on.
+            input_gradient: Keep the loss's gradient with respect to the mixed images: it comes with the same backward pass.
+            sound: Whether all that the mixture was chosen by was finite; where not, the loss is nan.
+
+        Returns:
+            That gradient (B, C, H, W), or None.
+
+        Raises:
+            FloatingPointError: If the loss or a gradient is not finite: at once on the CPU, within 100 steps elsewhere (a look costs a
+                synchronisation). Such a step is not applied. With ``on_nonfinite="skip"`` it is only counted.
+        """
+        self.trained += 1
+        if self.frozen and isinstance(mixed, Mixed):
+            look = self.look(mixed)
+            loss = look.loss if sound is None else spoil_unless(sound, look.loss)
+            self._record(loss, loss.isfinite(), look.logits, mixed.targets)
+            return look.gradient
+        if isinstance(mixed, Mixed):
+            mixed = mixed._replace(images=mixed.images.detach().requires_grad_(input_gradient))
+        skip = self.config.on_nonfinite == "skip"
+        buffers = list(self.model.buffers()) if skip else []
+        before = [buffer.clone() for buffer in buffers]
+        with self.fabric.autocast():
+            # an objective may hook into stages, which a compiled network does not notice
+            loss, logits = score(mixed, self._forward if isinstance(mixed, Mixed) else self._network)
+        loss = loss if sound is None else spoil_unless(sound, loss)
+        self._optimizer.zero_grad()
+        self.fabric.backward(loss)
+        if self.ranks.size > 1 and isinstance(self.method, nn.Module):  # DDP knows the classifier's parameters only
+            for parameter in self.method.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")  # type: ignore[assignment]
+        # of several ranks all must come to the same answer, and share nothing but the gradient
+        finite = all_finite(loss if self.ranks.size == 1 else torch.zeros_like(loss), self._parameters)
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm)
+        self._optimizer.optimizer.found_inf = (~finite).float()  # the fused step does nothing where it is 1
+        self._optimizer.step()
+        restore_where_not(finite, buffers, before)
+        self._record(loss.detach(), finite, logits.detach(), mixed.targets)
+        if not self.finished:
+            self.scheduler.step()
+        return mixed.images.grad if isinstance(mixed, Mixed) else None
+
+    def look(self, mixed: Mixed) -> "Look":
+        """What a step on ``mixed`` would compute, without taking it: the loss, and its gradient with respect to the mixed images alone."""
+        images = mixed.images.detach().requires_grad_()
+        with self.fabric.autocast(), frozen_statistics(self.model):
+            loss, logits = score(mixed._replace(images=images), self.model)
+        (gradient,) = torch.autograd.grad(loss, images)
+        return Look(loss.detach(), logits.detach(), gradient)
+
+    def fit_epoch(self, method: Method | None = None) -> dict[str, float]:
+        """Train an epoch, or what is left of it, under ``method``, or the training's own; gives :meth:`epoch_metrics`."""
+        for _ in range(self.steps_left):
+            self.fit_step(method)
+        return self.epoch_metrics()
+
+    def fit_step(self, method: Method | None = None) -> None:
+        """Draw a batch, mix it, train on it.
+
+        Raises:
+            ValueError: If ``method`` has parameters of its own: those must be in the optimizer, so give its name to the constructor.
+        """
+        method = self.method if method is None else method
+        if isinstance(method, nn.Module) and method is not self.method:
+            raise ValueError(f"method must have no parameters, or be the training's own, got {type(method).__name__}")
+        images, labels = self.next_batch()
+        with self.fabric.autocast():
+            mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.batch_generator())
+        self.step(mixed)
+        if hasattr(method, "after_step"):
+            method.after_step(self.model)
+
+    def skip_epoch(self) -> None:
+        """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""
+        self.order.skip_epoch()
+        self.trained = self.steps_per_epoch
+        self._catch_up()
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """Means over this epoch's steps so far: ``train_loss``, and ``train_top1`` and ``train_top5`` in percent.
+
+        The accuracies are those of the training step itself, on what it trained on, against each target's largest share. Steps that
+        were left out do not count; with ``on_nonfinite="skip"``, ``nonfinite_steps`` says how many.
+        """
+        metrics = self._tally.means(self.trained, self.recipe.batch_size, self.ranks)
+        if self.config.on_nonfinite != "skip":
+            del metrics["nonfinite_steps"]
+        return metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """``test_loss``, ``test_top1``, ``test_top5`` on the test split, and before them the like on a validation split."""
+        result: dict[str, float] = {}
+        for split in self.data.measured:
+            result |= metrics.accuracy(self.predict(split), self.data.labels(split), split)
+        return result
+
+    def predict(self, split: str = "test") -> Float[Tensor, "split classes"]:
+        """Logits of the images of a split; a frozen classifier's are computed once."""
+        if split in self._frozen_logits:
+            return self._frozen_logits[split]
+        with self.fabric.autocast():
+            logits = metrics.predict(self.model, self.data, split)
+        if self.frozen:
+            self._frozen_logits[split] = logits
+        return logits
+
+    def to_pixels(self, images: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch height width channel"]:
+        """Normalised images as bytes again."""
+        return denormalize(images, self.data.mean, self.data.std)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes, as tensors and plain values; to be taken when no batch waits for its step, by all ranks alike.
+
+        Raises:
+            FloatingPointError: If a step was not finite that had not been looked at yet.
+        """
+        self.check_finite()
+        return {
+            "model": self.model.state_dict(),
+            "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
+            "saliency": self._source.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generators": self.generator_states(),
+            "epoch": self.epoch,
+            "trained": self.trained,
+            "order": self.order.indices,
+            "tally": self._tally.state_dict(self.ranks),
+        }
+
+    def generator_states(self) -> list[Tensor]:
+        """Of data order, augmentation and mixing."""
+        return [generator.get_state() for generator in self._generators]
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        if isinstance(self.method, nn.Module):
+            self.method.load_state_dict(state["method"])
+        self._source.load_state_dict(state["saliency"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        own = {"milestones": self.scheduler.milestones} if isinstance(self.scheduler, MultiStepLR) else {}
+        self.scheduler.load_state_dict(state["scheduler"] | own)
+        for generator, generator_state in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(generator_state.cpu())
+        self.order.go_to(state["epoch"], state["trained"], state["order"])
+        self.trained = state["trained"]
+        self._watch.begin(self.trained)
+        self._tally = Tally.load(state["tally"], self.ranks, self.device)
+        self._catch_up()
+
+    def check_finite(self) -> None:
+        """Raise FloatingPointError if a step since the last look was not finite, or, where such are skipped, an epoch's every one."""
+        self._watch.look(self._tally, self.epoch, self.trained, self.global_step)
+
+    def _record(self, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> None:
+        self._tally.add(self.trained - 1, loss, finite, logits, targets)
+        self._watch.step(self.learning_rate)
+        if self.device.type == "cpu" or self.trained % 100 == 0 or self.at_epoch_end:
+            self.check_finite()
+
+    def _catch_up(self) -> None:
+        """Move the schedule to the next step."""
+        while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
+            self.scheduler.step()

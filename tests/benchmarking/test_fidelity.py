@@ -1,0 +1,39 @@
+"""rlmix fidelity: masks of cheaper saliency against exact ones."""
+
+import json
+
+import pytest
+import torch
+
+from rlmix.benchmarking.fidelity import agreement
+from rlmix.scripts import fidelity
+
+TINY = ["--data", "digits", "--train-images", "64", "--batch-size", "16", "--epochs", "2", "--device", "cpu"]
+
+
+def test_agreement_of_literal_masks():
+    exact = torch.tensor([[[1, 1], [0, 0]], [[1, 0], [0, 0]]]).bool()
+    other = torch.tensor([[[1, 0], [1, 0]], [[1, 0], [0, 0]]]).bool()
+    same, overlap = agreement(exact, other)
+    assert float(same) == pytest.approx((2 / 4 + 4 / 4) / 2)
+    assert float(overlap) == pytest.approx((1 / 3 + 1) / 2)
+
+
+def test_every_mode_has_its_figures_and_they_repeat(tmp_path, capsys):
+    found = []
+    for run in ("first", "second"):
+        fidelity.main([*TINY, "--json", str(tmp_path / run)])
+        found.append(json.loads((tmp_path / run).read_text()))
+    assert found[0] == found[1]
+    modes = found[0]["modes"]
+    assert list(modes) == ["bfloat16", "half", "previous", "alternate", "chance"]
+    assert found[0]["steps"] == 8
+    assert modes["bfloat16"]["same"] > modes["chance"]["same"]
+    assert modes["previous"]["cosine"] > 0.5, "exact in the first of two epochs"
+    assert all(0 <= value <= 1 for row in modes.values() for value in row.values())
+    assert "patches alike" in capsys.readouterr().out
+
+
+def test_every_must_be_positive():
+    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+        fidelity.main([*TINY, "--every", "0"])

@@ -1,0 +1,42 @@
+"""What one of two processes does for test_loops.py: ``wrapped_driver.py FOLDER``, under torchrun. A loop of somebody's own, under DDP."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from rlmix.mixing.comixup import CoMixup
+from rlmix.mixing.core import RMix
+
+
+def gradients(method, wrapped: bool) -> list[torch.Tensor]:
+    """After three steps on this rank's own images; the method is given the wrapper, or the network inside."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 64, 3))
+    ddp = DistributedDataParallel(network, static_graph=True)
+    optimizer = torch.optim.SGD(ddp.parameters(), 0.1)
+    own = torch.Generator().manual_seed(1 + dist.get_rank())
+    for _ in range(3):
+        images, labels = torch.randn(8, 3, 8, 8, generator=own), torch.randint(3, (8,), generator=own)
+        mixed = method(ddp if wrapped else network, images, labels, num_classes=3, generator=own)
+        optimizer.zero_grad()
+        F.cross_entropy(ddp(mixed.images), mixed.targets).backward()
+        optimizer.step()
+    return [parameter.grad.clone() for parameter in network.parameters()]
+
+
+def main(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    methods = {"rmix": RMix(), "comixup": CoMixup(num_patches=2, clean_lam=0.0)}
+    found = {f"{name} {wrapped}": gradients(method, wrapped) for name, method in methods.items() for wrapped in (True, False)}
+    torch.save(found, folder / f"rank{dist.get_rank()}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
