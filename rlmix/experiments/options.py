@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -33,16 +33,26 @@ def parse(kind: type[Options], command: str, args: Sequence[str], default: Optio
 
 
 def _parse(kind: type[Options], command: str, args: Sequence[str], default: Options | None) -> Options:
-    stderr = io.StringIO()
+    stderr, args = io.StringIO(), _with_values(kind, args)
     try:
         with contextlib.redirect_stderr(stderr):
             if default is None:
-                return tyro.cli(kind, prog=f"rlmix {command}", args=list(args))
-            return tyro.cli(kind, prog=f"rlmix {command}", args=list(args), default=default)
+                return tyro.cli(kind, prog=f"rlmix {command}", args=args)
+            return tyro.cli(kind, prog=f"rlmix {command}", args=args, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(one_line(stderr.getvalue())) from None
+
+
+def _with_values(kind: type[Any], args: Sequence[str]) -> list[str]:
+    """``--flip`` and ``--no-flip`` of options that are True, False or None as the pairs of words that tyro reads."""
+    names = [name.replace("_", "-") for name, hint in get_type_hints(kind).items() if hint == bool | None]
+    words = {f"--{name}": [f"--{name}", "True"] for name in names} | {f"--no-{name}": [f"--{name}", "False"] for name in names}
+    given = [
+        arg for arg, after in zip(args, [*args[1:], ""], strict=False) if arg in words and after in ("True", "False", "None")
+    ]
+    return [word for arg in args for word in ([arg] if arg in given else words.get(arg, [arg]))]
 
 
 def one_line(box: str) -> str:

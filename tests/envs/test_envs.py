@@ -17,6 +17,7 @@ from toys import toy_config
 from rlmix.agents.features import BatchFeatures
 from rlmix.data.memory import load_data
 from rlmix.envs.map_rewards import share_credit
+from rlmix.envs.observations import observation_space
 from rlmix.envs.process import MixingProcess
 from rlmix.training.trainer import Training
 
@@ -565,6 +566,13 @@ def test_share_credit_of_known_numbers():
     assert share_credit(rewards, partner_of, "own").tolist() == [0, 1, 2, 5]
     assert share_credit(rewards, partner_of, "pair").tolist() == [2, 2, 1, 3]
     assert share_credit(rewards, partner_of, "batch").tolist() == [2] * 4
+
+
+@pytest.mark.parametrize("observation", ["paper", "pair"])
+def test_a_slots_space_is_that_of_its_observation(small, observation):
+    env = vector(replace(small, observation=observation))
+    assert env.single_observation_space == observation_space(observation, (), env.process.data.num_classes)
+    assert ("lam" in env.single_observation_space.spaces) == (observation == "pair")
 
 
 def test_an_action_is_the_quantile_its_index_names(small):

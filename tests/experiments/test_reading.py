@@ -49,6 +49,22 @@ def test_what_is_read_is_taken(line):
     read_options(line.split())
 
 
+@pytest.mark.parametrize(
+    ("line", "flip"),
+    [
+        ("", None),
+        ("--flip", True),
+        ("--no-flip", False),
+        ("--flip --epochs 3", True),
+        ("--flip True", True),
+        ("--flip False", False),
+        ("--flip=False", False),
+    ],
+)
+def test_what_is_true_false_or_the_recipes_is_a_flag_too(line, flip):
+    assert read_options(line.split()).flip is flip
+
+
 def test_a_frozen_classifier_takes_no_recipe(tmp_path):
     (tmp_path / "config.yaml").write_text("model: preactresnet18_w16\ndata: digits\n")
     with pytest.raises(
@@ -80,3 +96,18 @@ def test_a_picture_takes_what_it_is_made_of(line, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         rlmix_main(["visualize", *line.split()])
     assert capsys.readouterr().err == f"rlmix: error: {message}: it would do nothing\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --top-k 1.5 --method constant", "--top-k must be in [0, 1), got 1.5"),
+        ("train --train-images=0", "--train-images must be at least 1, got 0"),
+        ("train --agent.policy-layers 0", "--agent.policy-layers must be one or more numbers of at least 1, got (0,)"),
+        ("train --method constant", "top_k must be given with method constant, and only then, got None with constant"),
+    ],
+)
+def test_an_option_is_named_as_it_was_typed(line, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        rlmix_main(line.split())
+    assert capsys.readouterr().err == f"rlmix: error: {message}\n"

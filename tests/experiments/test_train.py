@@ -272,23 +272,23 @@ BAD = {
     "not a number": (["--epochs", "two"], "epochs.*two|two.*epochs"),
     "no epochs": (["--epochs", "0"], "epochs must be at least 1, got 0"),
     "negative seed": (["--seed", "-1"], "seed must be at least 0, got -1"),
-    "learning rate nan": (["--learning-rate", "nan"], "learning_rate must be above 0, got nan"),
-    "batch above the data": (["--batch-size", "65"], "batch_size must be at most the 64 training images, got 65"),
-    "more images than there are": (["--train-images", "5000"], "train_images must be at most the 1442 of digits, got 5000"),
-    "top-k of one": (["--method", "constant", "--top-k", "1.0"], r"top_k must be in \[0, 1\), got 1.0"),
+    "learning rate nan": (["--learning-rate", "nan"], "--learning-rate must be above 0, got nan"),
+    "batch above the data": (["--batch-size", "65"], "--batch-size must be at most the 64 training images, got 65"),
+    "more images than there are": (["--train-images", "5000"], "--train-images must be at most the 1442 of digits, got 5000"),
+    "top-k of one": (["--method", "constant", "--top-k", "1.0"], r"--top-k must be in \[0, 1\), got 1.0"),
     "top-k without constant": (
         ["--method", "rmix", "--top-k", "0.5"],
-        "top_k must be given with method constant, .*got 0.5 with rmix",
+        "--top-k must be given with method constant, .*got 0.5 with rmix",
     ),
     "constant without top-k": (["--method", "constant"], "top_k must be given with method constant, .*got None"),
     "agent out of range": (["--agent.gamma", "2"], r"agent.gamma must be in \[0, 1\], got 2"),
     "more patches than pixels": (
         ["--num-patches", "4", "33"],
-        r"num_patches must be in \[1, 32\] where images have 32x32 pixels, got 33",
+        r"--num-patches must be in \[1, 32\] where images have 32x32 pixels, got 33",
     ),
     "other patches of rmix-p8": (
         ["--method", "rmix-p8", "--num-patches", "2", "4"],
-        r"num_patches must be left out with method rmix-p8, R-Mix at 8 patches, got \(2, 4\)",
+        r"--num-patches must be left out with method rmix-p8, R-Mix at 8 patches, got \(2, 4\)",
     ),
     "missing npz": (["--data", "npz:/no/such/file.npz"], "npz:/no/such/file.npz"),
     "npz without a path": (["--data", "npz:"], "data must be .*npz:PATH.*got 'npz:'"),
@@ -363,7 +363,7 @@ def test_a_process_says_one_line_too(tmp_path):
     args = [sys.executable, "-m", "rlmix.scripts.main", "train", *TINY, "--epochs", "0", "--out", str(tmp_path / "run")]
     done = subprocess.run(args, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == "rlmix: error: epochs must be at least 1, got 0\n"
+    assert done.stderr == "rlmix: error: --epochs must be at least 1, got 0\n"
     assert done.stdout == ""
 
 

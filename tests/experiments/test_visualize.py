@@ -168,7 +168,7 @@ def test_bad_input_is_one_line(run, tmp_path):
     assert "got broken.png, half.png in" in refused_line([str(run), "--images", str(pictures)])
     visualize.main([str(run), "--images", str(pictures), "--skip-corrupt", "--out", str(tmp_path)])
     assert "images must come with a run's folder" in refused_line(["--images", str(pictures)])
-    assert "num_images must be at least 1, got 0" in refused_line([str(run), "--num-images", "0"])
+    assert "--num-images must be at least 1, got 0" in refused_line([str(run), "--num-images", "0"])
 
 
 def test_bad_policies_are_one_line(runs, tmp_path):
