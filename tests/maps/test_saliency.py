@@ -233,6 +233,12 @@ def test_top_k_out_of_range_is_named(value):
         salient_mask(torch.rand(2, 2, 2), torch.tensor([0.5, value]))
 
 
+@pytest.mark.parametrize("wrong", [1.0, -0.1, 1.5])
+def test_a_top_k_out_of_range_is_named_beside_one_of_zero(wrong):
+    with pytest.raises(ValueError, match=rf"top_k must be in \[0, 1\), got {wrong}"):
+        salient_mask(torch.rand(3, 2, 2), torch.tensor([0.0, wrong, 0.5]))
+
+
 @pytest.mark.parametrize("num_patches", [0, -1, 9, 16])
 def test_num_patches_out_of_range_are_named(num_patches):
     with pytest.raises(ValueError, match=rf"num_patches must be in \[1, 8\] where images have 8x12 pixels, got {num_patches}$"):
