@@ -1,4 +1,4 @@
-"""Make the data of docs/study.md's second part, few images of few classes: ``python docs/studies/few_images.py cifar100.npz DEST``.
+"""Make data on which mixing may pay, few images of few classes: ``python docs/studies/few_images.py cifar100.npz DEST``.
 
 Writes two npz files for ``rlmix --data npz:FILE`` with the same training images. What they are tested on differs:
 

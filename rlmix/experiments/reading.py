@@ -15,7 +15,7 @@ AGENT_READS = {
     "dqn": ("learning_rate", "gamma", "passes", "minibatch_size", "policy_layers", "rollout_steps"),
     "bandit": ("learning_rate", "entropy_coefficient", "policy_layers"),
 }
-"""The hyperparameters that an algorithm has; None for all of them."""
+"""The hyperparameters that an algorithm has; None for all of them, as where it is not named here."""
 
 
 class Condition(NamedTuple):
@@ -60,12 +60,14 @@ def refusal(run: Train, name: str) -> str | None:
     group, _, own = name.rpartition(".")
     if group == "agent" and run.method != "rlmix":
         return f"--method {run.method}, in which no agent learns"
-    reads = AGENT_READS[run.algorithm] if group == "agent" else None
+    reads = AGENT_READS.get(run.algorithm) if group == "agent" else None
     return None if reads is None or own in reads else f"--algorithm {run.algorithm}"
 
 
 def check_read(runs: Sequence[Train], typed: Collection[str]) -> None:
-    """Raise ValueError where an option was typed that none of the ``runs`` reads."""
+    """Raise ValueError where an option was typed that none of the ``runs`` reads, or where what that depends on is unknown."""
+    for run in runs:
+        run.check_names()
     for name in sorted(typed):
         refusals = [refusal(run, name) for run in runs]
         if all(refusals):

@@ -10,6 +10,7 @@ from rlmix.common.names import check_name
 from rlmix.config import TrainingConfig
 from rlmix.envs.map_rewards import AGENT_PATCHES
 from rlmix.mixing.registry import METHODS
+from rlmix.recipes import data_recipe, settled_data
 
 POLICIES = ("rlmix", "rmix", "rmix-p8", "constant", "coin", "policy")
 """Methods that are a policy in the environment: an agent that learns, the fixed-random one at two choices of patches, a constant, a coin,
@@ -58,15 +59,20 @@ class Train(TrainingConfig):
     config: Path | None = None
     """Read options from a YAML file, such as a run's config.yaml; typed ones win."""
 
-    def resolved(self) -> "Train":
+    def check_names(self) -> None:
+        """Raise ValueError where the method, the algorithm or the data are unknown: what else is read depends on them."""
         check_name("method", self.method, ALL_METHODS)
+        check_name("algorithm", self.algorithm, ALGORITHMS)
+        data_recipe(settled_data(self.data))
+
+    def resolved(self) -> "Train":
+        self.check_names()
         if (self.method == "constant") != (self.top_k is not None):
             raise ValueError(f"top_k must be given with method constant, and only then, got {self.top_k} with {self.method}")
         if self.top_k is not None and not 0 <= self.top_k < 1:
             raise ValueError(f"top_k must be in [0, 1), got {self.top_k}")
         if (self.method == "policy") != (self.policy is not None):
             raise ValueError(f"policy must be given with method policy, and only then, got {self.policy} with {self.method}")
-        check_name("algorithm", self.algorithm, ALGORITHMS)
         if self.freeze_from is not None and self.method not in POLICIES:
             raise ValueError(f"freeze_from must go with a policy ({', '.join(POLICIES)}), got method {self.method}")
         if self.picture_every < 0:

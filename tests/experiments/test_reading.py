@@ -1,5 +1,7 @@
 """Options that a run does not read are refused by the name they were typed under."""
 
+import re
+
 import pytest
 
 from rlmix.experiments.reading import read_options
@@ -32,6 +34,21 @@ def test_what_is_not_read_is_refused(line, tmp_path, capsys):
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"rlmix: error: {UNREAD[line]}: it would do nothing\n"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--method vanila --algorithm dqn", "--method must be one of .*, got 'vanila' .did you mean 'vanilla'"),
+        ("--algorithm ppoo --agent.gamma 1", "--algorithm must be one of ppo, a2c, dqn, bandit, got 'ppoo' .did you mean 'ppo'"),
+        ("--data imagefoldr:x --workers 2", "--data must be one of .*imagefolder:PATH.*, got 'imagefoldr:x'"),
+    ],
+)
+def test_an_unknown_name_is_told_before_what_it_would_not_read(line, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        rlmix_main(["train", *line.split()])
+    (said,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"rlmix: error: {message}", said), said
 
 
 @pytest.mark.parametrize(

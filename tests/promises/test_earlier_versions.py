@@ -20,6 +20,7 @@ from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import load_checkpoint, newest_state
 from rlmix.training.run_folder import read_metrics
 
+CONSTANTS = ("constant 0", "constant 0.11", "constant 0.44", "constant 0.99")
 KEPT = Path(__file__).parents[1] / "support" / "run_before_house"
 
 
@@ -111,4 +112,4 @@ def test_every_command_reads_it(run, tmp_path):
         str(tmp_path / "p"),
     ]
     rlmix_main(["policies", *frozen])
-    assert "run" in (tmp_path / "p" / "report.md").read_text()
+    assert set(json.loads((tmp_path / "p" / "policies.json").read_text())) == {"uniform", "coin", *CONSTANTS, str(run)}
