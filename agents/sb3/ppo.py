@@ -178,7 +178,7 @@ class PPOAgent:
         self.plan_rollout(callback.steps_left)
         try:
             self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
-        except (ValueError, RuntimeError) as error:  # so torch's distributions refuse nan, and its draws infinite scores
+        except (ValueError, RuntimeError) as error:  # what distributions refuse; and what passes them and cannot be drawn from
             self.check_finite(scored=not any(said in str(error) for said in ("of distribution", "probability tensor")))
             raise
 
