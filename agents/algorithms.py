@@ -1,20 +1,13 @@
-"""The learning algorithms by name. Another one of Stable-Baselines3 is one class with one call."""
+"""The family of learning algorithms. Another one of Stable-Baselines3 is one class with one call."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import numpy as np
-import torch
-from stable_baselines3 import A2C, DQN
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
-from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor, nn
+from torch import nn
 
-from rlmix.agents.bandit import BanditAgent
-from rlmix.agents.sb3.ppo import PPOAgent, PPOConfig, Rollout
-from rlmix.common.names import check_name
+from rlmix.agents.policies import POLICIES
+from rlmix.common.registry import Registry
+from rlmix.config import Config, PPOConfig
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
@@ -35,112 +28,29 @@ class Agent(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class A2CAgent(PPOAgent):
-    """Advantage actor-critic (Mnih et al. 2016): one gradient step a rollout, so short rollouts suit it."""
-
-    algorithm = "a2c"
-
-    def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
-        common |= {"n_steps": self.rollouts[0], "ent_coef": config.entropy_coefficient, "rollout_buffer_class": Rollout}
-        return A2C(policy, vec_env, normalize_advantage=True, **common)
-
-
-class DQNAgent(PPOAgent):
-    """Deep Q-learning (Mnih et al. 2015); with gamma 0 it regresses the reward, and explores by an epsilon that falls over the training.
-
-    ``passes`` over as many transitions as a rollout has follow each rollout. The last :data:`MEMORY` transitions are part of its
-    state: up to 46 MB of the pair's observation, 15 of the paper's.
-    """
-
-    algorithm = "dqn"
-
-    def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
-        if policy != "MlpPolicy":
-            raise ValueError("granularity must be image under dqn, which has no joint action, got batch")
-        steps = max(1, config.passes * self.rollouts[0] * self.num_envs // config.minibatch_size)
-        common["policy_kwargs"]["net_arch"] = list(config.policy_layers)
-        common |= {"learning_starts": 0, "buffer_size": MEMORY, "batch_size": config.minibatch_size, "gradient_steps": steps}
-        common |= {"train_freq": self.rollouts[0], "replay_buffer_class": Memory}
-        return QLearning(policy, vec_env, exploration_fraction=0.5, target_update_interval=TARGET_INTERVAL, **common)
-
-    def watch(self, on_step: Callable[[], None]) -> None:
-        training = self.process.require_training()
-        ends = (0, *np.cumsum(self.rollouts))  # an update follows; after an epoch's last step the next epoch has begun
-
-        def tell() -> None:
-            if training.trained not in ends:
-                on_step()
-
-        self.ppo.on_step_done = tell
-
-    def plan_rollout(self, steps: int) -> None:
-        self.ppo.train_freq = TrainFreq(steps, TrainFrequencyUnit.STEP)
-
-    def begin_rollout(self, steps: int) -> None:
-        """Its memory has one size."""
-
-    def collected(self) -> dict[str, Tensor]:
-        """The memory."""
-        memory: Memory = self.ppo.replay_buffer
-        return memory.collected()
-
-    def state_dict(self) -> dict[str, Any]:
-        draws: Any = self.ppo.action_space.np_random.bit_generator
-        exploration = {"rate": self.ppo.exploration_rate, "draws": draws.state}
-        return super().state_dict() | {"exploration": exploration, "num_calls": self.ppo._n_calls}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.ppo.replay_buffer.refill(state["rollout"])
-        self.ppo.exploration_rate = state["exploration"]["rate"]
-        self.ppo.action_space.np_random.bit_generator.state = state["exploration"]["draws"]
-        self.ppo._n_calls = state["num_calls"]  # by which the target network is renewed
-
-
-MEMORY = 25_000
-"""Transitions that DQN keeps."""
-TARGET_INTERVAL = 1000
-"""Transitions after which the network that says what comes next is renewed."""
-_TRANSITION = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
-
-
-class QLearning(DQN):
-    """Tells of a step when the target network and epsilon have followed it."""
-
-    on_step_done: Callable[[], None]
-
-    def _on_step(self) -> None:
-        super()._on_step()
-        self.on_step_done()
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "on_step_done"]
-
-
-class Memory(ReplayBuffer):
-    """Transitions to learn from again, which can be saved."""
-
-    def collected(self) -> dict[str, Tensor]:
-        """Those it holds, and where the next one goes."""
-        transitions = {name: torch.from_numpy(getattr(self, name)[: self.size()].copy()) for name in _TRANSITION}
-        return transitions | {"position": torch.tensor(self.pos)}
-
-    def refill(self, transitions: dict[str, Tensor]) -> None:
-        """The inverse of :meth:`collected`."""
-        for name in _TRANSITION:
-            getattr(self, name)[: len(transitions[name])] = transitions[name].numpy()
-        self.pos, self.full = int(transitions["position"]), len(transitions["rewards"]) == self.buffer_size
-
-
-ALGORITHMS: dict[str, Callable[[RLMixVectorEnv | RLMixEnv, PPOConfig, int], Agent]] = {
-    "ppo": PPOAgent,
-    "a2c": A2CAgent,
-    "dqn": DQNAgent,
-    "bandit": BanditAgent,
-}
+ALGORITHMS: Registry[Callable[[RLMixVectorEnv | RLMixEnv, PPOConfig, int], Agent]] = Registry(
+    "algorithm", homes=("rlmix.agents.sb3.ppo", "rlmix.agents.sb3.a2c", "rlmix.agents.sb3.dqn", "rlmix.agents.bandit")
+)
+"""What they read are hyperparameters of the agent. Traits: ``layers``, a pattern of what the linear layers from features to scores are
+called in the policy's state; ``greedy``, whether the best is chosen and nothing drawn."""
 
 
 def build_agent(name: str, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> Agent:
-    """The agent called ``name`` on either form of the environment; ValueError for an unknown one."""
-    check_name("algorithm", name, ALGORITHMS)
+    """Build the agent called ``name`` on either form of the environment.
+
+    Args:
+        name: One of :data:`ALGORITHMS`.
+        env: Whose observations it reads; it resets it.
+        config: Its hyperparameters.
+        seed: Of its weights and draws.
+
+    Raises:
+        ValueError: If there is no such algorithm, or a hyperparameter is out of range.
+    """
     return ALGORITHMS[name](env, config, seed)
+
+
+@POLICIES.register("rlmix", reads=("algorithm", "granularity", "observation", "credit", "diversity"), learns=True)
+def learning_agent(env: RLMixVectorEnv | RLMixEnv, config: Config) -> Agent:
+    """An agent, which learns to choose while the classifier trains."""
+    return build_agent(config.agent.algorithm, env, config.agent.ppo, config.run.seed)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlmix.agents.features import NUM_FEATURES, policy_features
+from rlmix.agents.algorithms import ALGORITHMS
+from rlmix.agents.features import num_features, policy_features
 from rlmix.agents.learned import check_algorithm
-from rlmix.agents.sb3.ppo import PPOConfig
 from rlmix.common.seeding import drawing_from, stream
+from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.map_rewards import standardize
@@ -20,6 +21,7 @@ from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.training.guard import check_agent
 
 
+@ALGORITHMS.register("bandit", reads=("learning_rate", "entropy_coefficient", "policy_layers"), layers=r"\d+")
 class BanditAgent:
     """REINFORCE with the batch's mean reward as its baseline (Williams 1992), after every batch.
 
@@ -41,7 +43,7 @@ class BanditAgent:
         self.process: MixingProcess = env.process
         self.process.reset()
         self.entropy_coefficient, self.learning_rate = config.entropy_coefficient, config.learning_rate
-        sizes = [NUM_FEATURES[self.process.config.observation], *config.policy_layers]
+        sizes = [num_features(self.process.observation), *config.policy_layers]
         with drawing_from(stream(seed, "policy")):
             hidden = [layer for before, after in pairwise(sizes) for layer in (nn.Linear(before, after), nn.Tanh())]
             last = nn.Linear(sizes[-1], len(self.process.values))
@@ -68,7 +70,7 @@ class BanditAgent:
 
     def learn_step(self, decision: Decision) -> Tensor:
         """Choose for a batch, and follow the gradient of ``advantage * log probability``; gives the mean entropy in nats."""
-        logits = self.policy(torch.from_numpy(policy_features(to_host(decision, self.process.config.observation)[0])))
+        logits = self.policy(torch.from_numpy(policy_features(to_host(decision, self.process.observation)[0])))
         training, scored = self.process.require_training(), bool(logits.isfinite().all())
         check_agent(self.policy, self.learning_rate, training.epoch, training.global_step, scored)
         log_probabilities = logits.log_softmax(1)

@@ -21,7 +21,7 @@ PROGRESS = tuple(tenth / 10 for tenth in range(10))
 """A frozen classifier's progress is nothing but the number of batches seen: policies are asked at each of these, for every image."""
 
 
-class Watch:
+class Recorder:
     """Notes, while policies are tried (:func:`~rlmix.agents.measurement.try_policies`), what the learned ones choose for whom, and what the
     search finds."""
 

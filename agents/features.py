@@ -8,14 +8,16 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlmix.envs.conversion import Observation
-from rlmix.envs.map_rewards import AGENT_PATCHES
+from rlmix.envs.observations import CLASSES, parts_of
+from rlmix.envs.rewards import AGENT_PATCHES
 
 NUM_LOGITS = 10
 """Largest log-probabilities a policy reads of an image. An ImageNet epoch of logits would be 5 GB; of these it is 50 MB."""
 LOG_PROBABILITY_FLOOR = -20.0
-IMAGE_FEATURES = AGENT_PATCHES**2 + NUM_LOGITS
-NUM_FEATURES = {"paper": IMAGE_FEATURES, "pair": 3 * IMAGE_FEATURES + 4}
-"""Of each observation, an image."""
+SEEN = ("saliency", "logits")
+"""Endings of the parts that are an image's map or its logits."""
+NUMBERS = ("lam", "progress")
+"""Parts that are a number in [0, 1]."""
 
 FEATURE_BOUNDS = (LOG_PROBABILITY_FLOOR / 10, AGENT_PATCHES**2 / 10)
 
@@ -26,30 +28,48 @@ def policy_features(observation: Observation) -> NDArray[np.float32]:
     Of the paper's observation (74): the 8x8 map scaled to mean 1, and the ten largest log-probabilities, sorted, all divided by 10;
     fewer classes are padded with the floor of -20. Of the pair's (226): the same of the image, of its partner and of its host; the
     angles, in radians, between the image's map and theirs, lam and progress, each as 4 x - 2. Where one of a pair supplants the other,
-    the cosine of that angle is what the reward comes down to.
+    the cosine of that angle is what the reward comes down to. Other parts of an observation are taken as they are, flattened.
 
     This stands in for a running normalisation (Andrychowicz et al. 2021: "always use observation normalization"): every part has a
     known scale, and a policy can be moved to another classifier as it is. The scale matters: with maps ten times larger, and cosines
     and lam as they are, PPO gained a third as much in as many steps (docs/study.md).
     """
-    own = image_features(observation["saliency"], observation["logits"])
-    if "lam" not in observation:
-        return own
-    others = [image_features(observation[f"{who}_saliency"], observation[f"{who}_logits"]) for who in ("partner", "host")]
-    angles = [_angle(observation["saliency"], observation[f"{who}_saliency"]) for who in ("partner", "host")]
-    numbers = np.concatenate([*angles, observation["lam"], observation["progress"]], axis=1)
-    return np.concatenate([own, *others, 4 * numbers - 2], axis=1)
+    seen = [_part_features(name, values) for name, values in observation.items() if name.endswith(SEEN)]
+    maps = [name for name in observation if name.endswith("_saliency") and "saliency" in observation]
+    numbers = [_angle(observation["saliency"], observation[name]) for name in maps]
+    numbers += [observation[name] for name in NUMBERS if name in observation]
+    rest = [v.reshape(len(v), -1) for name, v in observation.items() if not name.endswith(SEEN) and name not in NUMBERS]
+    return np.concatenate([*seen, *(4 * number - 2 for number in numbers), *rest], axis=1)
 
 
-def image_features(maps: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(B, 74): an image's map, scaled, and its ten largest log-probabilities, scaled."""
+def num_features(observation: str) -> int:
+    """How many numbers :func:`policy_features` gives of an image, of the observation called so."""
+    parts = parts_of(observation)
+    one = {name: np.full((1, *part.shape), 0.5, np.float32) for name, part in parts.items() if CLASSES not in part.shape}
+    logits = {name: np.zeros((1, 1), np.float32) for name, part in parts.items() if CLASSES in part.shape}
+    unknown = [name for name in logits if not name.endswith("logits")]
+    if unknown:
+        raise ValueError(f"observation {observation} must end in logits where a part is a number a class, got {unknown[0]}")
+    return policy_features({name: (one | logits)[name] for name in parts}).shape[1]
+
+
+def _part_features(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return map_features(values) if name.endswith("saliency") else logit_features(values)
+
+
+def map_features(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B, 64): maps that sum to 1, scaled to a mean of a tenth."""
+    return (maps.reshape(len(maps), -1) * AGENT_PATCHES**2 / 10).astype(np.float32)
+
+
+def logit_features(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B, 10): the ten largest log-probabilities, sorted, over 10."""
     shifted = logits - logits.max(1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    features = np.full((len(maps), IMAGE_FEATURES), LOG_PROBABILITY_FLOOR, np.float32)
-    features[:, : AGENT_PATCHES**2] = maps.reshape(len(maps), -1) * AGENT_PATCHES**2
+    features = np.full((len(logits), NUM_LOGITS), LOG_PROBABILITY_FLOOR, np.float32)
     kept = min(NUM_LOGITS, logits.shape[1])
     largest = -np.sort(-log_probabilities, axis=1)[:, :kept]
-    features[:, AGENT_PATCHES**2 : AGENT_PATCHES**2 + kept] = largest.clip(min=LOG_PROBABILITY_FLOOR)
+    features[:, :kept] = largest.clip(min=LOG_PROBABILITY_FLOOR)
     features /= 10
     return features
 
@@ -63,7 +83,7 @@ def _angle(maps: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np
 
 def feature_space(observation: str, *shape: int) -> spaces.Box:
     """The space of :func:`policy_features` of the observation called so, flattened, with the batch in front where there is one."""
-    return spaces.Box(*FEATURE_BOUNDS, (int(np.prod(shape, dtype=int)) * NUM_FEATURES[observation],), np.float32)
+    return spaces.Box(*FEATURE_BOUNDS, (int(np.prod(shape, dtype=int)) * num_features(observation),), np.float32)
 
 
 class BatchFeatures(gymnasium.ObservationWrapper[NDArray[np.float32], NDArray[Any], Observation]):

@@ -2,29 +2,26 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.features import policy_features
+from rlmix.agents.policies import POLICIES
 from rlmix.common.ranks import Ranks
 from rlmix.common.saved_config import read_config
 from rlmix.common.seeding import stream
+from rlmix.config import Config
 from rlmix.envs.conversion import to_host
 from rlmix.envs.process import Decision
 from rlmix.mixing.core import top_k_values
 from rlmix.training.checkpoints import newest_state
 
-LAYERS = {
-    "dqn": r"q_net\.q_net\.\d+",
-    "bandit": r"\d+",
-    "ppo": r"mlp_extractor\.policy_net\.\d+|action_net(\.linear)?",
-}
-"""What the linear layers from features to scores are called; those of a2c as those of ppo."""
 
-
+@POLICIES.register("policy", reads=("policy",))
 class LearnedPolicy:
     """The policy of the run in ``folder``, frozen.
 
@@ -52,13 +49,20 @@ class LearnedPolicy:
         if algorithm != trained:
             raise ValueError(f"the policy in {folder} must be one of {algorithm}, as its config.yaml says, got one of {trained}")
         check_algorithm(state["decider"], algorithm)
-        self.observation = str(config.get("observation", "paper"))
-        self.greedy = algorithm == "dqn"
+        self.observation = str(config.get("observation") or "paper")
+        self.greedy = bool(ALGORITHMS.entry(algorithm).traits.get("greedy"))
         self.values = top_k_values(int(config["num_top_k"]))
         self.actor = read_actor(state["decider"]["parameters"]["policy"], algorithm)
         self.generator = stream(seed, "policy")
         self.ranks = ranks or Ranks()
         self.entropy = 0.0
+
+    @classmethod
+    def from_config(cls, config: Config, ranks: Ranks | None = None) -> Self:
+        """That of the run which ``config.run.policy`` names."""
+        if config.run.policy is None:
+            raise ValueError("policy must be given with method policy, got None")
+        return cls(Path(config.run.policy), config.run.seed, ranks)
 
     @torch.no_grad()
     def probabilities(self, decision: Decision) -> Float[Tensor, "batch values"]:
@@ -81,7 +85,9 @@ class LearnedPolicy:
 
 def read_actor(weights: dict[str, Tensor], algorithm: str) -> nn.Sequential:
     """The network from features to K scores: the tanh layers that the algorithm trained, from its state dict."""
-    pattern = LAYERS.get(algorithm, LAYERS["ppo"])
+    pattern = ALGORITHMS.entry(algorithm).traits.get("layers")
+    if pattern is None:
+        raise ValueError(f"algorithm {algorithm} must say by the trait layers where its policy's layers are, and does not")
     names = [name.removesuffix(".weight") for name in weights if re.fullmatch(rf"({pattern})\.weight", name)]
     layers: list[nn.Module] = []
     for name in names:

@@ -1,14 +1,16 @@
 """Policies that do not learn: the fixed-random one, which is R-Mix, and the constant one. They stay in torch."""
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rlmix.common.ranks import Ranks
+from rlmix.common.registry import Registry
 from rlmix.common.seeding import stream
+from rlmix.config import Config
 from rlmix.envs.process import Decision
 from rlmix.mixing.core import sample_top_k
 
@@ -26,6 +28,12 @@ class Policy(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+POLICIES: Registry[Any] = Registry("method", homes=("rlmix.agents.algorithms", "rlmix.agents.policies", "rlmix.agents.learned"))
+"""Methods that are a policy in the environment: classes with ``from_config(config, ranks)``. Traits: ``learns``, for the one that does,
+which is a function of the environment and the configuration; ``patches``, what the masks always are."""
+
+
+@POLICIES.register("rmix")
 class FixedRandomPolicy:
     """R-Mix: any of the top-k values, all equally likely.
 
@@ -40,6 +48,11 @@ class FixedRandomPolicy:
         self.generator = stream(seed, "policy")
         self.entropy = float(torch.tensor(float(num_top_k)).log())
 
+    @classmethod
+    def from_config(cls, config: Config, ranks: Ranks | None = None) -> Self:
+        """With the configuration's top-k values and seed."""
+        return cls(config.mixing.num_top_k, config.run.seed, ranks)
+
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
         batch_size = len(decision.patches) * self.ranks.size
         return self.ranks.share(sample_top_k(batch_size, self.num_top_k, self.generator))
@@ -51,6 +64,12 @@ class FixedRandomPolicy:
         self.generator.set_state(state["generator"])
 
 
+@POLICIES.register("rmix-p8", patches=(8,))
+class PaperPatchesPolicy(FixedRandomPolicy):
+    """R-Mix at the 8 patches a side that the paper gave its agent."""
+
+
+@POLICIES.register("coin")
 class CoinPolicy(FixedRandomPolicy):
     """A fair coin an image, between the smallest and the largest of the top-k values: all of it is salient, or next to nothing."""
 
@@ -63,6 +82,7 @@ class CoinPolicy(FixedRandomPolicy):
         return self.ranks.share(0.99 * torch.randint(2, (batch_size,), generator=self.generator))
 
 
+@POLICIES.register("constant", reads=("top_k",))
 class ConstantPolicy:
     """The same top-k value for every image.
 
@@ -76,6 +96,13 @@ class ConstantPolicy:
         if not 0 <= top_k < 1:
             raise ValueError(f"top_k must be in [0, 1), got {top_k}")
         self.top_k = top_k
+
+    @classmethod
+    def from_config(cls, config: Config, ranks: Ranks | None = None) -> Self:
+        """That of ``config.run.top_k``."""
+        if config.run.top_k is None:
+            raise ValueError("top_k must be given with method constant, got None")
+        return cls(config.run.top_k)
 
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
         return torch.full((len(decision.patches),), self.top_k)

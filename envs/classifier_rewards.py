@@ -1,7 +1,7 @@
 """Rewards that ask the classifier: gradients against those of a clean held-out batch, and what a step does to its loss."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -9,20 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlmix.common.names import check_name
 from rlmix.common.seeding import stream
 from rlmix.data.augmentation import normalize
-from rlmix.envs.map_rewards import MAP_REWARDS, Reaction
+from rlmix.envs.rewards import REWARDS, Judge, Reaction
 from rlmix.mixing.core import Mixed
 from rlmix.models.as_found import frozen_statistics
 from rlmix.training.trainer import Batch, Training
 
-Judge = Callable[[Mixed, Reaction], Tensor]
-"""Says what each image earns, once the step has been taken."""
-Reward = Callable[[Training], AbstractContextManager[Judge]]
-"""Entered before one step of the classifier and left after it."""
 
-
+@REWARDS.register("last_layer")
 @contextmanager
 def last_layer(training: Training) -> Iterator[Judge]:
     """Cosine of each mixed image's own gradient of the last layer with a clean held-out batch's: Deep AutoAugment's, image by image.
@@ -39,6 +34,7 @@ def last_layer(training: Training) -> Iterator[Judge]:
         yield lambda mixed, reaction: last_layer_alignment(with_bias(seen[-1][0]), residuals(seen[-1][1], mixed.targets), wanted)
 
 
+@REWARDS.register("parameters", updating=True)
 @contextmanager
 def parameters(training: Training) -> Iterator[Judge]:
     """Cosine of the step's gradient of all parameters with a clean held-out batch's, given to every image: Deep AutoAugment as it is."""
@@ -52,6 +48,7 @@ def parameters(training: Training) -> Iterator[Judge]:
     yield judge
 
 
+@REWARDS.register("held_out_loss", updating=True)
 @contextmanager
 def loss_decrease(training: Training) -> Iterator[Judge]:
     """By how much the step lowers the loss on a clean held-out batch, given to every image: what mixing is for, one step ahead.
@@ -67,23 +64,6 @@ def loss_decrease(training: Training) -> Iterator[Judge]:
             return (before - held_out_loss(training, batch)).expand(len(mixed.targets))
 
     yield judge
-
-
-UPDATING: dict[str, Reward] = {"parameters": parameters, "held_out_loss": loss_decrease}
-"""Those that need a step which changes the classifier: a frozen one has no such step."""
-CLASSIFIER_REWARDS: dict[str, Reward] = {"last_layer": last_layer} | UPDATING
-UNMEASURED = "none"
-"""What fixed policies may go without: an input gradient less in every step."""
-
-
-def build_reward(name: str) -> Reward:
-    """The reward called ``name``; ValueError for an unknown one."""
-    check_name("reward", name, (*MAP_REWARDS, *CLASSIFIER_REWARDS, UNMEASURED))
-    if name == UNMEASURED:
-        return lambda training: nullcontext(lambda mixed, reaction: torch.zeros(len(mixed.targets), device=training.device))
-    if name in CLASSIFIER_REWARDS:
-        return CLASSIFIER_REWARDS[name]
-    return lambda training: nullcontext(lambda mixed, reaction: MAP_REWARDS[name](reaction))
 
 
 def last_layer_alignment(
@@ -116,7 +96,7 @@ def held_out_batch(training: Training) -> Batch:
 
     They are not augmented where the data set is in memory; those of a folder are cropped, as training takes them.
     """
-    generator = stream(training.config.seed, f"held out {training.global_step}")
+    generator = stream(training.config.run.seed, f"held out {training.global_step}")
     index = torch.randint(len(training.data.train_labels), (1, training.recipe.batch_size), generator=generator)
     plain = replace(training.recipe, flip=False, crop_padding=0)
     (batch,) = training.data.train_batches(index, plain, generator, training.epoch, training.ranks)

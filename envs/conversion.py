@@ -9,18 +9,18 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rlmix.common.ranks import Ranks
-from rlmix.config import TrainingConfig
-from rlmix.data.dataset import Source
-from rlmix.envs.classifier_rewards import UNMEASURED
+from rlmix.config import Config
+from rlmix.data.dataset import Dataset
 from rlmix.envs.isolation import isolated
 from rlmix.envs.observations import observe
 from rlmix.envs.process import Decision, MixingProcess
 from rlmix.envs.render import mixing_picture
+from rlmix.envs.rewards import UNMEASURED
 
 Observation = dict[str, NDArray[np.float32]]
 
 
-def open_process(config: TrainingConfig, data: Source | None, render_mode: str | None) -> MixingProcess:
+def open_process(config: Config, data: Dataset | None, render_mode: str | None) -> MixingProcess:
     """The process that an environment shows.
 
     Raises:
@@ -28,8 +28,8 @@ def open_process(config: TrainingConfig, data: Source | None, render_mode: str |
     """
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-    if config.reward == UNMEASURED:
-        raise ValueError(f"reward must be one that an agent can learn from, got {config.reward}")
+    if config.env.reward == UNMEASURED:
+        raise ValueError(f"reward must be one that an agent can learn from, got {config.env.reward}")
     return MixingProcess(config, data)
 
 
@@ -66,7 +66,7 @@ def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observati
     assert training is not None
     assert outcome is not None
     decision = outcome.decision if training.finished else process.observe()
-    return to_host(decision, process.config.observation, rewards, process.ranks)
+    return to_host(decision, process.observation, rewards, process.ranks)
 
 
 @isolated()

@@ -7,8 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlmix.config import TrainingConfig
-from rlmix.data.dataset import Source
+from rlmix.config import Config
+from rlmix.data.dataset import Dataset
 from rlmix.envs.conversion import (
     Observation,
     first_seed,
@@ -41,11 +41,11 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     | logits | ``Box(-max, max, (B, N))`` with float32's largest number | what the classifier says of each clean image |
 
     ## Rewards
-    The mean over the batch of ``config.reward``; by default the cosine similarity, in [0, 1], of the pooled 8x8 input-gradient maps
+    The mean over the batch of ``config.env.reward``; by default the cosine similarity, in [0, 1], of the pooled 8x8 input-gradient maps
     of the clean and of the mixed image. The clean one comes from the observation's pass, the mixed one from the training step's.
 
     ## Starting State
-    ``reset(seed=s)`` starts a new classifier, the same one for the same seed. The first ``reset()`` without one takes ``config.seed``
+    ``reset(seed=s)`` starts a new classifier, the same one for the same seed. The first ``reset()`` without one takes ``config.run.seed``
     where the configuration names it, and otherwise a fresh seed from the operating system. A later ``reset()`` goes on with the next
     epoch of the present classifier; what is left of an epoch in progress is given up. When the training budget is used up it starts a
     new one.
@@ -54,13 +54,13 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     An episode is an epoch. Its end is truncated, for training goes on; the end of the last epoch is terminated.
 
     ## Arguments
-    - ``config``: an ``rlmix.TrainingConfig``: data, model, schedule, mixing and reward.
+    - ``config``: an ``rlmix.Config``: data, model, optimisation, mixing, reward; who decides and where the run lies is not read.
     - ``continuous``: choose quantiles instead of indices.
     - ``render_mode``: ``"rgb_array"`` for a picture of clean images, saliency, masks and mixed images.
-    - ``data``: an ``rlmix.data.dataset.Source`` in place of what ``config.data`` names.
+    - ``data``: an ``rlmix.data.dataset.Dataset`` in place of what ``config.data`` names.
 
     ```python
-    env = gymnasium.make("rlmix.envs:rlmix/RLMix-v0", config=rlmix.TrainingConfig(data="digits", epochs=5))
+    env = gymnasium.make("rlmix.envs:rlmix/RLMix-v0", config=rlmix.Config.flat(data="digits", epochs=5))
     ```
 
     Stable-Baselines3 takes a ``(B, 8, 8)`` map for an image: give it ``gymnasium.wrappers.FlattenObservation(env)``, or the vector form.
@@ -73,17 +73,17 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
 
     def __init__(
         self,
-        config: TrainingConfig | None = None,
+        config: Config | None = None,
         *,
         continuous: bool = False,
         render_mode: str | None = None,
-        data: Source | None = None,
+        data: Dataset | None = None,
     ) -> None:
-        self.process = open_process(config or TrainingConfig(), data, render_mode)
+        self.process = open_process(config or Config(), data, render_mode)
         self.continuous, self.render_mode = continuous, render_mode
         batch_size, num_top_k = self.process.config.recipe.batch_size, len(self.process.values)
         self.observation_space: spaces.Space[Any] = observation_space(
-            self.process.config.observation, (batch_size,), self.process.data.num_classes
+            self.process.observation, (batch_size,), self.process.data.num_classes
         )
         self.action_space: spaces.Space[NDArray[Any]] = (
             spaces.Box(0, 0.99, (batch_size,), np.float32) if continuous else spaces.MultiDiscrete([num_top_k] * batch_size)
@@ -92,7 +92,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.process.reset(first_seed(self.process, seed, self.np_random))
-        observation, _ = to_host(self.process.observe(), self.process.config.observation, ranks=self.process.ranks)
+        observation, _ = to_host(self.process.observe(), self.process.observation, ranks=self.process.ranks)
         return observation, step_info(self.process)
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

@@ -1,47 +1,24 @@
-"""Rewards that compare saliency maps, and who earns them. docs/rewards.md tells every reward's reason and source."""
+"""Rewards that compare saliency maps. docs/rewards.md tells every reward's reason and source."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rlmix.maps.gradient import gradient_map, patch_saliency
+from rlmix.envs.rewards import AGENT_PATCHES, REWARDS
+from rlmix.maps.gradient import patch_saliency
 from rlmix.maps.patches import pool
 
-AGENT_PATCHES = 8
-"""Patches per side of the map that an agent sees and is rewarded on (the paper's)."""
 
-
-@dataclass(frozen=True)
-class Reaction:
-    """How a classifier reacts to a mixed batch."""
-
-    clean: Float[Tensor, "batch height width"]
-    """Saliency maps of the clean images."""
-    gradient: Float[Tensor, "batch channel height width"] | None
-    """Of the step's loss with respect to the mixed images; None where the reward does not read it."""
-    partner: Int[Tensor, " batch"]
-    share: Float[Tensor, " batch"]
-    """Each image's own part of its mixed target."""
-
-    @cached_property
-    def mixed(self) -> Float[Tensor, "batch height width"]:
-        """Input-gradient maps of the mixed images."""
-        if self.gradient is None:
-            raise ValueError("gradient must be kept for a reward that compares maps, got None")
-        return gradient_map(self.gradient)
-
-
+@REWARDS.register("cosine")
 def cosine(clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]) -> Float[Tensor, " batch"]:
     """Cosine similarity of the pooled 8x8 maps, image by image, in [0, 1]: the paper's reward with the credit where it belongs."""
     return F.cosine_similarity(patch_saliency(clean, AGENT_PATCHES).flatten(1), patch_saliency(mixed, AGENT_PATCHES).flatten(1))
 
 
+@REWARDS.register("cosine_full")
 def cosine_full(
     clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]
 ) -> Float[Tensor, " batch"]:
@@ -49,6 +26,7 @@ def cosine_full(
     return F.cosine_similarity(clean.flatten(1), mixed.flatten(1), eps=0)
 
 
+@REWARDS.register("cosine_batch")
 def cosine_batch(
     clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]
 ) -> Float[Tensor, " batch"]:
@@ -57,6 +35,7 @@ def cosine_batch(
     return F.cosine_similarity(flat[0], flat[1], dim=0).expand(len(clean))
 
 
+@REWARDS.register("cosine_published")
 def cosine_published(
     clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]
 ) -> Float[Tensor, " batch"]:
@@ -78,6 +57,15 @@ def standardize(rewards: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     return deviation / deviation.square().mean().sqrt().clamp(min=1e-6)
 
 
+@REWARDS.register("cosine_standard")
+def cosine_standard(
+    clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"]
+) -> Float[Tensor, " batch"]:
+    """The cosine less the batch's mean, over its deviation."""
+    return standardize(cosine(clean, mixed))
+
+
+@REWARDS.register("cosine_label")
 def cosine_label(
     clean: Float[Tensor, "batch height width"],
     mixed: Float[Tensor, "batch height width"],
@@ -93,6 +81,7 @@ def cosine_label(
     return F.cosine_similarity(wanted, patch_saliency(mixed, AGENT_PATCHES).flatten(1))
 
 
+@REWARDS.register("cosine_shares")
 def cosine_shares(
     clean: Float[Tensor, "batch height width"],
     mixed: Float[Tensor, "batch height width"],
@@ -101,33 +90,6 @@ def cosine_shares(
 ) -> Float[Tensor, " batch"]:
     """Both images' cosines, in the proportion of the label: ``s cos(m_i, mixed) + (1 - s) cos(m_j, mixed)``."""
     return share * cosine(clean, mixed) + (1 - share) * cosine(clean[partner], mixed)
-
-
-MAP_REWARDS: dict[str, Callable[[Reaction], Tensor]] = {
-    "cosine": lambda reaction: cosine(reaction.clean, reaction.mixed),
-    "cosine_full": lambda reaction: cosine_full(reaction.clean, reaction.mixed),
-    "cosine_batch": lambda reaction: cosine_batch(reaction.clean, reaction.mixed),
-    "cosine_published": lambda reaction: cosine_published(reaction.clean, reaction.mixed),
-    "cosine_standard": lambda reaction: standardize(cosine(reaction.clean, reaction.mixed)),
-    "cosine_label": lambda reaction: cosine_label(reaction.clean, reaction.mixed, reaction.partner, reaction.share),
-    "cosine_shares": lambda reaction: cosine_shares(reaction.clean, reaction.mixed, reaction.partner, reaction.share),
-}
-"""The rewards that need nothing but maps and shares."""
-
-
-def share_credit(rewards: Float[Tensor, " batch"], partner_of: Float[Tensor, " batch"], credit: str) -> Float[Tensor, " batch"]:
-    """Who earns a reward. An image's choice mixes two images: its own, and the one it is the partner of.
-
-    Args:
-        rewards: Of each mixed image.
-        partner_of: Of the mixed image in which each image is the partner.
-        credit: ``"own"``, ``"pair"`` (the mean of both), or ``"batch"`` (the mean of all).
-    """
-    if credit == "pair":
-        return (rewards + partner_of) / 2
-    if credit == "batch":
-        return rewards.mean().expand(len(rewards))
-    return rewards
 
 
 def rarity(choices: Int[Tensor, " batch"], num_choices: int) -> Float[Tensor, " batch"]:

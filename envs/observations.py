@@ -1,44 +1,103 @@
-"""What is seen of a batch before it is mixed, by name: tensors on the device, and the space they lie in."""
+"""The family of observations: what is seen of a batch before it is mixed, and the space it lies in.
 
-from typing import Any
+An observation is its parts by name, in order. Another one is the parts of these and its own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rlmix.envs.map_rewards import AGENT_PATCHES
+from rlmix.common.registry import Registry
 from rlmix.envs.process import Decision
+from rlmix.envs.rewards import AGENT_PATCHES
 
 LOGIT_LIMIT = float(np.finfo(np.float32).max)
 """Bound of the logits: every finite float32. Gymnasium's checker warns about infinite bounds."""
+CLASSES = -1
+"""In a part's shape, the number of classes."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that is seen of each image."""
+
+    read: Callable[[Decision], Tensor]
+    """Gives it, float32 on the device, with the batch in front."""
+    shape: tuple[int, ...] = (1,)
+    """Of one image's."""
+    low: float = 0.0
+    high: float = 1.0
+
+    def space(self, shape: tuple[int, ...], num_classes: int) -> spaces.Box:
+        """Where it lies, with ``shape`` in front."""
+        own = tuple(num_classes if size == CLASSES else size for size in self.shape)
+        return spaces.Box(self.low, self.high, (*shape, *own), np.float32)
+
+
+def _map_of(whose: Callable[[Decision], Tensor | slice]) -> Part:
+    return Part(lambda decision: decision.patches[whose(decision)], (AGENT_PATCHES, AGENT_PATCHES))
+
+
+def _logits_of(whose: Callable[[Decision], Tensor | slice]) -> Part:
+    return Part(lambda decision: decision.saliency.logits[whose(decision)], (CLASSES,), -LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+def _own(decision: Decision) -> slice:
+    return slice(None)
+
+
+def _partner(decision: Decision) -> Tensor:
+    return decision.pairing.partner
+
+
+def _host(decision: Decision) -> Tensor:
+    return decision.host
+
+
+def _of_all(number: float | Tensor, decision: Decision) -> Tensor:
+    return number * torch.ones_like(decision.saliency.logits[:, :1])
+
+
+PAPER: Mapping[str, Part] = {"saliency": _map_of(_own), "logits": _logits_of(_own)}
+"""Each image's pooled map (8, 8), which sums to 1, and its logits (N,)."""
+PAIR: Mapping[str, Part] = {
+    **PAPER,
+    "partner_saliency": _map_of(_partner),
+    "partner_logits": _logits_of(_partner),
+    "host_saliency": _map_of(_host),
+    "host_logits": _logits_of(_host),
+    "lam": Part(lambda decision: _of_all(decision.pairing.lam, decision)),
+    "progress": Part(lambda decision: _of_all(decision.progress, decision)),
+}
+"""Also of the two images that its choice matters to: its ``partner`` is mixed into it, its ``host`` is the image it is mixed into. And
+``lam`` (1,), the first image's weight in a blend, and ``progress`` (1,), the part of the training that is over. All of these are settled
+before anyone chooses."""
+OBSERVATIONS: Registry[Mapping[str, Part]] = Registry("observation")
+OBSERVATIONS.add("paper", PAPER, doc="The image's pooled 8x8 saliency map, and its logits.")
+OBSERVATIONS.add("pair", PAIR, doc="Also those of its two partners, lam, and the training's progress.")
 
 
 def observation_space(name: str, shape: tuple[int, ...], num_classes: int) -> spaces.Dict:
-    """The space of :func:`observe`, with ``shape`` in front of every part."""
-    map = spaces.Box(0, 1, (*shape, AGENT_PATCHES, AGENT_PATCHES), np.float32)
-    logits = spaces.Box(-LOGIT_LIMIT, LOGIT_LIMIT, (*shape, num_classes), np.float32)
-    unit = spaces.Box(0, 1, (*shape, 1), np.float32)
-    parts: dict[str, spaces.Space[Any]] = {"saliency": map, "logits": logits}
-    if name == "pair":
-        parts |= {"partner_saliency": map, "partner_logits": logits, "host_saliency": map, "host_logits": logits}
-        parts |= {"lam": unit, "progress": unit}
-    return spaces.Dict(parts)
+    """Give the space of :func:`observe`, with ``shape`` in front of every part."""
+    return spaces.Dict({part: own.space(shape, num_classes) for part, own in parts_of(name).items()})
 
 
 def observe(decision: Decision, name: str) -> dict[str, Tensor]:
-    """What each image's chooser sees, float32 with the batch in front.
+    """Give what each image's chooser sees under the observation called so: float32 with the batch in front."""
+    return {part: own.read(decision) for part, own in parts_of(name).items()}
 
-    - ``"paper"``: ``saliency`` (8, 8), the image's pooled map, which sums to 1, and its ``logits`` (N,).
-    - ``"pair"``: also the two images that its choice matters to. Its ``partner`` is mixed into it; its ``host`` is the image it is mixed
-      into: their maps and logits under ``partner_...`` and ``host_...``. And ``lam`` (1,), the first image's weight in a blend, and
-      ``progress`` (1,), the part of the training that is over. All of these are settled before anyone chooses.
+
+def parts_of(name: str) -> Mapping[str, Part]:
+    """Give the parts of the observation called so.
+
+    Raises:
+        ValueError: If there is none, or what ``module:attribute`` names is none.
     """
-    maps, logits = decision.patches, decision.saliency.logits
-    seen = {"saliency": maps, "logits": logits}
-    if name == "pair":
-        partner, host, ones = decision.pairing.partner, decision.host, torch.ones_like(logits[:, :1])
-        seen |= {"partner_saliency": maps[partner], "partner_logits": logits[partner]}
-        seen |= {"host_saliency": maps[host], "host_logits": logits[host]}
-        seen |= {"lam": decision.pairing.lam * ones, "progress": decision.progress * ones}
-    return seen
+    parts = OBSERVATIONS[name]
+    if not isinstance(parts, Mapping) or not parts or not all(isinstance(part, Part) for part in parts.values()):
+        raise ValueError(f"observation {name} must be a mapping of names to Parts, got {type(parts).__name__}")
+    return parts

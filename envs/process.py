@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch import Tensor
 
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive
-from rlmix.config import TrainingConfig, Unseeded
-from rlmix.data.dataset import Source
-from rlmix.data.memory import load_data
-from rlmix.envs.classifier_rewards import UNMEASURED, UPDATING, build_reward
+from rlmix.config import Config, Unseeded
+from rlmix.data.dataset import Dataset
+from rlmix.data.registry import load_data
+from rlmix.envs.credit import share_credit
 from rlmix.envs.isolation import isolated
-from rlmix.envs.map_rewards import AGENT_PATCHES, MAP_REWARDS, Reaction, rarity, share_credit
+from rlmix.envs.map_rewards import rarity
+from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
 from rlmix.maps.gradient import Saliency, patch_saliency, salient_mask
 from rlmix.maps.patches import check_patches, pixel_share
 from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
@@ -71,17 +72,21 @@ class MixingProcess:
     Attributes:
         on_epoch_end: Called with the training after an epoch's last step, before anything else is drawn.
         outcome: The last decision and what it led to.
+        observation: Name of what is seen of an image; the paper's where the configuration names none.
+        credit: Name of who earns a reward; the image itself where the configuration names none.
         unseeded: Whether the configuration came without a seed; it is 0 here, and an environment draws another.
     """
 
     @isolated()
-    def __init__(self, config: TrainingConfig, data: Source | None = None) -> None:
-        self.unseeded = isinstance(config.seed, Unseeded)
+    def __init__(self, config: Config, data: Dataset | None = None) -> None:
+        self.unseeded = isinstance(config.run.seed, Unseeded)
         config = config.resolved()
         self.num_patches = config.mask_patches
         self.alpha = config.policy_alpha
-        check_mixing(config.num_top_k, self.num_patches, self.alpha, config.rule)
+        check_mixing(config.mixing.num_top_k, self.num_patches, self.alpha, config.mixing.rule)
         self.config = config
+        self.observation = config.env.observation or "paper"
+        self.credit = config.env.credit or "own"
         self.data = load_data(config) if data is None else data
         height, width = self.data.image_size
         if min(height, width) < AGENT_PATCHES:
@@ -89,10 +94,10 @@ class MixingProcess:
                 f"images must have at least {AGENT_PATCHES} pixels a side, as the agent's map has, got {height}x{width}"
             )
         check_patches(self.num_patches, self.data.image_size)
-        self.values = top_k_values(config.num_top_k)
-        self._reward = build_reward(config.reward)
-        if config.freeze_from is not None and config.reward in UPDATING:
-            raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.reward}")
+        self.values = top_k_values(config.mixing.num_top_k)
+        self._reward = build_reward(config.env.reward)
+        if config.model.freeze_from is not None and self._reward.updating:
+            raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
         self.training: Training | None = None
         self.outcome: Outcome | None = None
         self.on_epoch_end: Callable[[Training], None] = lambda training: None
@@ -120,9 +125,9 @@ class MixingProcess:
             if not self.training.finished:
                 return self.training
         if seed is not None:
-            self.config = replace(self.config, seed=seed)
+            self.config = self.config.changed(seed=seed)
         elif self.training is not None:
-            self.config = replace(self.config, seed=derive(self.config.seed, "next classifier") % 2**31)
+            self.config = self.config.changed(seed=derive(self.config.run.seed, "next classifier") % 2**31)
         self.training = Training(self.config, self.data)
         self.data = self.training.data  # on the device from now on
         self._decision = self.outcome = None
@@ -154,9 +159,9 @@ class MixingProcess:
         training, decision = self.require_training(), self.observe()
         top_k = top_k.to(training.device, non_blocking=True)
         mask = self._mask(decision, top_k)
-        with self._reward(training) as judge:
+        with self._reward.around(training) as judge:
             mixed, share = self._mix(decision, mask, mask[decision.pairing.partner])
-            gradient = training.step(mixed, self.config.reward in MAP_REWARDS, decision.sound)
+            gradient = training.step(mixed, self._reward.needs_gradient, decision.sound)
             rewards = judge(mixed, Reaction(decision.saliency.map, gradient, decision.pairing.partner, share))
         self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
         if training.trained == 1:
@@ -165,9 +170,9 @@ class MixingProcess:
         self._rewards.append(rewards)
         self._top_k.append(top_k)
         rewards = torch.where(rewards.isfinite(), rewards, 0.0)
-        rewards = share_credit(rewards, rewards[decision.host], self.config.credit)
-        if self.config.diversity:
-            rewards = rewards + self.config.diversity * rarity(self._nearest(top_k), len(self.values))
+        rewards = share_credit(rewards, rewards[decision.host], self.credit)
+        if self.config.env.diversity:
+            rewards = rewards + self.config.env.diversity * rarity(self._nearest(top_k), len(self.values))
         if training.at_epoch_end:
             self.on_epoch_end(training)
         return rewards
@@ -186,9 +191,9 @@ class MixingProcess:
         Raises:
             ValueError: If the reward is one that needs the classifier to change.
         """
-        if self.config.reward in UPDATING:
+        if self._reward.updating:
             raise ValueError(
-                f"reward must be one that needs no change of the classifier to try choices out, got {self.config.reward}"
+                f"reward must be one that needs no change of the classifier to try choices out, got {self.config.env.reward}"
             )
         training, decision = self.require_training(), self.observe()
         partner = decision.pairing.partner
@@ -196,7 +201,7 @@ class MixingProcess:
         theirs = mask[partner]
         if partner_top_k is not None:
             theirs = self._mask(decision, partner_top_k.to(training.device)[decision.host])[partner]
-        with self._reward(training) as judge:
+        with self._reward.around(training) as judge:
             mixed, share = self._mix(decision, mask, theirs)
             look = training.look(mixed)
             return judge(mixed, Reaction(decision.saliency.map, look.gradient, partner, share))
@@ -209,7 +214,7 @@ class MixingProcess:
     def _mix(self, decision: Decision, mask: Tensor, theirs: Tensor) -> tuple[Mixed, Tensor]:
         """The mixed batch, and the share of its target that each image has."""
         (images, labels), pairing = decision.batch, decision.pairing
-        weights = patch_weights(mask, theirs, pairing.lam, self.config.rule)
+        weights = patch_weights(mask, theirs, pairing.lam, self.config.mixing.rule)
         mixed = blend(images, soft_targets(labels, self.data.num_classes), weights, pairing.partner)
         return mixed, pixel_share(weights, images.shape[2:])
 
@@ -232,7 +237,7 @@ class MixingProcess:
         rewards = self._gather(self._rewards)
         rewards = rewards[rewards.isfinite()]
         measured = {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std(correction=0))}
-        return (measured if self.config.reward != UNMEASURED else {}) | {"top_k_mean": float(self.epoch_top_k().mean())}
+        return (measured if self.config.env.reward != UNMEASURED else {}) | {"top_k_mean": float(self.epoch_top_k().mean())}
 
     def epoch_top_k(self) -> Float[Tensor, " images"]:
         """Every top-k value chosen in this epoch so far, on the host."""

@@ -8,8 +8,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from rlmix.config import TrainingConfig
-from rlmix.data.dataset import Source
+from rlmix.config import Config
+from rlmix.data.dataset import Dataset
 from rlmix.envs.conversion import Observation, first_seed, next_observation, open_process, render_process, to_host, to_top_k
 from rlmix.envs.observations import observation_space
 
@@ -27,11 +27,11 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     ``Dict(saliency=Box(0, 1, (8, 8)), logits=Box(-max, max, (N,)))`` a slot.
 
     ## Rewards
-    ``config.reward`` of the slot's image, shared as ``config.credit`` says.
+    ``config.env.reward`` of the slot's image, shared as ``config.env.credit`` says.
 
     ## Starting State
     As the single form: ``reset(seed=s)`` starts a new classifier, ``reset()`` the next epoch; the first
-    one takes ``config.seed``, or a fresh seed where that was not given. A slot holds another image every step.
+    one takes ``config.run.seed``, or a fresh seed where that was not given. A slot holds another image every step.
 
     ## Episode End
     All slots end together, with the epoch: truncated, or terminated when the training budget is used up. The next epoch's (or the
@@ -50,18 +50,18 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     def __init__(
         self,
         num_envs: int | None = None,
-        config: TrainingConfig | None = None,
+        config: Config | None = None,
         *,
         continuous: bool = False,
         render_mode: str | None = None,
-        data: Source | None = None,
+        data: Dataset | None = None,
     ) -> None:
-        self.process = open_process(config or TrainingConfig(), data, render_mode)
+        self.process = open_process(config or Config(), data, render_mode)
         if num_envs is not None and num_envs != self.process.config.recipe.batch_size:
             raise ValueError(f"num_envs must be the batch size {self.process.config.recipe.batch_size}, got {num_envs}")
         self.num_envs = self.process.config.recipe.batch_size
         self.continuous, self.render_mode = continuous, render_mode
-        self.single_observation_space = observation_space(self.process.config.observation, (), self.process.data.num_classes)
+        self.single_observation_space = observation_space(self.process.observation, (), self.process.data.num_classes)
         self.single_action_space = (
             spaces.Box(0, 0.99, (), np.float32) if continuous else spaces.Discrete(len(self.process.values))
         )
@@ -71,7 +71,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.process.reset(first_seed(self.process, seed, self.np_random))
-        return to_host(self.process.observe(), self.process.config.observation, ranks=self.process.ranks)[0], {}
+        return to_host(self.process.observe(), self.process.observation, ranks=self.process.ranks)[0], {}
 
     def step(
         self, actions: NDArray[Any]

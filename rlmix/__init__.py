@@ -4,16 +4,78 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlmix.config import TrainingConfig
-    from rlmix.maps.gradient import Saliency, patch_saliency, saliency, salient_mask
-    from rlmix.mixing.core import Mixed, RMix, mix
+    from rlmix.config import AgentConfig as AgentConfig
+    from rlmix.config import Config as Config
+    from rlmix.config import DataConfig as DataConfig
+    from rlmix.config import DeviceConfig as DeviceConfig
+    from rlmix.config import EnvConfig as EnvConfig
+    from rlmix.config import MixingConfig as MixingConfig
+    from rlmix.config import ModelConfig as ModelConfig
+    from rlmix.config import OptimConfig as OptimConfig
+    from rlmix.config import PPOConfig as PPOConfig
+    from rlmix.config import RunConfig as RunConfig
+    from rlmix.envs.making import make_env as make_env
+    from rlmix.envs.making import make_vec_env as make_vec_env
+    from rlmix.experiments.compare import Compare as Compare
+    from rlmix.experiments.compare import compare as compare
+    from rlmix.experiments.evaluate import Evaluate as Evaluate
+    from rlmix.experiments.evaluate import evaluate as evaluate
+    from rlmix.experiments.families import FAMILIES as FAMILIES
+    from rlmix.experiments.result import Result as Result
+    from rlmix.experiments.saved_run import load_model as load_model
+    from rlmix.experiments.saved_run import load_policy as load_policy
+    from rlmix.experiments.saved_run import load_run as load_run
+    from rlmix.experiments.train import train as train
+    from rlmix.maps.gradient import Saliency as Saliency
+    from rlmix.maps.gradient import patch_saliency as patch_saliency
+    from rlmix.maps.gradient import saliency as saliency
+    from rlmix.maps.gradient import salient_mask as salient_mask
+    from rlmix.mixing.core import Mixed as Mixed
+    from rlmix.mixing.core import RMix as RMix
+    from rlmix.mixing.core import mix as mix
+    from rlmix.mixing.registry import mixer as mixer
 
 __version__ = "0.1.0"
-__all__ = ["Mixed", "RMix", "Saliency", "TrainingConfig", "mix", "patch_saliency", "saliency", "salient_mask"]
 
-_HOME = {"TrainingConfig": "rlmix.config"}
-_HOME |= dict.fromkeys(("Mixed", "RMix", "mix"), "rlmix.mixing.core")
-_HOME |= dict.fromkeys(("Saliency", "patch_saliency", "salient_mask", "saliency"), "rlmix.maps.gradient")
+_HOME = {
+    # what is trained, and how: groups of options
+    "AgentConfig": "rlmix.config",
+    "Config": "rlmix.config",
+    "DataConfig": "rlmix.config",
+    "DeviceConfig": "rlmix.config",
+    "EnvConfig": "rlmix.config",
+    "MixingConfig": "rlmix.config",
+    "ModelConfig": "rlmix.config",
+    "OptimConfig": "rlmix.config",
+    "PPOConfig": "rlmix.config",
+    "RunConfig": "rlmix.config",
+    # what the commands do
+    "Compare": "rlmix.experiments.compare",
+    "compare": "rlmix.experiments.compare",
+    "Evaluate": "rlmix.experiments.evaluate",
+    "evaluate": "rlmix.experiments.evaluate",
+    "Result": "rlmix.experiments.result",
+    "train": "rlmix.experiments.train",
+    # what a run has left
+    "load_model": "rlmix.experiments.saved_run",
+    "load_policy": "rlmix.experiments.saved_run",
+    "load_run": "rlmix.experiments.saved_run",
+    # the environment
+    "make_env": "rlmix.envs.making",
+    "make_vec_env": "rlmix.envs.making",
+    # mixing in a loop of one's own
+    "Mixed": "rlmix.mixing.core",
+    "RMix": "rlmix.mixing.core",
+    "mix": "rlmix.mixing.core",
+    "mixer": "rlmix.mixing.registry",
+    "Saliency": "rlmix.maps.gradient",
+    "patch_saliency": "rlmix.maps.gradient",
+    "salient_mask": "rlmix.maps.gradient",
+    "saliency": "rlmix.maps.gradient",
+    # what there is of every kind, and where another is registered
+    "FAMILIES": "rlmix.experiments.families",
+}
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,34 +1,19 @@
-"""What is trained, on what, and how: one frozen dataclass. Imports no torch."""
+"""What is trained, on what, how, and who decides: frozen groups in one frozen configuration. Imports no torch.
 
-from dataclasses import dataclass, fields, replace
+A field's text is its help, its first sentence what ``--help`` shows; its annotation says what it may hold.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_type_hints
 
+from rlmix.common.groups import changed, check_values, options_of, read_flat, to_flat
 from rlmix.common.mapping import checked
-from rlmix.common.names import check_name
-from rlmix.common.saved_config import read_config
+from rlmix.common.ranges import above, at_least, between, from_to, one_of, within
+from rlmix.common.saved_config import read_config, read_yaml, updated
 from rlmix.recipes import AUTO, Recipe, data_recipe, settled_data
 
-SCHEDULES = ("onecycle", "multistep")
-RULES = ("cut_top", "cut_top_least", "mix_top", "mix_least")
-REWARDS = (
-    "cosine",
-    "cosine_full",
-    "cosine_batch",
-    "cosine_published",
-    "cosine_standard",
-    "cosine_label",
-    "cosine_shares",
-    "last_layer",
-    "parameters",
-    "held_out_loss",
-    "none",
-)
-OBSERVATIONS = ("paper", "pair")
-CREDITS = ("own", "pair", "batch")
-SALIENCY_MODES = ("exact", "bfloat16", "half", "previous", "alternate")
-ON_NONFINITE = ("stop", "skip")
-PRECISIONS = ("auto", "float32", "bfloat16")
 MASK_PATCHES = (2, 4)
 """Patches a side of R-Mix's masks, one drawn a batch; the paper's, of its Table 7."""
 
@@ -38,253 +23,387 @@ class Unseeded(int):
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """A classifier's training, and how its images are mixed. Fields left at None take the data set's recipe."""
+class DataConfig:
+    """The images, and how they are augmented."""
 
-    data: str = "auto"
-    """auto (digits, or under --freeze-from that run's), digits (embedded), cifar10, cifar100, fashion_mnist (see
-    --data-root), npz:PATH with x_train, y_train, x_test, y_test, or imagefolder:PATH with a folder a class in train/ and in val/, which is
-    tested on."""
+    name: str = AUTO
+    """digits, cifar10, cifar100, npz:PATH, imagefolder:PATH. Or another of rlmix list data. auto is digits, or under --freeze-from that
+    run's; an npz holds x_train, y_train, x_test, y_test, an imagefolder a folder a class in train/ and in val/, which is tested on."""
     data_root: str = "data"
     """Folder of torchvision's data sets."""
     download: bool = False
     """Let torchvision download a missing data set."""
-    train_images: int | None = None
-    """Use only so many training images: the first of every class, then the second, and so on."""
-    test_images: int | None = None
+    train_images: Annotated[int | None, at_least(1)] = None
+    """Use only so many training images, of every class in turn."""
+    test_images: Annotated[int | None, at_least(1)] = None
     """Measure on only so many test images, likewise."""
-    val_fraction: float = 0.0
-    """Part of the training images, the same of every class and for every seed, that is kept for validation; 0 for none."""
-    image_size: int | None = None
-    """Pixels a side that an imagefolder's images are cropped to."""
+    val_fraction: Annotated[float, from_to(0, 1)] = 0.0
+    """Part of the training images kept for validation. It is the same of every class and for every seed."""
+    image_size: Annotated[int | None, at_least(8)] = None
+    """Pixels a side of an imagefolder's crops."""
     resize_size: int | None = None
-    """Pixels that the shorter side of an imagefolder's test images is resized to before the crop; 256 for 224, and in proportion."""
-    workers: int = 4
-    """Processes that decode an imagefolder; 0 decodes in the training's own. No result depends on it."""
+    """Shorter side of an imagefolder's test images. They are cropped then; 256 for 224, and in proportion."""
+    workers: Annotated[int, at_least(0)] = 4
+    """Processes that decode an imagefolder. 0 decodes in the training's own; no result depends on it."""
     skip_corrupt: bool = False
-    """Decode an imagefolder once before the training, and leave out the images that cannot be."""
+    """Leave out an imagefolder's broken images. It is decoded once before the training to find them."""
     relabel: bool = False
-    """Number the classes that occur in the training labels from 0, in order; without it a label is the network's output, and one that
-    does not occur is an output for nothing."""
-
-    model: str | None = None
-    """preactresnet18, or preactresnet18_w16 (a quarter of its width); wideresnet16_8, wideresnet28_10, resnext29_4x24; or any
-    classifier of torchvision, such as resnet50, with its own stem and random weights."""
-    epochs: int | None = None
-    """Passes over the training images."""
-    batch_size: int | None = None
-    """Images a step; a last incomplete batch of an epoch is left out."""
-    seed: int = Unseeded(0)
-    """Seed of everything: initial weights, data order, augmentation, mixing, policy; each has a generator of its own."""
-    mixing_seed: int | None = None
-    """Seed of partners, lam and num_patches alone; --seed where not given."""
-
-    schedule: Literal["onecycle", "multistep"] | None = None
-    """onecycle (a warm-up, then cosine annealing), or multistep (a tenth at each milestone)."""
-    learning_rate: float | None = None
-    """Highest learning rate."""
-    div_factor: float = 100.0
-    """onecycle starts at learning_rate / div_factor."""
-    pct_start: float = 0.3
-    """Part of the training that onecycle warms up for."""
-    final_learning_rate: float = 3e-5
-    """onecycle ends here."""
-    milestones: tuple[float, ...] | None = None
-    """Parts of the training after which multistep divides the learning rate by ten."""
-    momentum: float = 0.9
-    """Nesterov momentum, constant."""
-    weight_decay: float | None = None
-    """L2 penalty."""
-    clip_norm: float | None = None
-    """A longer gradient is shortened to this Euclidean length; 0 for none."""
+    """Number the labels that occur from 0. Without it a label is the network's output, and one that does not occur is for nothing."""
     flip: bool | None = None
-    """Mirror half of the training images."""
-    crop_padding: int | None = None
-    """Pad by so many black pixels a side and crop at random; 0 for none."""
+    """Mirror half of the training images, or none."""
+    crop_padding: Annotated[int | None, at_least(0)] = None
+    """Pad by so many pixels a side and crop; 0 for none."""
 
-    num_top_k: int = 10
-    """How many top-k values there are to choose from: linspace(0, 0.99, num_top_k)."""
-    num_patches: tuple[int, ...] | None = None
-    """Patches per side of the masks, one drawn a batch; 2 4 where not given, whoever decides. The paper's agent had 8, as its map."""
-    alpha: float | None = None
-    """lam ~ Beta(alpha, alpha), and the Dirichlet prior of comixup; the method's own default where not given (of rmix and rlmix 1, with an
-    imagefolder 0.2)."""
-    rule: Literal["cut_top", "cut_top_least", "mix_top", "mix_least"] = "mix_top"
-    """How patches are mixed: mix_top is R-Mix."""
-    reward: str = "cosine"
-    """cosine (pooled 8x8 maps, image by image), cosine_full (every pixel), cosine_batch (one cosine for the flattened batch),
-    cosine_published (the same of maps that are not normalised: the paper's code), cosine_standard (within the batch), cosine_label and
-    cosine_shares (towards both images' maps); last_layer, parameters (their gradients against a clean batch's); held_out_loss (its
-    decrease); none, where no agent learns: a percent of a step. docs/rewards.md."""
-    diversity: float = 0.0
-    """Weight of a bonus for rare choices: its mean is the entropy of the batch's choices, 1 where all are equally frequent."""
-    observation: Literal["paper", "pair"] = "paper"
-    """What is seen of an image: paper (its map and logits), pair (also those of its two partners, lam, and the training's progress)."""
-    credit: Literal["own", "pair", "batch"] = "own"
-    """Who earns an image's reward: own (the image), pair (half its own, half that of the image it is the partner of), batch (the mean)."""
 
-    saliency_mode: Literal["exact", "bfloat16", "half", "previous", "alternate"] = "exact"
-    """Cheaper stand-ins for the exact saliency map: in bfloat16, at half resolution, the previous epoch's in every second epoch, uniform in
-    every other step (docs/performance.md)."""
+@dataclass(frozen=True)
+class ModelConfig:
+    """The classifier."""
+
+    name: str | None = None
+    """preactresnet18 or another of rlmix list models. Or any classifier of torchvision, such as resnet50, with
+    its own stem and random weights."""
     freeze_from: str | None = None
-    """The folder of a run, whose classifier is taken as it is and not updated: a stationary environment, in which agents are measured.
-    Without --data, the run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...)."""
+    """Take the classifier of this run, and do not update it. A stationary environment, in which agents are measured. Without --data, the
+    run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...)."""
+    channels_last: bool = True
+    """Memory format of images and weights. Channels last is the faster one for convolutions."""
+    compile: bool = False
+    """Compile both passes with torch.compile. It takes a minute at the start: for long runs on a GPU."""
 
-    device: str = "auto"
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How the classifier is optimised: SGD with Nesterov momentum."""
+
+    epochs: Annotated[int | None, at_least(1)] = None
+    """Passes over the training images."""
+    batch_size: Annotated[int | None, at_least(1)] = None
+    """Images a step; an incomplete last batch is left out."""
+    schedule: Annotated[str | None, one_of("rlmix.training.schedules:SCHEDULES")] = None
+    """onecycle or multistep."""
+    learning_rate: Annotated[float | None, above(0)] = None
+    """Highest learning rate."""
+    div_factor: Annotated[float, at_least(1)] = 100.0
+    """onecycle starts at learning_rate / div_factor."""
+    pct_start: Annotated[float, between(0, 1)] = 0.3
+    """Part of the training that onecycle warms up for."""
+    final_learning_rate: Annotated[float, above(0)] = 3e-5
+    """onecycle ends here."""
+    milestones: Annotated[tuple[float, ...] | None, between(0, 1)] = None
+    """Parts of the training where multistep divides by 10."""
+    momentum: Annotated[float, between(0, 1)] = 0.9
+    """Nesterov momentum, constant."""
+    weight_decay: Annotated[float | None, at_least(0)] = None
+    """L2 penalty."""
+    clip_norm: Annotated[float | None, at_least(0)] = None
+    """Longest that a gradient may be; 0 for any length."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """At a loss that is not finite. Steps left out are counted (nonfinite_steps in metrics.jsonl)."""
+
+
+@dataclass(frozen=True)
+class MixingConfig:
+    """How images are mixed."""
+
+    alpha: Annotated[float | None, above(0)] = None
+    """lam ~ Beta(alpha, alpha); the method's own by default. Of rmix and rlmix that is 1, with an imagefolder 0.2; of comixup it is the
+    Dirichlet prior."""
+    num_patches: Annotated[tuple[int, ...] | None, at_least(1)] = None
+    """Patches per side of the masks, one drawn a batch; 2 4. Whoever decides. The paper's agent had 8, as its map has."""
+    num_top_k: Annotated[int, at_least(1)] = 10
+    """Top-k values to choose from, evenly from 0 to 0.99."""
+    rule: Annotated[str, one_of("rlmix.mixing.core:RULES")] = "mix_top"
+    """How patches are mixed (rlmix list rules). mix_top is R-Mix."""
+    saliency_mode: Annotated[str, one_of("rlmix.maps.approximate:SALIENCY_MODES")] = "exact"
+    """exact, or cheaper (rlmix list saliency_modes). docs/performance.md has what each costs in fidelity."""
+    mixing_seed: Annotated[int | None, at_least(0)] = None
+    """Seed of partners, lam and num_patches alone."""
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    """A hyperparameter of the method's own. Such as --mixing.severity of augmix; docs/methods.md and rlmix list methods name them."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """What the agent sees, and what it is paid for."""
+
+    reward: Annotated[str, one_of("rlmix.envs.rewards:REWARDS")] = "cosine"
+    """What a mixture earns (rlmix list rewards). docs/rewards.md has reasons and sources."""
+    observation: Annotated[str | None, one_of("rlmix.envs.observations:OBSERVATIONS")] = None
+    """paper or pair; rlmix train has pair. paper is its map and logits; pair also those of its two partners, lam,
+    and the training's progress, for on what the paper's agent sees there is next to nothing to learn. An environment of one's own has the
+    paper's by default."""
+    credit: Annotated[str | None, one_of("rlmix.envs.credit:CREDITS")] = None
+    """Who earns a reward, own, pair or batch; rlmix train pair. An image's choice also mixes the image it is the partner of: paid for
+    their own alone, agents drift to Input Mix-up and lower everyone's reward; paid half for the other they raise it. An environment of
+    one's own pays own by default."""
+    diversity: Annotated[float, at_least(0)] = 0.0
+    """Weight of a bonus for rare choices. Its mean is the entropy of the batch's choices, 1 where all are equally frequent."""
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """The agent's hyperparameters, after Andrychowicz et al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?"."""
+
+    learning_rate: Annotated[float, above(0)] = 1e-3
+    """Adam's, constant. Decay was of secondary importance in the study. With its "safe default", 0.0003, PPO here gained three fifths as
+    much in as many steps (docs/study.md)."""
+    passes: Annotated[int, above(0)] = 8
+    """Passes over a rollout. Going over the data several times is what makes PPO sample-efficient."""
+    minibatch_size: Annotated[int, above(0)] = 500
+    """Decisions a gradient step. 250 and 10 passes learned a little faster (docs/study.md), but made the update a tenth of an epoch."""
+    gamma: Annotated[float, within(0, 1)] = 0.0
+    """Discount. "Tune it per environment": a slot's next image is another one, so what comes later says nothing about this choice."""
+    gae_lambda: Annotated[float, within(0, 1)] = 0.9
+    """Of the advantage estimate. GAE with 0.9 did best."""
+    clip_range: Annotated[float, above(0)] = 0.25
+    """Of PPO's policy loss. The study's default; its value loss clipping hurts and is off."""
+    entropy_coefficient: Annotated[float, at_least(0)] = 0.0
+    """Weight of the policy's entropy. No regulariser helped in the study."""
+    policy_layers: Annotated[tuple[int, ...], at_least(1)] = (64, 64)
+    """Hidden tanh layers of the actor. They are apart from the critic's: separate networks did better. The last layer starts 100 times
+    smaller."""
+    value_layers: Annotated[tuple[int, ...], at_least(1)] = (64, 64)
+    """Hidden tanh layers of the critic. "Use a wide value MLP" gained nothing here: 256 learned as 64 does, at twice the cost."""
+    rollout_steps: Annotated[int | None, above(0)] = None
+    """Steps between two updates, at most. An epoch is cut into equal rollouts. Where not given, 10 for a decision an image (a batch of 100
+    is 1,000 decisions then), and 1000 for the joint decision, which is one a step."""
+
+    def check(self) -> None:
+        """Raise ValueError where a value is out of range."""
+        check_values(self, "agent.")
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Who learns under rlmix."""
+
+    algorithm: Annotated[str, one_of("rlmix.agents.algorithms:ALGORITHMS")] = "ppo"
+    """ppo, a2c, dqn (Stable-Baselines3's) or bandit. The bandit is a one-step policy gradient."""
+    granularity: Literal["image", "batch"] = "image"
+    """A decision an image, or one for the batch. The first is the vector environment, the second the paper's."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """Where it runs."""
+
+    name: str = "auto"
     """auto (cuda where there is one), cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Autocast precision; auto is bfloat16 on CUDA and float32 elsewhere."""
-    compile: bool = False
-    """Compile the training step's and the saliency's pass with torch.compile: a minute at the start, for long runs on a GPU."""
-    devices: int | None = None
-    """Processes of one training on this machine, one a GPU, or several on the CPU; each takes its share of every batch."""
-    nodes: int = 1
-    """Machines that run so many each; MASTER_ADDR and NODE_RANK must be set."""
-    channels_last: bool = True
-    """Memory format of images and weights; channels last is the faster one for convolutions."""
+    """auto (bfloat16 on CUDA), float32 or bfloat16."""
+    devices: Annotated[int | None, at_least(1)] = None
+    """Processes of this training on this machine. One a GPU, or several on the CPU; each takes its share of every batch."""
+    nodes: Annotated[int, at_least(1)] = 1
+    """Machines that run so many each. MASTER_ADDR and NODE_RANK must be set."""
 
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    """At a loss or gradient that is not finite: stop, or leave that step out and count it (nonfinite_steps in metrics.jsonl)."""
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: its method, seed and folder."""
+
+    method: Annotated[str, one_of("rlmix.agents.policies:POLICIES", "rlmix.mixing.registry:METHODS")] = "rlmix"
+    """rlmix, rmix, vanilla or another of rlmix list methods. Under rlmix an agent learns to choose; policy, constant and coin
+    are others who decide."""
+    top_k: Annotated[float | None, from_to(0, 1)] = None
+    """The quantile of --method constant. 0 is plain Input Mix-up."""
+    policy: str | None = None
+    """The run whose learned policy --method policy takes. As it is, whatever classifier, data or batch size it was learned with."""
+    seed: Annotated[int, at_least(0)] = Unseeded(0)
+    """Seed of everything. Initial weights, data order, augmentation, mixing and policy have a generator each."""
+    out: Path | None = None
+    """The run's folder; runs/<data>-<model>-<method>-s<seed>."""
+    overwrite: bool = False
+    """Replace the run that --out holds."""
+    resume: Path | None = None
+    """Go on with the run in this folder, with its options. Typed ones may change what the training does not depend on."""
+    config: Path | None = None
+    """Read options from this YAML file. Such as a run's config.yaml; typed ones win."""
+    picture_every: Annotated[int, at_least(0)] = 5
+    """Epochs between two pictures in TensorBoard, or 0."""
+    checkpoint_every: Annotated[int, at_least(0)] = 0
+    """Steps between two checkpoints within an epoch, or 0. There is one at every epoch's end, and one where a run is stopped."""
+    time_limit: Annotated[float | None, above(0)] = None
+    """Minutes after which the run stops, with exit code 124. As by SIGTERM: a little less than what a job may take."""
+
+
+NOT_SAVED = ("out", "overwrite", "resume", "config")
+"""Where a run lies, and how it was begun, is no part of what it is."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training: what, on what, how, and who decides. Options at None take the data set's recipe.
+
+    Example:
+        >>> config = Config(optim=OptimConfig(epochs=6), run=RunConfig(seed=1))
+        >>> config == Config.flat(epochs=6, seed=1)
+        True
+        >>> config.resolved().model.name
+        'preactresnet18_w16'
+    """
+
+    FIRST: ClassVar = ("method", "data", "model", "epochs", "seed", "out")
+    """Options that most people need first."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @classmethod
+    def flat(cls, **options: Any) -> Self:
+        """Compose one from the command's flat option names.
+
+        Args:
+            options: By option, underscores for dashes; ``agent={"gamma": 0.5}`` or ``**{"agent.gamma": 0.5}`` for those with a dot.
+
+        Raises:
+            ValueError: If there is no such option.
+        """
+        return changed(cls(), options)
+
+    @classmethod
+    def of(cls, command: Any, **options: Any) -> Self:
+        """Compose one from the groups that a command's options hold.
+
+        Args:
+            command: A composed configuration with some of the groups.
+            options: What it has not, by flat option.
+        """
+        groups = {entry.name: getattr(command, entry.name) for entry in fields(cls) if hasattr(command, entry.name)}
+        kinds = get_type_hints(cls)
+        return changed(cls(**{name: group for name, group in groups.items() if isinstance(group, kinds[name])}), options)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read one from a YAML file of flat options, such as a run's config.yaml.
+
+        Raises:
+            OSError: If the file cannot be read.
+            ValueError: If it is no mapping, or holds an option that there is not, or not a value of its type.
+        """
+        return cls.from_mapping(updated(read_yaml(Path(path))))
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any]) -> Self:
+        """Read one from plain values by flat option; errors as of :meth:`from_yaml`."""
+        return read_flat(cls(), options)
+
+    def changed(self, **options: Any) -> Self:
+        """Give it with other values under flat option names, as of :meth:`flat`."""
+        return changed(self, options)
 
     @property
     def recipe(self) -> Recipe:
         """The data set's recipe, with what is set here in its place."""
-        recipe = data_recipe(settled_data(self.data))
-        own = {entry.name: getattr(self, entry.name) for entry in fields(Recipe)}
-        return replace(recipe, **{name: value for name, value in own.items() if value is not None})
+        known, recipe = options_of(Config), data_recipe(settled_data(self.data.name))
+        own = {entry.name: known[entry.name].of(self) for entry in fields(Recipe)}
+        return Recipe(**{name: getattr(recipe, name) if value is None else value for name, value in own.items()})
 
     @property
     def policy_alpha(self) -> float:
         """Of lam where a policy mixes: as given, or the paper's for R-Mix, 0.2 on ImageNet and 1 on CIFAR."""
-        if self.alpha is not None:
-            return self.alpha
-        return 0.2 if settled_data(self.data).startswith("imagefolder:") else 1.0
+        if self.mixing.alpha is not None:
+            return self.mixing.alpha
+        return 0.2 if self.on_folder else 1.0
 
     @property
     def mask_patches(self) -> tuple[int, ...]:
         """Patches per side of the masks."""
-        return MASK_PATCHES if self.num_patches is None else self.num_patches
+        return MASK_PATCHES if self.mixing.num_patches is None else self.mixing.num_patches
+
+    @property
+    def on_folder(self) -> bool:
+        """Whether the images lie in an imagefolder."""
+        return settled_data(self.data.name).startswith("imagefolder:")
 
     @property
     def test_resize(self) -> int:
         """Pixels of the shorter side of an imagefolder's test images."""
-        return self.resize_size if self.resize_size is not None else round((self.recipe.image_size or 0) * 256 / 224)
+        given = self.data.resize_size
+        return given if given is not None else round((self.recipe.image_size or 0) * 256 / 224)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+        kind, _, path = self.data.name.partition(":")
+        data = Path(path).stem if path else kind
+        run = self.run
+        return run.out or Path("runs") / f"{data}-{self.model.name}-{run.method}-s{run.seed}"
 
     def resolved(self) -> Self:
-        """With the data set's recipe in place of every None, and the data of the run that ``freeze_from`` names where none are given.
+        """Give it with the data set's recipe in place of every None, and the data of the run ``freeze_from`` where none are named.
 
         Raises:
             ValueError: If a value is out of range, naming the value and what is allowed, or ``model`` is not the frozen one.
             FileNotFoundError: If ``freeze_from`` is no run's folder.
         """
-        config = self.followed()
-        config = replace(config, data=settled_data(config.data), seed=int(config.seed), **vars(config.recipe))
-        config._check()
+        config = followed(self)
+        check_values(config)
+        settled = {"data": settled_data(config.data.name), "seed": int(config.run.seed)}
+        config = config.changed(**settled, **vars(config.recipe))
+        config.check()
         return config
 
-    def followed(self) -> Self:
-        """With the model, and where no data are named the data, of the run that ``freeze_from`` names; errors as of :meth:`resolved`."""
-        return self if self.freeze_from is None else _follow(self, self.freeze_from)
-
-    def _check(self) -> None:
-        check_name("schedule", str(self.schedule), SCHEDULES)
-        check_name("rule", self.rule, RULES)
-        check_name("reward", self.reward, REWARDS)
-        check_name("credit", self.credit, CREDITS)
-        check_name("saliency_mode", self.saliency_mode, SALIENCY_MODES)
-        check_name("observation", self.observation, OBSERVATIONS)
-        check_name("precision", self.precision, PRECISIONS)
-        check_name("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
-        at_least: dict[str, float] = {
-            "epochs": 1,
-            "batch_size": 1,
-            "num_top_k": 1,
-            "seed": 0,
-            "crop_padding": 0,
-            "weight_decay": 0,
-            "clip_norm": 0,
-            "image_size": 8,
-            "workers": 0,
-        }
-        at_least |= {
-            "mixing_seed": 0,
-            "train_images": 1,
-            "test_images": 1,
-            "div_factor": 1,
-            "diversity": 0,
-            "devices": 1,
-            "nodes": 1,
-        }
-        for name, low in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value < float("inf"):
-                raise ValueError(f"{name} must be at least {low}, got {value}")
-        for name in ("learning_rate", "final_learning_rate", "alpha"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("momentum", "pct_start"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        if not 0 <= self.val_fraction < 1:
-            raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
-        if self.data.startswith("imagefolder:"):
-            if self.relabel:
+    def check(self) -> None:
+        """Raise ValueError where two values do not go together."""
+        data = self.data
+        if self.on_folder:
+            if data.relabel:
                 raise ValueError("relabel must be left out with an imagefolder, whose classes are its folders")
-            if self.crop_padding:
+            if data.crop_padding:
                 raise ValueError(
-                    f"crop_padding must be 0 with an imagefolder, which is cropped and resized, got {self.crop_padding}"
+                    f"crop_padding must be 0 with an imagefolder, which is cropped and resized, got {data.crop_padding}"
                 )
-            if self.test_resize < (self.image_size or 0):
-                raise ValueError(f"resize_size must be at least image_size {self.image_size}, got {self.resize_size}")
-        elif self.image_size is not None or self.resize_size is not None:
-            raise ValueError(f"image_size and resize_size must be left out with {self.data}, whose images have their own")
-        if not all(0 < part < 1 for part in self.milestones or ()):
-            raise ValueError(f"milestones must be between 0 and 1, got {self.milestones}")
-        if self.num_patches is not None and (not self.num_patches or min(self.num_patches) < 1):
-            raise ValueError(f"num_patches must be one or more numbers of at least 1, got {self.num_patches}")
+            if self.test_resize < (data.image_size or 0):
+                raise ValueError(f"resize_size must be at least image_size {data.image_size}, got {data.resize_size}")
+        elif data.image_size is not None or data.resize_size is not None:
+            raise ValueError(f"image_size and resize_size must be left out with {data.name}, whose images have their own")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for YAML and checkpoints."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["seed"] = int(self.seed)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        """Give plain values by flat option, for YAML and checkpoints."""
+        values = to_flat(self)
+        values["seed"] = int(self.run.seed)
+        left_out = NOT_SAVED if self.mixing.hyperparameters else (*NOT_SAVED, "mixing")
+        return {name: value for name, value in values.items() if name not in left_out}
 
 
-Config = TypeVar("Config", bound=TrainingConfig)
-_DATA_OPTIONS = (
-    "data",
-    "data_root",
-    "train_images",
-    "test_images",
-    "val_fraction",
-    "image_size",
-    "resize_size",
-    "skip_corrupt",
-    "relabel",
-)
-"""What settles which images and labels there are."""
+Composed = TypeVar("Composed")
+_FOLLOWED = ("data_root", "train_images", "test_images", "val_fraction", "image_size", "resize_size", "skip_corrupt", "relabel")
+"""What settles, beside the data's name, which images and labels there are."""
 
 
-def _follow(config: Config, folder: str) -> Config:
-    """``config`` with the model of the run in ``folder``; where it names no data, with the run's, and how these were taken.
+def followed(config: Composed) -> Composed:
+    """``config`` with the model, and where no data are named the data, of the run that its ``freeze_from`` names.
 
     Where data are named, the other options are taken to be meant for these.
+
+    Args:
+        config: A configuration with the groups ``data`` and ``model``.
 
     Raises:
         FileNotFoundError: If there is no such run.
         ValueError: If ``config`` names another model, or the run's config.yaml holds other than an option's values.
     """
-    saved, hints = read_config(Path(folder)), get_type_hints(TrainingConfig)
+    known = options_of(type(config))
+    folder, given = (known[name].of(config) if name in known else None for name in ("freeze_from", "model"))
+    if folder is None:
+        return config
+    saved = read_config(Path(folder))
 
     def read(name: str) -> Any:
-        return checked(saved.get(name), hints[name], f"{name} in {folder}/config.yaml")
+        return checked(saved.get(name), known[name].type, f"{name} in {folder}/config.yaml")
 
     model = read("model")
-    if None not in (model, config.model) and config.model != model:
-        raise ValueError(f"model must be that of freeze_from {folder}, which is {model}, or be left out, got {config.model}")
-    taken: dict[str, Any] = {"model": config.model or model}
-    if config.data == AUTO:
-        defaults = {entry.name: entry.default for entry in fields(TrainingConfig)}
-        wanted = [name for name in _DATA_OPTIONS if name in saved and getattr(config, name) == defaults[name]]
-        taken |= {name: read(name) for name in wanted}
-    return replace(config, **taken)
+    if None not in (model, given) and given != model:
+        raise ValueError(f"model must be that of freeze_from {folder}, which is {model}, or be left out, got {given}")
+    taken: dict[str, Any] = {"model": given or model}
+    if known["data"].of(config) == AUTO:
+        wanted = [name for name in _FOLLOWED if name in saved and known[name].of(config) == known[name].default]
+        taken |= {name: read(name) for name in ("data", *wanted) if name in saved}
+    return changed(config, taken)

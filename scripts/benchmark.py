@@ -13,7 +13,7 @@ from rlmix.scripts.main import run_command
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
-    benchmark(parse(Benchmark, "benchmark", read_args(args)))
+    benchmark(parse(Benchmark, "benchmark", read_args(args), about=__doc__))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from rlmix.scripts.main import run_command
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, train what is missing, report."""
     args = read_args(args)
-    options = parse(Compare, "compare", args)
+    options = parse(Compare, "compare", args, about=__doc__)
     options.check()
     check_read([arm.options for arm in options.study.arms], typed_options(Compare, args))
     compare(options)

@@ -6,15 +6,18 @@ rlmix evaluate STATE_DICT.pt --model resnet50 --data imagefolder:PATH --boxes bo
 
 from collections.abc import Sequence
 
-from rlmix.experiments.evaluate import Evaluate, as_table, evaluate
-from rlmix.experiments.options import parse, read_args
+from rlmix.experiments.evaluate import Evaluate, as_table, check_source, evaluate
+from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.reporting.output import make_console
 from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, measure, write, print."""
-    result = evaluate(parse(Evaluate, "evaluate", read_args(args)))
+    args = read_args(args)
+    options = parse(Evaluate, "evaluate", args, about=__doc__)
+    check_source(options, typed_options(Evaluate, args))
+    result = evaluate(options)
     make_console().print(as_table(result))
 
 

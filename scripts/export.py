@@ -12,7 +12,7 @@ from rlmix.scripts.main import run_command
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, export, and say what was written and what loads it."""
-    for path, reader in export(parse(Export, "export", read_args(args))).items():
+    for path, reader in export(parse(Export, "export", read_args(args), about=__doc__)).items():
         print(f"{path}: {reader}")  # noqa: T201
 
 

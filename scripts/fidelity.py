@@ -6,13 +6,17 @@ rlmix fidelity --data digits
 from collections.abc import Sequence
 
 from rlmix.benchmarking.fidelity import Fidelity, fidelity
-from rlmix.experiments.options import parse, read_args
+from rlmix.experiments.options import parse, read_args, typed_options
+from rlmix.experiments.reading import check_read
 from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, train, print."""
-    fidelity(parse(Fidelity, "fidelity", read_args(args)))
+    args = read_args(args)
+    options = parse(Fidelity, "fidelity", args, about=__doc__)
+    check_read([options.config], typed_options(Fidelity, args) - {"saliency_mode"})
+    fidelity(options)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ COMMANDS = {
     "visualize": "the same images under every mix-up method, as a picture",
     "fidelity": "how near cheaper saliency comes to the exact one",
     "reproduce": "the experiment behind a table of the paper, at its scale or at a fraction",
+    "list": "what there is of methods, policies, rewards, models, ...",
     "benchmark": "seconds a step of each method relative to vanilla, all interleaved",
 }
 

@@ -5,15 +5,18 @@ rlmix policies --freeze-from DIR --data ... --policies RUN-s0 RUN-s1 OTHER-s0 --
 
 from collections.abc import Sequence
 
-from rlmix.experiments.options import parse, read_args
+from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.experiments.policies import Policies, measure, say
+from rlmix.experiments.reading import check_read
 from rlmix.scripts.main import run_command
 from rlmix.training.allocator import keep_freed_memory
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, measure, print the table."""
-    options = parse(Policies, "policies", read_args(args))
+    args = read_args(args)
+    options = parse(Policies, "policies", args, about=__doc__)
+    check_read([options.config], typed_options(Policies, args))
     keep_freed_memory()
     say(measure(options))
 

@@ -13,7 +13,7 @@ from rlmix.scripts.main import run_command
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, train what is missing, print."""
-    reproduce(read_options(read_args(args)))
+    reproduce(read_options(read_args(args), __doc__))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from rlmix.scripts.main import run_command
 def main(args: Sequence[str] | None = None) -> None:
     """Parse and train."""
     args = read_args(args)
-    options = read_options(args)
-    if (options.devices or 1) * options.nodes > 1 and "WORLD_SIZE" not in os.environ:
-        launch(args, options.devices or 1, options.nodes)
+    options = read_options(args, __doc__)
+    if (options.device.devices or 1) * options.device.nodes > 1 and "WORLD_SIZE" not in os.environ:
+        launch(args, options.device.devices or 1, options.device.nodes)
     else:
         train(options)
 

@@ -17,7 +17,7 @@ from rlmix.scripts.main import run_command
 def main(args: Sequence[str] | None = None) -> None:
     """Parse and draw."""
     args = read_args(args)
-    options = parse(Visualize, "visualize", args)
+    options = parse(Visualize, "visualize", args, about=__doc__)
     check_typed(options, typed_options(Visualize, args))
     visualize(options)
 

@@ -11,11 +11,20 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # what the tests star
 import pytest
 from jaxtyping import install_import_hook
 
-CHECKED = ("agents.search", "data.augmentation", "data.boxes", "envs.classifier_rewards", "envs.map_rewards", "envs.render")
+CHECKED = (
+    "agents.search",
+    "data.augmentation",
+    "data.boxes",
+    "envs.classifier_rewards",
+    "envs.map_rewards",
+    "envs.credit",
+    "envs.render",
+)
 CHECKED += ("evaluation", "maps", "mixing", "models")
 install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
 import rlmix  # noqa: E402
+from rlmix.common.registry import Entry  # noqa: E402
 
 for name, handler in (("SIGHUP", signal.SIG_DFL), ("SIGQUIT", signal.SIG_DFL), ("SIGINT", signal.default_int_handler)):
     number = getattr(signal, name, None)
@@ -24,9 +33,23 @@ for name, handler in (("SIGHUP", signal.SIG_DFL), ("SIGQUIT", signal.SIG_DFL), (
 
 
 @pytest.fixture(scope="session")
-def tiny_config() -> rlmix.TrainingConfig:
+def tiny_config() -> rlmix.Config:
     """Two epochs of four steps on 64 digits: a second or two."""
-    return rlmix.TrainingConfig(data="digits", train_images=64, batch_size=16, epochs=2)
+    return rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=2)
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Registers a member of a family for one test: ``register(MODELS, "tiny", make_tiny)``."""
+
+    def add(registry, name, thing, **traits):
+        entries = {entry.name: entry for entry in registry.entries()}
+        known = entries.get(name)
+        reads = known.reads if known is not None else ()
+        entries[name] = Entry(name, thing, "Of a test.", reads, traits or (known.traits if known is not None else {}))
+        monkeypatch.setattr(registry, "_entries", entries)
+
+    return add
 
 
 @pytest.fixture(scope="module")

@@ -4,56 +4,68 @@ import dataclasses
 
 import pytest
 
+from rlmix.common.groups import options_of
 from rlmix.common.saved_config import read_config
-from rlmix.config import TrainingConfig
-from rlmix.experiments.settings import Train
+from rlmix.config import NOT_SAVED, Config
+from rlmix.experiments.settings import settled
+
+
+def value(config, name):
+    return options_of(Config)[name].of(config)
+
 
 RECIPE_FIELDS = ("model", "epochs", "batch_size", "schedule", "learning_rate", "weight_decay", "flip", "crop_padding")
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "fashion_mnist", "npz:some/file.npz", "imagefolder:x"])
 def test_every_recipe_resolves_and_sets_every_field(data):
-    config = TrainingConfig(data=data).resolved()
-    assert config.data == data
-    assert all(getattr(config, name) is not None for name in RECIPE_FIELDS)
+    config = Config.flat(data=data).resolved()
+    assert config.data.name == data
+    assert all(value(config, name) is not None for name in RECIPE_FIELDS)
     assert config.resolved() == config
 
 
 def test_cifar100_takes_the_papers_recipe():
-    config = TrainingConfig(data="cifar100").resolved()
-    assert (config.model, config.batch_size, config.epochs, config.schedule) == ("preactresnet18", 100, 300, "onecycle")
-    assert (config.learning_rate, config.div_factor, config.pct_start, config.final_learning_rate) == (0.3, 100, 0.3, 3e-5)
-    assert (config.momentum, config.weight_decay, config.flip, config.crop_padding) == (0.9, 1e-4, True, 2)
+    config = Config.flat(data="cifar100").resolved()
+    optim = config.optim
+    assert (config.model.name, optim.batch_size, optim.epochs, optim.schedule) == ("preactresnet18", 100, 300, "onecycle")
+    assert (optim.learning_rate, optim.div_factor, optim.pct_start, optim.final_learning_rate) == (0.3, 100, 0.3, 3e-5)
+    assert (optim.momentum, optim.weight_decay, config.data.flip, config.data.crop_padding) == (0.9, 1e-4, True, 2)
 
 
 def test_imagefolder_takes_resnet50_for_100_epochs_in_steps():
-    config = TrainingConfig(data="imagefolder:some/where").resolved()
-    assert (config.model, config.epochs, config.batch_size, config.image_size) == ("resnet50", 100, 256, 224)
-    assert (config.schedule, config.learning_rate, config.milestones, config.weight_decay) == (
+    config = Config.flat(data="imagefolder:some/where").resolved()
+    assert (config.model.name, config.optim.epochs, config.optim.batch_size, config.data.image_size) == (
+        "resnet50",
+        100,
+        256,
+        224,
+    )
+    assert (config.optim.schedule, config.optim.learning_rate, config.optim.milestones, config.optim.weight_decay) == (
         "multistep",
         0.1,
         (0.3, 0.6, 0.9),
         1e-4,
     )
     assert config.test_resize == 256
-    assert TrainingConfig(data="imagefolder:x", image_size=64).test_resize == 73
-    assert TrainingConfig(data="imagefolder:x", resize_size=300).test_resize == 300
+    assert Config.flat(data="imagefolder:x", image_size=64).test_resize == 73
+    assert Config.flat(data="imagefolder:x", resize_size=300).test_resize == 300
 
 
 def test_digits_are_not_mirrored():
-    assert TrainingConfig(data="digits").resolved().flip is False
+    assert Config.flat(data="digits").resolved().data.flip is False
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "given"),
     [("model", "preactresnet18"), ("epochs", 3), ("batch_size", 7), ("learning_rate", 0.01), ("weight_decay", 0.0),
      ("flip", True), ("crop_padding", 0), ("schedule", "multistep")],
 )  # fmt: skip
-def test_what_is_set_is_kept_zero_and_false_too(name, value):
-    resolved = TrainingConfig(data="digits", **{name: value}).resolved()
-    assert getattr(resolved, name) == value
-    others = dataclasses.replace(resolved, **{name: getattr(TrainingConfig().resolved(), name)})
-    assert others == TrainingConfig(data="digits").resolved()
+def test_what_is_set_is_kept_zero_and_false_too(name, given):
+    resolved = Config.flat(data="digits", **{name: given}).resolved()
+    assert value(resolved, name) == given
+    others = resolved.changed(**{name: value(Config.flat().resolved(), name)})
+    assert others == Config.flat(data="digits").resolved()
 
 
 OUT_OF_RANGE = [
@@ -70,7 +82,7 @@ OUT_OF_RANGE = [
 @pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
 def test_out_of_range_values_are_named(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be ") as error:
-        TrainingConfig(**{name: value}).resolved()
+        Config.flat(**{name: value}).resolved()
     assert str(error.value).endswith(f"got {value}")
 
 
@@ -78,40 +90,41 @@ def test_out_of_range_values_are_named(name, value):
     ("name", "value", "near"),
     [("schedule", "onecycel", "onecycle"), ("rule", "mix_tops", "mix_top"), ("reward", "cosin", "cosine"),
      ("credit", "pairs", "pair"),
-     ("precision", "bfloat", "bfloat16"), ("data", "cifar-100", "cifar100"), ("data", "mnist", "fashion_mnist")],
+     ("observation", "pairs", "pair"), ("saliency_mode", "haf", "half"), ("algorithm", "pp", "ppo"), ("method", "cutmx", "cutmix"),
+     ("data", "cifar-100", "cifar100"), ("data", "mnist", "fashion_mnist")],
 )  # fmt: skip
 def test_unknown_names_are_named_with_the_nearest(name, value, near):
     with pytest.raises(ValueError, match=rf"^{name} must be one of .*got '{value}' \(did you mean '{near}'\?\)$"):
-        TrainingConfig(**{name: value}).resolved()
+        Config.flat(**{name: value}).resolved()
 
 
 @pytest.mark.parametrize("data", ["npz", "npz:", "imagefolder", "imagefolder:", "digits:x", "", "cifar10:here"])
 def test_data_with_a_missing_or_needless_path_is_named(data):
     with pytest.raises(ValueError, match=f"^data must be one of .*got '{data}'"):
-        TrainingConfig(data=data).resolved()
+        Config.flat(data=data).resolved()
 
 
 def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        TrainingConfig().epochs = 3
+        Config.flat().optim.epochs = 3
 
 
 def test_plain_values_give_the_configuration_back():
-    config = TrainingConfig(num_patches=(2, 4), milestones=(0.3, 0.6)).resolved()
+    config = Config.flat(num_patches=(2, 4), milestones=(0.3, 0.6)).resolved()
     values = config.as_dict()
-    assert list(values) == [field.name for field in dataclasses.fields(config)]
-    assert all(type(value) in (int, float, str, bool, list, type(None)) for value in values.values())
-    tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    assert TrainingConfig(**tuples) == config
+    plain = (int, float, str, bool, list, dict, type(None))
+    assert all(type(value) in plain for value in values.values())
+    assert set(values) == {name.partition(".")[0] for name in options_of(Config)} - {*NOT_SAVED, "mixing"}
+    assert Config.from_mapping(values) == config
 
 
 def test_r_mix_takes_the_papers_alpha_on_imagenet_alone():
-    assert TrainingConfig(data="imagefolder:PATH").policy_alpha == 0.2
-    assert TrainingConfig(data="imagefolder:PATH", alpha=1.0).policy_alpha == 1.0
-    assert TrainingConfig(data="cifar100").policy_alpha == 1.0
-    assert Train(data="imagefolder:PATH", method="rmix").resolved().alpha == 0.2
-    assert Train(data="imagefolder:PATH", method="cutmix").resolved().alpha is None
-    assert Train(data="digits", method="rmix").resolved().alpha is None
+    assert Config.flat(data="imagefolder:PATH").policy_alpha == 0.2
+    assert Config.flat(data="imagefolder:PATH", alpha=1.0).policy_alpha == 1.0
+    assert Config.flat(data="cifar100").policy_alpha == 1.0
+    assert settled(Config.flat(data="imagefolder:PATH", method="rmix")).mixing.alpha == 0.2
+    assert settled(Config.flat(data="imagefolder:PATH", method="cutmix")).mixing.alpha is None
+    assert settled(Config.flat(data="digits", method="rmix")).mixing.alpha is None
 
 
 def test_a_folder_run_of_before_keeps_the_alpha_it_was_mixed_with(tmp_path):

@@ -1,7 +1,7 @@
 """Stable-Baselines3's PPO on either form of the environment, a rollout an epoch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,57 +15,17 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import nn
 
+from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.features import BatchFeatures
 from rlmix.agents.learned import check_algorithm
 from rlmix.agents.sb3.joint import JointPolicy
 from rlmix.agents.sb3.vec_env import SlotVecEnv
 from rlmix.common.seeding import derive
+from rlmix.config import PPOConfig
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.training.guard import check_agent
-
-
-@dataclass(frozen=True)
-class PPOConfig:
-    """PPO's hyperparameters, after Andrychowicz et al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?"."""
-
-    learning_rate: float = 1e-3
-    """Adam's, constant; decay was of secondary importance. With the study's "safe default", 0.0003, PPO here gained three fifths as much in
-    as many steps (docs/study.md)."""
-    passes: int = 8
-    """Passes over a rollout: going over the data several times is what makes PPO sample-efficient."""
-    minibatch_size: int = 500
-    """Decisions a gradient step. 250 and 10 passes learned a little faster (docs/study.md), but made the update a tenth of an epoch."""
-    gamma: float = 0.0
-    """Discount: "tune it per environment". A slot's next image is another one, so what comes later says nothing about this choice."""
-    gae_lambda: float = 0.9
-    """Of the advantage estimate: GAE with 0.9 did best."""
-    clip_range: float = 0.25
-    """PPO's policy loss clips here by default in the study; its value loss clipping hurts and is off."""
-    entropy_coefficient: float = 0.0
-    """No regulariser helped in the study."""
-    policy_layers: tuple[int, ...] = (64, 64)
-    """Hidden tanh layers of the actor, apart from the critic's: separate networks did better. Its last layer starts 100 times smaller."""
-    value_layers: tuple[int, ...] = (64, 64)
-    """Hidden tanh layers of the critic. "Use a wide value MLP" gained nothing here: 256 learned as 64 does, at twice the cost."""
-    rollout_steps: int | None = None
-    """Steps between two updates, at most: an epoch is cut into equal rollouts. Where not given, 10 for a decision an image (a batch of 100
-    is 1,000 decisions then), and 1000 for the joint decision, which is one a step."""
-
-    def check(self) -> None:
-        """Raise ValueError where a value is out of range."""
-        for name in ("learning_rate", "passes", "minibatch_size", "clip_range", "rollout_steps"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"agent.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"agent.{name} must be in [0, 1], got {getattr(self, name)}")
-        if not self.entropy_coefficient >= 0:
-            raise ValueError(f"agent.entropy_coefficient must be at least 0, got {self.entropy_coefficient}")
-        for name in ("policy_layers", "value_layers"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"agent.{name} must be one or more numbers of at least 1, got {getattr(self, name)}")
 
 
 def split_epoch(steps_per_epoch: int, rollout_steps: int) -> list[int]:
@@ -74,6 +34,11 @@ def split_epoch(steps_per_epoch: int, rollout_steps: int) -> list[int]:
     return [len(part) for part in np.array_split(np.arange(steps_per_epoch), num_rollouts)]
 
 
+@ALGORITHMS.register(
+    "ppo",
+    reads=tuple(entry.name for entry in fields(PPOConfig)),
+    layers=r"mlp_extractor\.policy_net\.\d+|action_net(\.linear)?",
+)
 class PPOAgent:
     """PPO over one classifier's training, epoch by epoch.
 
@@ -98,7 +63,7 @@ class PPOAgent:
         if isinstance(env, RLMixVectorEnv):
             vec_env, policy = SlotVecEnv(env), "MlpPolicy"
         else:
-            batch_size, observation = self.process.config.recipe.batch_size, self.process.config.observation
+            batch_size, observation = self.process.config.recipe.batch_size, self.process.observation
             vec_env, policy = DummyVecEnv([lambda: BatchFeatures(env, batch_size, observation)]), JointPolicy
         self.num_envs = vec_env.num_envs
         vec_env.action_space.seed(derive(seed, "exploration") % 2**32)  # what an epsilon of DQN's draws from

@@ -16,7 +16,7 @@ class SlotVecEnv(VecEnv):
 
     def __init__(self, env: RLMixVectorEnv) -> None:
         self.env = env
-        super().__init__(env.num_envs, feature_space(env.process.config.observation), env.single_action_space)
+        super().__init__(env.num_envs, feature_space(env.process.observation), env.single_action_space)
 
     def reset(self) -> NDArray[np.float32]:
         observation, _ = self.env.reset(seed=self._seeds[0])

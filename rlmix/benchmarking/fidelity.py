@@ -1,8 +1,8 @@
 """How near cheaper saliency comes to the exact one: the same masks cut from both, batch by batch, while R-Mix trains on the exact one."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,38 +12,52 @@ from torch import Tensor
 
 from rlmix.agents.policies import FixedRandomPolicy
 from rlmix.common.files import write_json
-from rlmix.config import TrainingConfig
-from rlmix.envs.map_rewards import AGENT_PATCHES
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import at_least
+from rlmix.config import Config, DataConfig, DeviceConfig, MixingConfig, ModelConfig, OptimConfig
 from rlmix.envs.process import MixingProcess
-from rlmix.maps.approximate import SOURCES, Setting, build_source
+from rlmix.envs.rewards import AGENT_PATCHES
+from rlmix.maps.approximate import SALIENCY_MODES, Surroundings, build_source
 from rlmix.maps.gradient import patch_saliency, salient_mask
 from rlmix.reporting.output import make_console
 from rlmix.training.allocator import keep_freed_memory
 
 
 @dataclass(frozen=True)
-class Fidelity(TrainingConfig):
-    """Compare the masks of every cheaper saliency with the exact ones, while R-Mix trains on the exact ones."""
+class Fidelity:
+    """The masks of every cheaper saliency beside the exact ones, while R-Mix trains on the exact ones."""
 
-    every: int = 1
-    """Compare in every so many steps; previous remembers in all."""
+    FIRST: ClassVar = ("data", "model", "epochs", "every", "json")
+
+    every: Annotated[int, at_least(1)] = 1
+    """Compare in every so many steps. previous remembers in all."""
+    seed: Annotated[int, at_least(0)] = 0
+    """Seed of everything."""
     json: Path | None = None
     """Write the figures here too."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+
+    @property
+    def config(self) -> Config:
+        """Of the training."""
+        return Config.of(self, seed=self.seed, method="rmix")
 
 
 def fidelity(options: Fidelity) -> None:
     """Train, print, and write where --json says; ValueError where an option is out of range."""
-    if options.every < 1:
-        raise ValueError(f"every must be at least 1, got {options.every}")
+    check_values(options)
     keep_freed_memory()
-    config = TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)})
-    figures = measure(config, options.every)
+    figures = measure(options.config, options.every)
     print_table(figures)
     if options.json is not None:
         write_json(options.json, figures)
 
 
-def measure(config: TrainingConfig, every: int = 1) -> dict[str, Any]:
+def measure(config: Config, every: int = 1) -> dict[str, Any]:
     """Train R-Mix and compare masks, drawn at the same quantiles and patches.
 
     Returns:
@@ -53,11 +67,11 @@ def measure(config: TrainingConfig, every: int = 1) -> dict[str, Any]:
     """
     process = MixingProcess(config)
     training = process.reset()
-    policy = FixedRandomPolicy(process.config.num_top_k, config.seed)
-    chance = torch.Generator().manual_seed(config.seed)
+    policy = FixedRandomPolicy(process.config.mixing.num_top_k, config.run.seed)
+    chance = torch.Generator().manual_seed(config.run.seed)
     recipe, data = training.recipe, training.data
-    setting = Setting(len(data.train_labels), data.image_size, data.num_classes, recipe.crop_padding, training.device)
-    sources = {mode: build_source(mode, setting) for mode in SOURCES if mode != "exact"}
+    setting = Surroundings(len(data.train_labels), data.image_size, data.num_classes, recipe.crop_padding, training.device)
+    sources = {mode: build_source(mode, setting) for mode in SALIENCY_MODES if mode != "exact"}
     sums: dict[str, Tensor] = {name: torch.zeros(3, dtype=torch.float64) for name in (*sources, "chance")}
     steps = 0
     while not training.finished:

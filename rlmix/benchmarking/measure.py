@@ -7,7 +7,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rlmix.benchmarking.profiler import top_operators
 from rlmix.benchmarking.steps import PARTS, TIMED, Timed, prepare
 from rlmix.common.files import write_atomically, write_json
 from rlmix.common.names import check_name
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.data.memory import ImageData, image_data
 from rlmix.reporting.output import make_console
 from rlmix.training.allocator import keep_freed_memory
@@ -63,15 +63,15 @@ class Benchmark:
     """Write the figures here too."""
 
     @property
-    def training(self) -> TrainingConfig:
+    def training(self) -> Config:
         """CIFAR-100's recipe, on this model, batch and device."""
-        return TrainingConfig(
+        return Config.flat(
             data="cifar100",
             model=self.model,
             batch_size=self.batch_size,
             epochs=1000,
             device=self.device,
-            precision=self.precision,  # type: ignore[arg-type]
+            precision=self.precision,
         )
 
 
@@ -88,7 +88,7 @@ def benchmark(options: Benchmark) -> None:
         figures["methods"][name]["peak_memory_mb"] = peak
     print_tables(figures["machine"], figures["methods"])
     if options.compile:
-        figures["compiled"] = measure(replace(config, compile=True), options.methods, data, options.rounds, options.warmup)[
+        figures["compiled"] = measure(config.changed(compile=True), options.methods, data, options.rounds, options.warmup)[
             "methods"
         ]
         print_tables(figures["machine"], figures["compiled"], "torch.compile, ")
@@ -107,7 +107,7 @@ def random_data(options: Benchmark, num_batches: int = 20) -> ImageData:
 
 
 def measure(
-    config: TrainingConfig,
+    config: Config,
     methods: Sequence[str],
     data: ImageData | None = None,
     rounds: int = 30,
@@ -174,15 +174,15 @@ def _median_parts(turns: list[dict[str, float]]) -> dict[str, float]:
     return {part: 1000 * statistics.median(turn.get(part, 0.0) for turn in turns) for turn in turns for part in turn}
 
 
-def _describe_machine(config: TrainingConfig, device: torch.device) -> dict[str, Any]:
+def _describe_machine(config: Config, device: torch.device) -> dict[str, Any]:
     return {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
-        "model": config.model,
-        "batch_size": config.batch_size,
-        "precision": config.precision,
+        "model": config.model.name,
+        "batch_size": config.optim.batch_size,
+        "precision": config.device.precision,
         "peak_memory_mb": peak_memory_mb(device),
     }
 

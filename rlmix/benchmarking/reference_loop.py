@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import v2
 
 from rlmix.benchmarking.stopwatch import time_steps
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.data.memory import ImageData
 from rlmix.models import build_model
 
@@ -51,21 +51,19 @@ class HandwrittenLoop:
         channels_last: Memory format.
     """
 
-    def __init__(
-        self, config: TrainingConfig, data: ImageData, device: torch.device, num_workers: int, channels_last: bool
-    ) -> None:
+    def __init__(self, config: Config, data: ImageData, device: torch.device, num_workers: int, channels_last: bool) -> None:
         recipe = config.recipe
         self.device, self.num_workers = device, num_workers
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+        bfloat16 = config.device.precision == "bfloat16" or (config.device.precision == "auto" and device.type == "cuda")
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-        model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed)
+        model = build_model(recipe.model, data.num_classes, data.num_channels, config.run.seed)
         model = model.to(device).to(memory_format=self.format)
-        self.model = torch.compile(model) if config.compile else model
+        self.model = torch.compile(model) if config.model.compile else model
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             recipe.learning_rate,
-            momentum=config.momentum,
+            momentum=config.optim.momentum,
             weight_decay=recipe.weight_decay,
             nesterov=True,
             fused=True,
@@ -113,7 +111,7 @@ class HandwrittenLoop:
         self.correct += (logits.argmax(1) == labels).sum()
 
 
-def best_loop(config: TrainingConfig, data: ImageData, device: torch.device) -> tuple[HandwrittenLoop, dict[str, float]]:
+def best_loop(config: Config, data: ImageData, device: torch.device) -> tuple[HandwrittenLoop, dict[str, float]]:
     """The hand-written loop at its fastest setting, and the milliseconds a step of every setting tried, the fastest first.
 
     Each runs alone, in consecutive steps, after as many untimed ones as use up what its workers loaded before.

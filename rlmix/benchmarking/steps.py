@@ -4,7 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ import torch
 from stable_baselines3.common.utils import obs_as_tensor
 
 from rlmix.agents.policies import FixedRandomPolicy
-from rlmix.agents.sb3.ppo import PPOAgent, PPOConfig
+from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.benchmarking.reference_loop import best_loop
 from rlmix.benchmarking.stopwatch import Span, time_parts, time_steps
-from rlmix.config import TrainingConfig
-from rlmix.data.memory import ImageData, load_data
-from rlmix.envs.classifier_rewards import UNMEASURED
+from rlmix.config import Config, PPOConfig
+from rlmix.data.memory import ImageData
+from rlmix.data.registry import load_data
 from rlmix.envs.conversion import render_process
-from rlmix.envs.map_rewards import AGENT_PATCHES
 from rlmix.envs.process import MixingProcess
+from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.mixing.core import RMix
 from rlmix.mixing.registry import METHODS
@@ -72,7 +72,7 @@ class Timed:
         return time_parts(self.step, self.spans, self.rest, self.device, self.lead, self.run)
 
 
-def prepare(name: str, config: TrainingConfig, data: ImageData | None) -> Timed:
+def prepare(name: str, config: Config, data: ImageData | None) -> Timed:
     """A fresh classifier under method ``name``, ready to step."""
     if name == "handwritten":
         return _prepare_handwritten(config, data)
@@ -85,16 +85,16 @@ def prepare(name: str, config: TrainingConfig, data: ImageData | None) -> Timed:
         spans = (Span(training, "next_batch", "data"), Span(training, "step", "train"))
         return Timed(lambda: training.fit_step(rmix), training.device, "method", spans, logging=lambda: time_logging(training))
     if name == "rlmix":
-        config = replace(config, observation="pair", credit="pair")  # the defaults of rlmix train
+        config = config.changed(observation="pair", credit="pair")  # the defaults of rlmix train
         return _prepare_agent(RLMixVectorEnv(config=config, data=data))
-    config = replace(config, num_patches=(AGENT_PATCHES,) if name == "rmix-p8" else config.num_patches)
+    config = config.changed(num_patches=(AGENT_PATCHES,) if name == "rmix-p8" else config.mixing.num_patches)
     if name != "rmix-reward":
-        config = replace(config, reward=UNMEASURED)
+        config = config.changed(reward=UNMEASURED)
     if name in CHEAPER:
-        config = replace(config, saliency_mode=CHEAPER[name])  # type: ignore[arg-type]
+        config = config.changed(saliency_mode=CHEAPER[name])
     process = MixingProcess(config, data)
     training = process.reset()
-    policy = FixedRandomPolicy(process.config.num_top_k, seed=0)
+    policy = FixedRandomPolicy(process.config.mixing.num_top_k, seed=0)
     return Timed(
         lambda: process.act(policy(process.observe())),
         training.device,
@@ -116,11 +116,11 @@ def _process_spans(process: MixingProcess) -> tuple[Span, ...]:
     )
 
 
-def _prepare_handwritten(config: TrainingConfig, data: ImageData | None) -> Timed:
+def _prepare_handwritten(config: Config, data: ImageData | None) -> Timed:
     """Its workers load ahead while other methods step: that is used up first, and as many steps are timed as they load at a time."""
     source = load_data(config) if data is None else data
     if not isinstance(source, ImageData):
-        raise ValueError(f"handwritten needs a data set in memory, got {config.data}")
+        raise ValueError(f"handwritten needs a data set in memory, got {config.data.name}")
     loop, settings_ms = best_loop(config, source, Training(config, source).device)
     return Timed(
         loop.step,

@@ -1,39 +1,21 @@
-"""Plain values, as YAML holds them, into a dataclass: every one of the field's type, or refused by name."""
+"""Plain values, as YAML holds them, as those of a type, or refused by name."""
 
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-from rlmix.common.names import check_name
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 Options = TypeVar("Options")
 
 
-def from_mapping(kind: type[Options], values: Mapping[str, Any], prefix: str = "") -> Options:
-    """A ``kind`` of these values; the fields that are not among them keep their defaults.
+def checked(value: Any, hint: Any, name: str) -> Any:
+    """``value`` as one of type ``hint``; ValueError, which says what it is the value of (``name``), where it is none.
 
     Args:
-        kind: A dataclass. Its fields are bool, int, float, str, Path, Literal, None, tuples and unions of these, or dataclasses.
-        values: By the fields' names.
-        prefix: What an error puts before a field's name.
-
-    Raises:
-        ValueError: If ``kind`` has no such field, or a value is none of its field's type.
+        value: As YAML has it.
+        hint: bool, int, float, str, Path, Literal, None, a mapping, or a tuple or union of these.
+        name: What an error calls it.
     """
-    hints, known = get_type_hints(kind), [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
-    for name in values:
-        check_name("option", str(name), known)
-    return kind(**{name: checked(value, hints[name], prefix + name) for name, value in values.items()})
-
-
-def checked(value: Any, hint: Any, name: str) -> Any:
-    """``value`` as one of type ``hint``; ValueError, which says what it is the value of (``name``), where it is none."""
-    if is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"option {name} must be a mapping, got {value!r}")
-        return from_mapping(hint, value, f"{name}.")
     try:
         return _converted(value, hint)
     except (TypeError, ValueError):
@@ -49,6 +31,9 @@ def _converted(value: Any, hint: Any) -> Any:
                 return _converted(value, part)
             except (TypeError, ValueError):
                 continue
+    elif origin is Mapping:
+        if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+            return dict(value)
     elif origin is Literal:
         if value in parts and not isinstance(value, bool):
             return value
@@ -79,6 +64,8 @@ def _spelled(hint: Any) -> str:
         return " or ".join(map(_spelled, parts))
     if origin is Literal:
         return "one of " + ", ".join(map(str, parts))
+    if origin is Mapping:
+        return "a mapping"
     if origin is tuple:
         return f"a list of {_spelled(parts[0])}"
     return "None" if hint is types.NoneType else str(hint.__name__)

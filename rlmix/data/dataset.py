@@ -32,7 +32,7 @@ class Augmented(NamedTuple):
 
 
 @runtime_checkable
-class Source(Protocol):
+class Dataset(Protocol):
     """A data set: :class:`rlmix.data.memory.ImageData` or :class:`rlmix.data.folder.FolderData`."""
 
     @property
@@ -66,7 +66,7 @@ class Source(Protocol):
         """Of a measured split."""
         ...
 
-    def to(self, device: torch.device) -> "Source":
+    def to(self, device: torch.device) -> "Dataset":
         """The same data, its batches on another device."""
         ...
 

@@ -11,15 +11,17 @@ from typing import Any, NamedTuple, Self
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils import data
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive, drawing_from, stream
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.data.class_folders import list_class_folders
 from rlmix.data.dataset import Augmented, Pixels, check_trained, in_turn, stratified_split
 from rlmix.data.image_files import describe_left_out, open_image, upright_rgb
+from rlmix.data.registry import DATA
 from rlmix.recipes import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -117,7 +119,7 @@ class FolderData:
             yield Pixels(images.to(labels.device, non_blocking=True), labels[index.to(labels.device, non_blocking=True)])
 
 
-class Pictures(Dataset[Tensor | str]):
+class Pictures(data.Dataset[Tensor | str]):
     """Decoded images as bytes (H, W, C); in place of one that cannot be decoded, a line that names it.
 
     Args:
@@ -171,8 +173,14 @@ def soundness(images: list[Tensor | str]) -> Tensor:
     return torch.tensor([not isinstance(image, str) for image in images])
 
 
-def load_folder(root: Path, config: TrainingConfig) -> FolderData:
-    """List the images under ``root``; nothing is decoded yet, except to find corrupt ones under ``config.skip_corrupt``.
+@DATA.register("imagefolder", path=True, reads=("workers", "skip_corrupt", "image_size", "resize_size"))
+def load_imagefolder(path: str, config: Config) -> "FolderData":
+    """A folder a class in train/ and in val/, decoded as it is read."""
+    return load_folder(Path(path), config)
+
+
+def load_folder(root: Path, config: Config) -> FolderData:
+    """List the images under ``root``; nothing is decoded yet, except to find corrupt ones under ``config.data.skip_corrupt``.
 
     Raises:
         FileNotFoundError: If ``train/`` or ``val/`` is not there.
@@ -189,27 +197,27 @@ def load_folder(root: Path, config: TrainingConfig) -> FolderData:
     left_out = describe_left_out(kind for split in listed.values() for kind in split.left_out)
     if left_out:
         warnings.warn(f"files in {root} that no image is read from are left out: {left_out}", stacklevel=2)
-    train = _take(train, config.train_images, f"train_images must be at most the {len(train.paths)} of {root}")
-    test = _take(test, config.test_images, f"test_images must be at most the {len(test.paths)} of {root}")
+    train = _take(train, config.data.train_images, f"train_images must be at most the {len(train.paths)} of {root}")
+    test = _take(test, config.data.test_images, f"test_images must be at most the {len(test.paths)} of {root}")
     splits, num_corrupt = {"train": train, "test": test}, 0
-    if config.skip_corrupt:
+    if config.data.skip_corrupt:
         for name, files in splits.items():
-            sound = find_sound(files.paths, config.workers)
+            sound = find_sound(files.paths, config.data.workers)
             num_corrupt += len(files.paths) - len(sound)
             splits[name] = files.take(sound)
         if num_corrupt:
             total = len(train.paths) + len(test.paths)
             warnings.warn(f"{num_corrupt} of {total} images in {root} cannot be decoded and are left out", stacklevel=2)
-    if config.val_fraction:
-        rest, part = stratified_split(splits["train"].labels, config.val_fraction)
+    if config.data.val_fraction:
+        rest, part = stratified_split(splits["train"].labels, config.data.val_fraction)
         splits |= {"train": splits["train"].take(rest), "val": splits["train"].take(part)}
     for name, files in splits.items():
         if not files.paths:
             raise ValueError(f"{root} must have {name} images, and has none")
-    where = str(root / "train") if config.train_images is None else f"train_images {config.train_images} of {root}"
+    where = str(root / "train") if config.data.train_images is None else f"train_images {config.data.train_images} of {root}"
     check_trained(splits["train"].labels, torch.arange(len(class_names)), where, class_names)
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    return FolderData(root, splits, class_names, side, config.test_resize, config.workers, num_corrupt, mean, std)
+    return FolderData(root, splits, class_names, side, config.test_resize, config.data.workers, num_corrupt, mean, std)
 
 
 def _take(files: Files, number: int | None, allowed: str) -> Files:

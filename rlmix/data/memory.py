@@ -15,10 +15,11 @@ from torch import Tensor
 
 from rlmix.common.archives import ArchiveError, check_npz
 from rlmix.common.ranks import Ranks
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.data.augmentation import CropFlip, crop_flip, sample_crop_flip
-from rlmix.data.dataset import Augmented, Pixels, Source, check_trained, in_turn, stratified_split
-from rlmix.recipes import Recipe, data_recipe, settled_data
+from rlmix.data.dataset import Augmented, Pixels, check_trained, in_turn, stratified_split
+from rlmix.data.registry import DATA
+from rlmix.recipes import Recipe
 
 CHANNELS = (1, 3, 4)
 SMALLEST = 8
@@ -89,28 +90,46 @@ class ImageData:
         return checksum
 
 
-def load_data(config: TrainingConfig) -> Source:
-    """The data set a configuration names: in the host's memory, or a folder that is decoded as it is read.
+def _in_memory(name: str, arrays: list[np.ndarray], config: Config) -> ImageData:
+    data = config.data
+    return image_data(
+        *arrays,
+        num_train=data.train_images,
+        num_test=data.test_images,
+        val_fraction=data.val_fraction,
+        relabel=data.relabel,
+        source=name,
+    )
 
-    Raises:
-        ValueError: If it is malformed, or smaller than one batch.
-        OSError: If it is not there.
-    """
-    name = settled_data(config.data)
-    data_recipe(name)
-    kind, _, path = name.partition(":")
-    if kind == "imagefolder":
-        from rlmix.data.folder import load_folder
 
-        return load_folder(Path(path), config)
-    if kind == "npz":
-        arrays = _load_npz(Path(path))
-    elif kind == "digits":
-        arrays = _load_digits()
-    else:
-        arrays = _load_torchvision(kind, config)
-    numbers: dict[str, Any] = {"num_train": config.train_images, "num_test": config.test_images}
-    return image_data(*arrays, **numbers, val_fraction=config.val_fraction, relabel=config.relabel, source=name)
+@DATA.register("digits")
+def load_digits(path: str, config: Config) -> ImageData:
+    """1,797 scanned digits that come with scikit-learn, 32x32."""
+    return _in_memory("digits", _load_digits(), config)
+
+
+@DATA.register("cifar10", reads=("data_root", "download"))
+def load_cifar10(path: str, config: Config) -> ImageData:
+    """CIFAR-10, from torchvision."""
+    return _in_memory("cifar10", _load_torchvision("cifar10", config), config)
+
+
+@DATA.register("cifar100", reads=("data_root", "download"))
+def load_cifar100(path: str, config: Config) -> ImageData:
+    """CIFAR-100, from torchvision."""
+    return _in_memory("cifar100", _load_torchvision("cifar100", config), config)
+
+
+@DATA.register("fashion_mnist", reads=("data_root", "download"))
+def load_fashion_mnist(path: str, config: Config) -> ImageData:
+    """Fashion-MNIST, from torchvision, padded to 32x32."""
+    return _in_memory("fashion_mnist", _load_torchvision("fashion_mnist", config), config)
+
+
+@DATA.register("npz", path=True)
+def load_npz(path: str, config: Config) -> ImageData:
+    """An archive of x_train, y_train, x_test, y_test."""
+    return _in_memory(f"npz:{path}", _load_npz(Path(path)), config)
 
 
 def image_data(
@@ -276,15 +295,15 @@ def _load_digits() -> list[np.ndarray]:
     return [pixels[~is_test], labels[~is_test], pixels[is_test], labels[is_test]]
 
 
-def _load_torchvision(name: str, config: TrainingConfig) -> list[np.ndarray]:
+def _load_torchvision(name: str, config: Config) -> list[np.ndarray]:
     from torchvision import datasets
 
     kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "fashion_mnist": datasets.FashionMNIST}[name]
     try:
-        splits = [kind(config.data_root, train=train, download=config.download) for train in (True, False)]
+        splits = [kind(config.data.data_root, train=train, download=config.data.download) for train in (True, False)]
     except (RuntimeError, OSError) as error:  # not there, or no network
         raise FileNotFoundError(
-            f"data {name} must lie in --data-root {config.data_root} as torchvision keeps it, or be fetched with --download: {error}"
+            f"data {name} must lie in --data-root {config.data.data_root} as torchvision keeps it, or be fetched with --download: {error}"
         ) from error
     arrays: list[np.ndarray] = []
     for split in splits:

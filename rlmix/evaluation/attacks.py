@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from rlmix.common.seeding import stream
-from rlmix.data.dataset import Source
+from rlmix.data.dataset import Dataset
 from rlmix.evaluation.prediction import evaluating, measured_batch_size, topk_correct
 from rlmix.models.loss_gradient import in_float16, loss_gradients
 
@@ -77,7 +77,7 @@ def pgd(
     return moved
 
 
-def attack_error(model: nn.Module, data: Source, attack: Attack, split: str = "test", batch_size: int | None = None) -> float:
+def attack_error(model: nn.Module, data: Dataset, attack: Attack, split: str = "test", batch_size: int | None = None) -> float:
     """Top-1 error on a split's images after ``attack(model, pixels, labels)``, in percent."""
     attacked = PixelModel(model, data.mean, data.std)
     wrong = total = 0
@@ -91,14 +91,14 @@ def attack_error(model: nn.Module, data: Source, attack: Attack, split: str = "t
 
 
 def fgsm_error(
-    model: nn.Module, data: Source, epsilon: float = 8 / 255, split: str = "test", batch_size: int | None = None
+    model: nn.Module, data: Dataset, epsilon: float = 8 / 255, split: str = "test", batch_size: int | None = None
 ) -> float:
     """:func:`attack_error` of :func:`fgsm`."""
     return attack_error(model, data, partial(fgsm, epsilon=epsilon), split, batch_size)
 
 
 def pgd_error(
-    model: nn.Module, data: Source, epsilon: float = 8 / 255, split: str = "test", batch_size: int | None = None
+    model: nn.Module, data: Dataset, epsilon: float = 8 / 255, split: str = "test", batch_size: int | None = None
 ) -> float:
     """:func:`attack_error` of :func:`pgd` with 7 steps of ``epsilon / 4`` from a uniform start, the same at every call."""
     generator = stream(0, "pgd")

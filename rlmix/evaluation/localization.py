@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rlmix.data.augmentation import normalize
-from rlmix.data.dataset import Source
+from rlmix.data.dataset import Dataset
 from rlmix.evaluation.prediction import evaluating, measured_batch_size
 from rlmix.evaluation.protocols import Box, protocol_of
 from rlmix.models.stages import stage
@@ -101,7 +101,7 @@ def localize(
 
 def localization_accuracy(
     model: nn.Module,
-    data: Source,
+    data: Dataset,
     boxes: Mapping[int, list[Box]],
     protocol: str = "comixup",
     threshold: float | None = None,

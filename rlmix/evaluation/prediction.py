@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rlmix.data.augmentation import normalize
-from rlmix.data.dataset import Source
+from rlmix.data.dataset import Dataset
 
 BATCH_PIXELS = 500 * 64 * 64
 """Most pixels in a batch that is measured, so that large images do not need much more memory than small ones."""
@@ -42,14 +42,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def measured_batch_size(data: Source) -> int:
+def measured_batch_size(data: Dataset) -> int:
     """500 images, or fewer where they are larger than 64 pixels a side."""
     height, width = data.image_size
     return max(1, min(500, BATCH_PIXELS // (height * width)))
 
 
 def predict(
-    model: nn.Module, data: Source, split: str = "test", batch_size: int | None = None
+    model: nn.Module, data: Dataset, split: str = "test", batch_size: int | None = None
 ) -> Float[Tensor, "images classes"]:
     """Logits of every image of a split, in eval mode."""
     with evaluating(model), torch.inference_mode():

@@ -1,46 +1,59 @@
 """The same classifier, data and schedule under several methods and seeds, and what they come to."""
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
-from rlmix.agents.sb3.ppo import PPOConfig
-from rlmix.common.names import check_name
-from rlmix.config import TrainingConfig
-from rlmix.experiments.executors import EngineOptions
-from rlmix.experiments.settings import ALL_METHODS, NO_ALPHA, Train
+from rlmix.agents.policies import POLICIES
+from rlmix.config import (
+    AgentConfig,
+    Config,
+    DataConfig,
+    DeviceConfig,
+    EnvConfig,
+    MixingConfig,
+    ModelConfig,
+    OptimConfig,
+)
+from rlmix.experiments.executors import EngineConfig
+from rlmix.experiments.settings import has_alpha, is_policy, method_entry, method_names
 from rlmix.experiments.study import Arm, Study, drawn_from, run_study
+from rlmix.mixing.registry import hyperparameters
 from rlmix.reporting import tables
 from rlmix.reporting.output import make_console
 from rlmix.reporting.report import write_report
 
 
 @dataclass(frozen=True)
-class Compare(EngineOptions, TrainingConfig):
-    """Compare methods: the same classifier, data and schedule under each, over the same seeds."""
+class Compare:
+    """The same classifier, data and schedule under each method, over the same seeds."""
+
+    FIRST: ClassVar = ("methods", "seeds", "data", "model", "epochs", "jobs", "out")
 
     methods: tuple[str, ...] = ("rlmix", "rmix", "vanilla")
-    """Any of rlmix train's methods but constant."""
+    """Any methods of rlmix list methods but constant."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each method is trained once with each; --seed is not read."""
+    """Each method is trained once with each."""
     models: tuple[str, ...] = ()
-    """Compare on each of these models, in one table; on --model where not given."""
-    observation: Literal["paper", "pair"] = "pair"
-    """What an agent sees of an image, as for rlmix train."""
-    credit: Literal["own", "pair", "batch"] = "pair"
-    """Who earns an image's reward, as for rlmix train."""
+    """Compare on each of these models, in one table. On --model where not given."""
     baseline: str | None = None
-    """Paired differences are from this method, on the same model; where not given, from rmix if it is compared, else vanilla, else the
-    first one that does not learn to mix."""
+    """What paired differences are from; rmix, else vanilla. On the same model; where neither is compared, the first one that does not learn
+    to mix."""
     control: bool = True
-    """Beside rlmix and rmix, which cut the same masks, show rmix-p8: R-Mix at the 8 patches that the paper gave its agent."""
+    """Show R-Mix at the paper's 8 patches, as rmix-p8. It stands beside rlmix and rmix, which cut the same masks."""
     timing: bool = True
     """Time a step of each method, interleaved, before the training."""
-    agent: PPOConfig = field(default_factory=PPOConfig)
-    """PPO's hyperparameters."""
     out: Path = Path("runs/compare")
-    """The comparison's folder; the runs lie in DIR/runs."""
+    """The comparison's folder; the runs lie in its runs/."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     @property
     def all_methods(self) -> tuple[str, ...]:
@@ -59,29 +72,31 @@ class Compare(EngineOptions, TrainingConfig):
     @property
     def study(self) -> Study:
         """What is to be trained."""
-        models = self.models or (self.recipe.model,)
+        models = self.models or (Config.of(self).recipe.model,)
         arms = [self.arm(model, method) for model in models for method in self.all_methods]
         return Study(tuple(arms), self.seeds, self.out, self.timing)
 
     def arm(self, model: str, method: str) -> Arm:
         """A method on a model."""
-        shared = {entry.name: getattr(self, entry.name) for entry in fields(TrainingConfig)} | {"model": model}
-        if method in NO_ALPHA:
-            shared["alpha"] = None
-        if method == "rmix-p8":
-            shared["num_patches"] = None
-        options = Train(**shared, method=method, agent=self.agent)
+        mixing = dict(self.mixing.hyperparameters)
+        own = set() if is_policy(method) else set(hyperparameters(method)) & set(mixing)
+        shared: dict[str, Any] = {"model": model, "method": method, "mixing": {name: mixing[name] for name in own}}
+        options = Config.of(self).changed(**shared)
+        if not has_alpha(method):
+            options = options.changed(alpha=None)
+        if is_policy(method) and POLICIES.entry(method).traits.get("patches"):
+            options = options.changed(num_patches=None)
         prefix = f"{model}-" if self.models else ""
         return Arm(prefix + method, options, prefix + self.base, method)
 
     def check(self) -> None:
         """Raise ValueError where an option is out of range, before anything is written."""
         for method in self.methods:
-            check_name("method", method, ALL_METHODS)
+            method_entry(method)
         if not self.methods:
             raise ValueError("methods must name at least one, got none")
         if "constant" in self.methods:
-            raise ValueError(f"methods must be of {', '.join(ALL_METHODS)} but constant, got {self.methods}")
+            raise ValueError(f"methods must be of {', '.join(method_names())} but constant, got {self.methods}")
         if self.base not in self.all_methods:
             raise ValueError(f"baseline must be one of the methods {', '.join(self.all_methods)}, got {self.baseline!r}")
         if len(set(self.models)) < len(self.models):
@@ -97,7 +112,7 @@ def compare(options: Compare, *, quiet: bool = False) -> dict[str, Any]:
     """
     options.check()
     study = options.study
-    report = run_study(study, options, quiet=quiet)
+    report = run_study(study, options.engine, quiet=quiet)
     write_report(study.out, report, drawn_from(study), "Comparison")
     if not quiet:
         console = make_console() if sys.stdout.isatty() else make_console(width=180)

@@ -1,6 +1,6 @@
 """What a trained classifier is worth: accuracy, calibration, robustness, and where it sees the object."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,10 +12,10 @@ from rich.table import Table
 
 from rlmix import evaluation as metrics
 from rlmix.common.files import write_atomically, write_json
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.data.boxes import read_boxes
 from rlmix.data.folder import FolderData
-from rlmix.data.memory import load_data
+from rlmix.data.registry import load_data
 from rlmix.experiments.options import UsageError
 from rlmix.experiments.saved_run import load_run
 from rlmix.models.weights import load_weights, read_weights
@@ -87,7 +87,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     if not options.source.exists():
         raise FileNotFoundError(f"source must be a run's folder or a file with a state_dict, and there is no {options.source}")
     training = open_run(options) if options.source.is_dir() else open_state_dict(options)
-    result: dict[str, Any] = {"source": str(options.source), "model": training.recipe.model, "data": training.config.data}
+    result: dict[str, Any] = {"source": str(options.source), "model": training.recipe.model, "data": training.config.data.name}
     result |= measure(training, options)
     options.folder.mkdir(parents=True, exist_ok=True)
     write_json(options.folder / "evaluate.json", result)
@@ -98,12 +98,26 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     return result
 
 
+OF_STATE_DICT = ("model", "data", "data_root", "image_size", "resize_size", "mean", "std", "skip_corrupt", "relabel")
+"""What a run's folder says itself."""
+
+
+def check_source(options: Evaluate, typed: Collection[str]) -> None:
+    """Raise ValueError where an option was typed that what is measured does not read."""
+    of_run = options.source.is_dir()
+    for name in sorted(typed):
+        if of_run and name in OF_STATE_DICT:
+            raise ValueError(f"--{name.replace('_', '-')} must be left out with a run's folder, which has its own")
+        if name in ("localization", "threshold") and options.boxes is None:
+            raise ValueError(f"--{name} must be left out without --boxes: it would do nothing")
+        if name == "epsilon" and not options.attacks:
+            raise ValueError("--epsilon must be left out without --attacks: it would do nothing")
+        if name == "split" and not of_run and options.split == "val":
+            raise ValueError("--split must be test with a state_dict, whose data have no validation split, got val")
+
+
 def open_run(options: Evaluate) -> Training:
     """A run's data, and its network with the weights of the newest checkpoint."""
-    its_own = ("model", "data", "image_size", "resize_size", "mean", "std", "relabel")
-    typed = [name for name in its_own if getattr(options, name) not in (None, False)]
-    if typed:
-        raise UsageError(f"{', '.join(typed)} must be left out with a run's folder, which has its own")
     return load_run(options.source, device=options.device, workers=options.workers).training
 
 
@@ -112,7 +126,7 @@ def open_state_dict(options: Evaluate) -> Training:
     if options.model is None or options.data is None:
         raise UsageError(f"model and data must be given with a state_dict, got {options.source} without")
     names = ("model", "data", "data_root", "image_size", "resize_size", "skip_corrupt", "relabel", "workers", "device")
-    config = TrainingConfig(**{name: getattr(options, name) for name in names}, batch_size=1)
+    config = Config.flat(**{name: getattr(options, name) for name in names}, batch_size=1)
     state, data = read_weights(options.source), load_data(config)
     for name in ("mean", "std"):
         values = getattr(options, name)
@@ -132,7 +146,7 @@ def measure(training: Training, options: Evaluate) -> dict[str, Any]:
         raise ValueError(f"split must be one of those measured ({', '.join(data.measured)}), got {split!r}")
     if options.boxes is not None:
         if not isinstance(data, FolderData):
-            raise ValueError(f"boxes must be given with an imagefolder only, got {training.config.data}")
+            raise ValueError(f"boxes must be given with an imagefolder only, got {training.config.data.name}")
         metrics.classifier_of(model)  # before anything takes long
     logits, labels = training.predict(split), data.labels(split)
     figures = metrics.accuracy(logits, labels, split)

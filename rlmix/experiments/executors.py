@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import at_least
+from rlmix.config import Config
 from rlmix.experiments.reliability import save_reliability
-from rlmix.experiments.settings import Train
 from rlmix.experiments.stopping import SIGNALS, put_back
 from rlmix.experiments.train import train
 
@@ -29,30 +31,25 @@ Outcomes = Iterator[tuple[str, str | None]]
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class EngineConfig:
     """How many trainings run at once, and where."""
 
-    jobs: int = 1
-    """Trainings at once on this machine, each in a process of its own."""
-    threads: int | None = None
-    """CPU threads of each training; this process's divided among the jobs where not given. A comparison that goes on keeps its number:
+    jobs: Annotated[int, at_least(1)] = 1
+    """Trainings at once, each in a process of its own."""
+    threads: Annotated[int | None, at_least(1)] = None
+    """CPU threads of each training. This process's, divided among the jobs, where not given. A comparison that goes on keeps its number:
     results are the same to the bit for the same number, whatever --jobs and --engine."""
     engine: Literal["local", "ray"] = "local"
-    """local, or ray (pip install "rlmix[ray]"): every run a task of a Ray cluster. The folder and the data must lie on storage that all
-    its nodes share, under the same path."""
+    """local, or ray (pip install "rlmix[ray]"). With Ray every run is a task of a cluster; the folder and the data must lie on storage that
+    all its nodes share, under the same path."""
     ray_address: str | None = None
-    """Of a running cluster, such as auto or ray://HOST:10001; Ray is started on this machine where not given."""
-    ray_gpus: float = 0
+    """Of a running cluster, such as auto or ray://HOST:10001. Ray is started on this machine where not given."""
+    ray_gpus: Annotated[float, at_least(0)] = 0
     """GPUs that Ray sets aside for a run."""
 
     def check_engine(self) -> None:
         """Raise ValueError where a value is out of range."""
-        for name in ("jobs", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not self.ray_gpus >= 0:
-            raise ValueError(f"ray_gpus must be at least 0, got {self.ray_gpus}")
+        check_values(self)
         if self.engine == "ray":
             _import_ray()
 
@@ -61,7 +58,7 @@ class RunsFailedError(ValueError):
     """Some runs did not come to their end; the others did."""
 
 
-def run_all(runs: Mapping[str, Train], options: EngineOptions, threads: int, quiet: bool = False) -> None:
+def run_all(runs: Mapping[str, Config], options: EngineConfig, threads: int, quiet: bool = False) -> None:
     """Train each run to its end; its result and its reliability's bins lie in its folder then.
 
     A run that fails does not stop the others. Ctrl-C stops all of them; what they have done is kept.
@@ -96,7 +93,7 @@ def using_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _choose(runs: Mapping[str, Train], options: EngineOptions, threads: int, quiet: bool) -> Any:
+def _choose(runs: Mapping[str, Config], options: EngineConfig, threads: int, quiet: bool) -> Any:
     if options.engine == "ray":
         return _run_on_ray(runs, options, threads)
     if options.jobs > 1:
@@ -104,7 +101,7 @@ def _choose(runs: Mapping[str, Train], options: EngineOptions, threads: int, qui
     return _run_here(runs, threads, quiet)
 
 
-def _attempt(run: Train, threads: int, quiet: bool) -> str | None:
+def _attempt(run: Config, threads: int, quiet: bool) -> str | None:
     with using_threads(threads):
         try:
             train(run, quiet=quiet)
@@ -114,12 +111,12 @@ def _attempt(run: Train, threads: int, quiet: bool) -> str | None:
     return None
 
 
-def _run_here(runs: Mapping[str, Train], threads: int, quiet: bool) -> Outcomes:
+def _run_here(runs: Mapping[str, Config], threads: int, quiet: bool) -> Outcomes:
     for name, run in runs.items():
         yield name, _attempt(run, threads, quiet)
 
 
-def _run_in_processes(runs: Mapping[str, Train], jobs: int, threads: int) -> Outcomes:
+def _run_in_processes(runs: Mapping[str, Config], jobs: int, threads: int) -> Outcomes:
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA or the parent's thread pools
     waiting = list(runs.items())
     running: dict[Any, tuple[str, Any]] = {}
@@ -151,7 +148,7 @@ def _run_in_processes(runs: Mapping[str, Train], jobs: int, threads: int) -> Out
             process.kill()
 
 
-def _work(run: Train, threads: int, outcome: Connection) -> None:
+def _work(run: Config, threads: int, outcome: Connection) -> None:
     """A run's process. It stops like at Ctrl-C when it is terminated, and when its parent is gone. Other signals it has inherited to
     ignore, see :func:`_only_terminated`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -180,7 +177,7 @@ def _only_terminated() -> Iterator[None]:
         put_back(before)
 
 
-def _run_on_ray(runs: Mapping[str, Train], options: EngineOptions, threads: int) -> Outcomes:
+def _run_on_ray(runs: Mapping[str, Config], options: EngineConfig, threads: int) -> Outcomes:
     ray = _import_ray()
     ray.init(address=options.ray_address, log_to_driver=False, logging_level="ERROR")
     task = ray.remote(num_cpus=threads, num_gpus=options.ray_gpus, max_retries=0)(_work_on_ray)
@@ -201,7 +198,7 @@ def _run_on_ray(runs: Mapping[str, Train], options: EngineOptions, threads: int)
         ray.shutdown()
 
 
-def _work_on_ray(run: Train, threads: int, directory: str) -> str | None:
+def _work_on_ray(run: Config, threads: int, directory: str) -> str | None:
     os.chdir(directory)  # relative paths mean there what they mean here
     return _attempt(run, threads, quiet=True)
 

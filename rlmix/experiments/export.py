@@ -10,9 +10,10 @@ from tyro.conf import Positional
 
 from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.common.files import write_atomically
+from rlmix.config import Config
 from rlmix.experiments.saved_run import read_settings
 from rlmix.experiments.session import Task
-from rlmix.experiments.settings import Train
+from rlmix.experiments.settings import settled
 from rlmix.mixing.core import top_k_values
 from rlmix.training.run_folder import Run
 
@@ -37,14 +38,14 @@ def export(options: Export) -> dict[Path, str]:
         ValueError: If the run has no checkpoint.
         OSError: If it cannot be read, or the files not written.
     """
-    settings = read_settings(options.run).resolved()
+    settings = settled(read_settings(options.run))
     _, state = Run.reopen(options.run)
     if state is None:
         raise ValueError(f"{options.run} must hold a checkpoint, and has none")
-    task, out, name = Task(settings), options.out or options.run, settings.algorithm
+    task, out, name = Task(settings), options.out or options.run, settings.agent.algorithm
     task.load_state_dict(state)
     out.mkdir(parents=True, exist_ok=True)
-    written = {out / "classifier.pt": f"a state_dict of {settings.model}"}
+    written = {out / "classifier.pt": f"a state_dict of {settings.model.name}"}
     write_atomically(out / "classifier.pt", lambda handle: torch.save(task.training.model.state_dict(), handle))
     if isinstance(task.agent, PPOAgent):
         ppo, path = task.agent.ppo, out / f"policy-{name}.zip"
@@ -58,13 +59,13 @@ def export(options: Export) -> dict[Path, str]:
     return written
 
 
-def describe_policy(policy: nn.Module, settings: Train) -> dict[str, Any]:
+def describe_policy(policy: nn.Module, settings: Config) -> dict[str, Any]:
     """A network of tanh layers, from :func:`~rlmix.agents.features.policy_features` to a score for each of the K top-k values."""
     linear = [layer for layer in policy.modules() if isinstance(layer, nn.Linear)]
     return {
-        "algorithm": settings.algorithm,
-        "observation": settings.observation,
+        "algorithm": settings.agent.algorithm,
+        "observation": settings.env.observation,
         "layers": [linear[0].in_features, *(layer.out_features for layer in linear)],
-        "values": top_k_values(settings.num_top_k).tolist(),
+        "values": top_k_values(settings.mixing.num_top_k).tolist(),
         "state_dict": policy.state_dict(),
     }

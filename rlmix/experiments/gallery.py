@@ -7,9 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rlmix.config import TrainingConfig
-from rlmix.envs.map_rewards import AGENT_PATCHES
+from rlmix.config import Config
 from rlmix.envs.process import MixingProcess
+from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.mixing.core import Mixed, RMix
 from rlmix.mixing.objective import Method, Objective
 from rlmix.mixing.registry import METHODS, build_method
@@ -19,12 +19,12 @@ DROP_INS = {"rmix": RMix(), "rmix-p8": RMix(num_patches=(AGENT_PATCHES,))}
 SHOWN = ("vanilla", *DROP_INS, *(name for name in METHODS if name != "vanilla"))
 
 
-def draw_methods(config: TrainingConfig, names: Sequence[str], num_images: int) -> Figure:
+def draw_methods(config: Config, names: Sequence[str], num_images: int) -> Figure:
     """Train a classifier a little, without mixing, and show one of its batches under each method."""
     training = Training(config, MixingProcess(config).data)
     while not training.finished:
         training.fit_epoch()
-    return draw(training, training.next_batch(), names, num_images, config.seed)
+    return draw(training, training.next_batch(), names, num_images, config.run.seed)
 
 
 def draw(training: Training, batch: Batch, names: Sequence[str], num_images: int, seed: int) -> Figure:

@@ -5,12 +5,15 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import MISSING, field, make_dataclass
+from typing import Annotated, Any, TypeVar
 
 import tyro
+import yaml
 
-from rlmix.config import TrainingConfig
+from rlmix.common.groups import changed, compose, options_of
+from rlmix.config import followed
+from rlmix.experiments.help import print_help
 from rlmix.recipes import AUTO
 
 Options = TypeVar("Options")
@@ -20,34 +23,103 @@ class UsageError(ValueError):
     """A command line that cannot be understood."""
 
 
-def parse(kind: type[Options], command: str, args: Sequence[str], default: Options | None = None) -> Options:
-    """The options of ``rlmix <command>``; UsageError, in one line, where they do not parse. --help prints and exits.
+def parse(
+    kind: type[Options], command: str, args: Sequence[str], default: Options | None = None, about: str | None = None
+) -> Options:
+    """The options of ``rlmix <command>``; --help prints and exits.
 
-    Under --freeze-from, what is not typed is that run's where it has to be: see :meth:`rlmix.config.TrainingConfig.followed`, whose errors
-    are raised.
+    Under --freeze-from, what is not typed is that run's where it has to be: see :func:`rlmix.config.followed`, whose errors are raised.
+
+    Args:
+        kind: A composed configuration, see :mod:`rlmix.common.groups`.
+        command: By which the help calls it.
+        args: The words after it.
+        default: What is not typed; the defaults of ``kind`` where not given.
+        about: What the help says the command does, with examples.
+
+    Raises:
+        UsageError: In one line, where they do not parse.
     """
-    options = _parse(kind, command, args, default)
-    if isinstance(options, TrainingConfig) and options.freeze_from is not None and options.data == AUTO:
-        return _parse(kind, command, args, options.followed())
-    return options
+    if {"-h", "--help"} & set(args):
+        print_help(kind, command, about)
+        sys.exit(0)
+    options, known = _parse(kind, command, args, default), options_of(kind)
+    follows = "freeze_from" in known and known["freeze_from"].of(options) is not None and known["data"].of(options) == AUTO
+    return _parse(kind, command, args, followed(options)) if follows else options
 
 
 def _parse(kind: type[Options], command: str, args: Sequence[str], default: Options | None) -> Options:
-    stderr, args = io.StringIO(), _with_values(kind, args)
+    words, open_words = _split_open(kind, args)
+    stderr, flat = io.StringIO(), _flat_dataclass(kind, default)
     try:
         with contextlib.redirect_stderr(stderr):
-            if default is None:
-                return tyro.cli(kind, prog=f"rlmix {command}", args=args)
-            return tyro.cli(kind, prog=f"rlmix {command}", args=args, default=default)
+            read = tyro.cli(flat, prog=f"rlmix {command}", args=_with_values(kind, words))
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(one_line(stderr.getvalue())) from None
+    values = {name: _read(read, name) for name, option in options_of(kind).items() if not _is_open(option)}
+    base = {name: option.of(default) for name, option in options_of(kind).items() if _is_open(option) and default is not None}
+    return changed(compose(kind, values | base), open_words)
+
+
+def _read(read: Any, name: str) -> Any:
+    for part in name.split("."):
+        read = getattr(read, part)
+    return read
+
+
+def _is_open(option: Any) -> bool:
+    """Whether its value is a mapping, whose entries have flags of their own."""
+    return option.path[-1] == "hyperparameters"
+
+
+def _flat_dataclass(kind: type[Any], default: Any) -> type[Any]:
+    """A dataclass of the options by their flat names, for tyro; those of a group within a group in one of their own."""
+    own: list[Any] = []
+    groups: dict[str, list[Any]] = {}
+    for name, option in options_of(kind).items():
+        if _is_open(option):
+            continue
+        value = option.default if default is None else option.of(default)
+        markers = tuple(note for note in getattr(option.hint, "__metadata__", ()) if note not in option.rules)
+        hint = Annotated[(option.type, *markers)] if markers else option.type
+        group, _, last = name.rpartition(".")
+        entry = (last, hint) if value is MISSING else (last, hint, field(default=value))
+        (groups.setdefault(group, []) if group else own).append(entry)
+    for group, entries in groups.items():
+        inner = make_dataclass(group, entries, frozen=True)
+        own.append((group, inner, field(default_factory=inner)))
+    return make_dataclass(kind.__name__, sorted(own, key=len), frozen=True)
+
+
+def _split_open(kind: type[Any], args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The words of ``--mixing.NAME VALUE...`` apart from the others, as values."""
+    outer = {option.path[0] for option in options_of(kind).values() if _is_open(option)}
+    words: list[str] = []
+    found: dict[str, list[str]] = {}
+    target = words
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        group, dot, name = flag.removeprefix("--").partition(".")
+        if flag.startswith("--") and dot and group in outer and name:
+            target = found.setdefault(f"{group}.{name.replace('-', '_')}", [])
+            target += [value] if equals else []
+        elif arg.startswith("--"):
+            target = words
+            words.append(arg)
+        else:
+            target.append(arg)
+    for name, given in found.items():
+        if not given:
+            raise UsageError(f"--{name.replace('_', '-')} must be followed by a value")
+    values = {name: [yaml.safe_load(word) for word in given] for name, given in found.items()}
+    return words, {name: given[0] if len(given) == 1 else given for name, given in values.items()}
 
 
 def _with_values(kind: type[Any], args: Sequence[str]) -> list[str]:
     """``--flip`` and ``--no-flip`` of options that are True, False or None as the pairs of words that tyro reads."""
-    names = [name.replace("_", "-") for name, hint in get_type_hints(kind).items() if hint == bool | None]
+    names = [name.replace("_", "-") for name, option in options_of(kind).items() if option.type == bool | None]
     words = {f"--{name}": [f"--{name}", "True"] for name in names} | {f"--no-{name}": [f"--{name}", "False"] for name in names}
     given = [
         arg for arg, after in zip(args, [*args[1:], ""], strict=False) if arg in words and after in ("True", "False", "None")
@@ -67,17 +139,12 @@ def one_line(box: str) -> str:
 
 
 def typed_options(kind: type[Any], args: Sequence[str]) -> frozenset[str]:
-    """Names of the options that stand in ``args``, also where the value is the default; those of a group as ``agent.gamma``."""
+    """Names of the options that stand in ``args``, also where the value is the default; those with a dot as ``agent.gamma``."""
+    known = options_of(kind)
+    outer = {option.path[0] for option in known.values() if _is_open(option)}
     flags = [arg.partition("=")[0].removeprefix("--").replace("-", "_") for arg in args if arg.startswith("--")]
-    return frozenset(name for flag in flags for name in (flag, re.sub(r"(^|\.)no_", r"\1", flag)) if name in _names(kind))
-
-
-def _names(kind: type[Any], prefix: str = "") -> set[str]:
-    names = set()
-    for entry in fields(kind):
-        group: Any = entry.default_factory  # of a nested group its class
-        names |= _names(group, f"{prefix}{entry.name}.") if is_dataclass(group) else {prefix + entry.name}  # type: ignore[arg-type]
-    return names
+    either = (name for flag in flags for name in (flag, re.sub(r"(^|\.)no_", r"\1", flag)))
+    return frozenset(name for name in either if name in known or ("." in name and name.partition(".")[0] in outer))
 
 
 def read_args(args: Sequence[str] | None) -> list[str]:

@@ -4,19 +4,20 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rlmix.agents.choices import Watch
+from rlmix.agents.choices import Recorder
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.measurement import CEILINGS, Rewards, closed_share, difference, try_policies
 from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
 from rlmix.common.names import distinct_names
-from rlmix.config import TrainingConfig
-from rlmix.data.dataset import Source
+from rlmix.common.ranges import at_least, from_to, one_of
+from rlmix.config import Config, DataConfig, DeviceConfig, EnvConfig, MixingConfig, ModelConfig, OptimConfig
+from rlmix.data.dataset import Dataset
 from rlmix.envs.process import MixingProcess
 from rlmix.reporting.output import make_console
 from rlmix.reporting.statistics import Difference
@@ -26,21 +27,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Policies(TrainingConfig):
-    """Measure policies on a frozen classifier (--freeze-from): the same images, partners and lam for all of them."""
+class Policies:
+    """Policies on a frozen classifier (--freeze-from): the same images, partners and lam for all of them."""
 
-    seed: int = 1000
-    """Of the images, partners and lam, and of the policies' draws: another one than the policies learned with."""
+    FIRST: ClassVar = ("freeze_from", "policies", "batches", "searched", "out")
+
     policies: tuple[str, ...] = ()
     """Runs in which an agent learned. Folders that differ in their ending -s<seed> alone are one policy of several seeds."""
-    constants: tuple[float, ...] = (0.0, 0.11, 0.44, 0.99)
-    """Constant policies to measure beside them; uniform, and a coin between 0 and 0.99, are always there."""
-    batches: int = 100
+    constants: Annotated[tuple[float, ...], from_to(0, 1)] = (0.0, 0.11, 0.44, 0.99)
+    """Constant policies to measure beside them. Uniform, and a coin between 0 and 0.99, are always there."""
+    batches: Annotated[int, at_least(2)] = 100
     """Batches that every policy chooses for."""
-    searched: int = 0
-    """Batches, the first ones, for which the best choices are searched too: K + K^2 passes each."""
+    searched: Annotated[int, at_least(0)] = 0
+    """Batches whose best choices are searched too. The first ones; K + K^2 passes each."""
+    seed: Annotated[int, at_least(0)] = 1000
+    """Seed of the images, partners and lam. And of the policies' draws: another one than the policies learned with."""
+    reward: Annotated[str, one_of("rlmix.envs.rewards:REWARDS")] = EnvConfig.reward
+    """What a mixture earns (rlmix list rewards)."""
     out: Path = Path("policies")
-    """A folder: report.md, policies.json (every policy's mean reward of every batch), pictures of what the learned ones choose."""
+    """A folder for report.md, policies.json and pictures. policies.json has every policy's mean reward of every batch; the pictures show
+    what the learned ones choose."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+
+    @property
+    def config(self) -> Config:
+        """The environment's."""
+        return Config.of(self, seed=self.seed, reward=self.reward, method="rmix")
 
 
 class Findings(NamedTuple):
@@ -57,29 +73,28 @@ def say(found: Findings) -> None:
     make_console(soft_wrap=True).print("\n".join(found.lines))
 
 
-def measure(options: Policies, data: Source | None = None) -> Findings:
+def measure(options: Policies, data: Dataset | None = None) -> Findings:
     """Try the policies and write every file.
 
     Args:
         options: What is measured, on which classifier.
-        data: Where it is loaded already; what ``options.data`` names otherwise.
+        data: Where it is loaded already; what the options name otherwise.
 
     Raises:
         ValueError: If an option is out of range, or nobody learned in one of the runs.
         OSError: If a run or the data cannot be read, or the files not written.
     """
-    if options.freeze_from is None:
+    if options.model.freeze_from is None:
         raise ValueError("freeze_from must name the run whose classifier is taken, got none")
-    if not 0 <= options.searched <= options.batches or options.batches < 2:
+    if not options.searched <= options.batches or options.batches < 2:
         raise ValueError(f"batches must be at least 2, and searched at most as many, got {options.batches}, {options.searched}")
     policies = open_policies(options)
-    config = TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)})
-    process = MixingProcess(config, data)
+    process = MixingProcess(options.config, data)
     process.reset()
-    watch = Watch(policies)
-    rewards = try_policies(process, policies, options.batches, options.searched, watch.batch, watch.search)
-    said = watch.lines()
-    found = Findings([table(rewards, watch.learned), *([""] if said else []), *said], watch.draw(process.values.tolist()))
+    recorder = Recorder(policies)
+    rewards = try_policies(process, policies, options.batches, options.searched, recorder.batch, recorder.search)
+    said = recorder.lines()
+    found = Findings([table(rewards, recorder.learned), *([""] if said else []), *said], recorder.draw(process.values.tolist()))
     options.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: values.tolist() for name, values in rewards.items()}).replace("NaN", "null")
     (options.out / "policies.json").write_text(text + "\n")
@@ -92,8 +107,8 @@ def measure(options: Policies, data: Source | None = None) -> Findings:
 def open_policies(options: Policies) -> dict[str, Policy]:
     """The yardsticks, and the learned ones by their folders."""
     policies: dict[str, Policy] = {
-        "uniform": FixedRandomPolicy(options.num_top_k, options.seed),
-        "coin": CoinPolicy(options.num_top_k, options.seed),
+        "uniform": FixedRandomPolicy(options.mixing.num_top_k, options.seed),
+        "coin": CoinPolicy(options.mixing.num_top_k, options.seed),
     }
     policies |= {f"constant {top_k:g}": ConstantPolicy(top_k) for top_k in options.constants}
     places = [Path(folder).resolve() for folder in options.policies]

@@ -1,95 +1,112 @@
 """Options as they are typed. Whoever types one that the run does not read is told, for it would do nothing."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
-from rlmix.common.mapping import from_mapping
-from rlmix.common.saved_config import read_config, read_yaml
+from rlmix.agents.algorithms import ALGORITHMS
+from rlmix.agents.policies import POLICIES
+from rlmix.common.saved_config import read_config
+from rlmix.config import Config
+from rlmix.data.registry import DATA
 from rlmix.experiments.options import UsageError, parse, typed_options
-from rlmix.experiments.settings import POLICIES, Train
-
-AGENT_READS = {
-    "ppo": None,
-    "a2c": ("learning_rate", "gamma", "entropy_coefficient", "policy_layers", "value_layers", "rollout_steps"),
-    "dqn": ("learning_rate", "gamma", "passes", "minibatch_size", "policy_layers", "rollout_steps"),
-    "bandit": ("learning_rate", "entropy_coefficient", "policy_layers"),
-}
-"""The hyperparameters that an algorithm has; None for all of them, as where it is not named here."""
+from rlmix.experiments.settings import check_names, is_policy, learns
+from rlmix.mixing.registry import hyperparameters
+from rlmix.recipes import settled_data
+from rlmix.training.schedules import SCHEDULES
 
 
 class Condition(NamedTuple):
     """When some options are read."""
 
     options: tuple[str, ...]
-    holds: Callable[[Train], bool]
-    where: Callable[[Train], str]
+    holds: Callable[[Config], bool]
+    where: Callable[[Config], str]
     """What they were typed with, where it does not hold, and why that does not read them."""
 
 
-def _method(why: str) -> Callable[[Train], str]:
-    return lambda run: f"--method {run.method}, {why}"
+def _method(why: str) -> Callable[[Config], str]:
+    return lambda config: f"--method {config.run.method}, {why}"
 
 
-def _data(run: Train) -> str:
-    return f"--data {run.data}"
+def _kind(config: Config) -> str:
+    return settled_data(config.data.name).partition(":")[0]
 
 
 CONDITIONS = (
-    Condition(("algorithm", "granularity", "observation", "credit", "diversity"), lambda run: run.method == "rlmix",
-              _method("in which no agent learns")),
-    Condition(("num_top_k", "num_patches", "rule", "reward", "saliency_mode"), lambda run: run.method in POLICIES,
+    Condition(("num_top_k", "num_patches", "rule", "reward", "saliency_mode"), lambda config: is_policy(config.run.method),
               _method("which is no policy of the environment")),
-    Condition(("mixing_seed",), lambda run: run.method != "vanilla", _method("which draws nothing")),
-    Condition(("milestones",), lambda run: run.recipe.schedule == "multistep", lambda run: "--schedule onecycle"),
-    Condition(("div_factor", "pct_start", "final_learning_rate"), lambda run: run.recipe.schedule == "onecycle",
-              lambda run: "--schedule multistep"),
+    Condition(("mixing_seed",), lambda config: config.run.method != "vanilla", _method("which draws nothing")),
     Condition(("schedule", "learning_rate", "div_factor", "pct_start", "final_learning_rate", "milestones", "momentum", "weight_decay",
                "clip_norm"),
-              lambda run: run.freeze_from is None, lambda run: "--freeze-from, whose classifier is not updated"),
-    Condition(("data_root", "download"), lambda run: run.data in ("cifar10", "cifar100", "fashion_mnist"), _data),
-    Condition(("workers", "skip_corrupt"), lambda run: run.data.startswith("imagefolder:"), _data),
+              lambda config: config.model.freeze_from is None, lambda config: "--freeze-from, whose classifier is not updated"),
 )  # fmt: skip
+"""Of options that several entries of a family read."""
 
 
-def refusal(run: Train, name: str) -> str | None:
-    """With what the option ``name`` was typed that does not read it; None where ``run`` does."""
+def refusal(config: Config, name: str) -> str | None:
+    """With what the option ``name`` was typed that does not read it; None where ``config`` does."""
     for condition in CONDITIONS:
-        if name in condition.options and not condition.holds(run):
-            return condition.where(run)
+        if name in condition.options and not condition.holds(config):
+            return condition.where(config)
     group, _, own = name.rpartition(".")
-    if group == "agent" and run.method != "rlmix":
-        return f"--method {run.method}, in which no agent learns"
-    reads = AGENT_READS.get(run.algorithm) if group == "agent" else None
-    return None if reads is None or own in reads else f"--algorithm {run.algorithm}"
+    if group == "agent" or name in POLICIES.entry("rlmix").reads:
+        if not learns(config.run.method):
+            return f"--method {config.run.method}, in which no agent learns"
+        reads = ALGORITHMS.entry(config.agent.algorithm).reads
+        return f"--algorithm {config.agent.algorithm}" if group and reads and own not in reads else None
+    if group == "mixing":
+        known = {} if is_policy(config.run.method) else hyperparameters(config.run.method)
+        return (
+            None
+            if own in known
+            else f"--method {config.run.method}, which has {', '.join(sorted({*known} - {'alpha'})) or 'none'}"
+        )
+    schedule = config.recipe.schedule
+    for family, chosen, where in (
+        (SCHEDULES, schedule, f"--schedule {schedule}"),
+        (DATA, _kind(config), f"--data {config.data.name}"),
+    ):
+        readers = family.readers(name)
+        if readers and chosen not in readers and chosen in family:
+            return where
+    return None
 
 
-def check_read(runs: Sequence[Train], typed: Collection[str]) -> None:
-    """Raise ValueError where an option was typed that none of the ``runs`` reads, or where what that depends on is unknown."""
-    for run in runs:
-        run.check_names()
+def check_read(configs: Sequence[Config], typed: Collection[str]) -> None:
+    """Raise ValueError where an option was typed that none of the ``configs`` reads, or where what that depends on is unknown.
+
+    Args:
+        configs: What is run.
+        typed: Names of the options that were typed, as of :func:`rlmix.experiments.options.typed_options`.
+    """
+    for config in configs:
+        check_names(config)
     for name in sorted(typed):
-        refusals = [refusal(run, name) for run in runs]
-        if all(refusals):
+        refusals = [refusal(config, name) for config in configs]
+        if refusals and all(refusals):
             raise ValueError(f"--{name.replace('_', '-')} must be left out with {refusals[0]}: it would do nothing")
 
 
-def read_options(args: Sequence[str]) -> Train:
-    """Options of ``rlmix train`` from the command line, over those of --config, or those of the run to resume."""
-    options = _read(args)
-    check_read([options], typed_options(Train, args))
-    return options
+def read_options(args: Sequence[str], about: str | None = None) -> Config:
+    """Options of ``rlmix train`` from the command line, over those of --config, or those of the run to resume.
 
+    Args:
+        args: The words after ``rlmix train``.
+        about: What the help says of the command.
 
-def _read(args: Sequence[str]) -> Train:
-    options = parse(Train, "train", args)
-    if options.resume is not None:
-        elsewhere = [name for name in ("out", "overwrite", "config") if getattr(options, name)]
+    Raises:
+        ValueError: If they do not parse, do not go together, or one was typed that would do nothing.
+        FileNotFoundError: If there is no such run or file.
+    """
+    config = parse(Config, "train", args, about=about)
+    run = config.run
+    if run.resume is not None:
+        elsewhere = [name for name in ("out", "overwrite", "config") if getattr(run, name)]
         if elsewhere:
             raise UsageError(f"--resume goes on with a run where it is, and takes no --{elsewhere[0]}")
-        saved = from_mapping(Train, read_config(options.resume))
-        return replace(parse(Train, "train", args, default=saved), out=options.resume)
-    if options.config is not None:
-        saved = from_mapping(Train, read_yaml(options.config))
-        return parse(Train, "train", args, default=saved)
-    return options
+        saved = Config.from_mapping(read_config(run.resume))
+        config = parse(Config, "train", args, default=saved).changed(out=run.resume)
+    elif run.config is not None:
+        config = parse(Config, "train", args, default=Config.from_yaml(run.config))
+    check_read([config], typed_options(Config, args))
+    return config

@@ -3,14 +3,15 @@
 from typing import Any
 
 from rlmix.common.saved_config import updated
-from rlmix.experiments.settings import Train
+from rlmix.config import Config
+from rlmix.training.schedules import SCHEDULES
 from rlmix.training.trainer import Training
 
 FREE = ("data_root", "download", "picture_every", "checkpoint_every", "time_limit", "on_nonfinite", "devices", "nodes")
 """Options that what is trained does not depend on."""
 
 
-def check_resumable(options: Train, training: Training, saved: dict[str, Any], state: dict[str, Any] | None) -> None:
+def check_resumable(options: Config, training: Training, saved: dict[str, Any], state: dict[str, Any] | None) -> None:
     """Raise ValueError where the run in ``options.folder`` is not that of ``options``, and name what differs.
 
     Args:
@@ -36,17 +37,18 @@ def check_resumable(options: Train, training: Training, saved: dict[str, Any], s
             )
     if state is not None and state.get("data") != training.data.checksum():
         raise ValueError(
-            f"the data must be those that the run in {folder} began with; the images or labels of {options.data} differ"
+            f"the data must be those that the run in {folder} began with; the images or labels of {options.data.name} differ"
         )
 
 
-def epochs_are_settled(options: Train, training: Training, saved: dict[str, Any], state: dict[str, Any] | None) -> str | None:
+def epochs_are_settled(options: Config, training: Training, saved: dict[str, Any], state: dict[str, Any] | None) -> str | None:
     """Why the number of epochs cannot change any more, or None where a run with the new number would be the same so far."""
     if state is None:
         return None
-    if options.schedule == "onecycle":
-        return "would have had other learning rates from the first step (schedule onecycle)"
-    if options.method == "automix":
+    schedule = options.recipe.schedule
+    if not SCHEDULES.entry(schedule).traits.get("anytime"):
+        return f"would have had other learning rates from the first step (schedule {schedule})"
+    if options.run.method == "automix":
         return "would have had another momentum from the first step (method automix)"
     per_epoch, step = training.steps_per_epoch, training.steps_per_epoch * int(state["epoch"]) + int(state["steps"])
     if per_epoch * training.recipe.epochs < step:
@@ -55,4 +57,4 @@ def epochs_are_settled(options: Train, training: Training, saved: dict[str, Any]
         [milestone for part in training.recipe.milestones if (milestone := round(part * per_epoch * epochs)) < step]
         for epochs in (int(saved["epochs"]), training.recipe.epochs)
     )
-    return None if old == new else "would have had other learning rates by now (schedule multistep)"
+    return None if old == new else f"would have had other learning rates by now (schedule {schedule})"

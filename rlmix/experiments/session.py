@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +9,18 @@ import torch
 from torch import Tensor
 
 from rlmix import evaluation as metrics
-from rlmix.agents.algorithms import Agent, build_agent
-from rlmix.agents.learned import LearnedPolicy
-from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
+from rlmix.agents.algorithms import Agent
+from rlmix.agents.policies import POLICIES, Policy
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive
+from rlmix.config import Config
+from rlmix.data.dataset import Dataset
 from rlmix.envs.conversion import render_process
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
-from rlmix.experiments.settings import Train
+from rlmix.experiments.settings import is_policy, learns
 from rlmix.experiments.stopping import Interrupted, StopRequest
-from rlmix.mixing.registry import METHODS
 from rlmix.reporting.progress import TrainingProgress
 from rlmix.training.run_folder import Run, peak_memory_mb
 from rlmix.training.trainer import Training
@@ -30,7 +29,7 @@ from rlmix.training.trainer import Training
 class Task:
     """What is trained: a classifier, and where the method is a policy, the environment's process and who decides in it."""
 
-    def __init__(self, options: Train) -> None:
+    def __init__(self, options: Config, data: Dataset | None = None) -> None:
         self.options = options
         self.process: MixingProcess | None = None
         self.policy: Policy | None = None
@@ -38,18 +37,24 @@ class Task:
         self.env: RLMixEnv | RLMixVectorEnv | None = None
         self.seconds = 0.0
         """Of training in the epoch in progress, before this process."""
-        config = options.training
-        torch.manual_seed(derive(options.seed, "network"))  # what a network's dropout draws from; the agent seeds its own draws
-        if options.method in METHODS:
-            self.training = Training(config, method=options.method)
+        torch.manual_seed(
+            derive(options.run.seed, "network")
+        )  # what a network's dropout draws from; the agent seeds its own draws
+        method = options.run.method
+        if not is_policy(method):
+            self.training = Training(options, data, method=method)
             return
-        if options.method == "rlmix":
-            env = RLMixEnv(config) if options.granularity == "batch" else RLMixVectorEnv(config=config)
+        if learns(method):
+            env = (
+                RLMixEnv(options, data=data)
+                if options.agent.granularity == "batch"
+                else RLMixVectorEnv(config=options, data=data)
+            )
             self.env, self.process = env, env.process
             if self.process.reset().ranks.first:
-                self.agent = build_agent(options.algorithm, env, options.agent, options.seed)
+                self.agent = POLICIES[method](env, options)
         else:
-            self.process = MixingProcess(config)
+            self.process = MixingProcess(options, data)
             self.policy = fixed_policy(options, self.process.reset().ranks)
         self.training = self.process.require_training()
 
@@ -116,26 +121,23 @@ class Task:
             raise ValueError(f"the checkpoint is not one of a run with these options: {reason}") from error
 
 
-def fixed_policy(options: Train, ranks: Ranks | None = None) -> Policy:
+def fixed_policy(options: Config, ranks: Ranks | None = None) -> Policy:
     """Who decides where nobody learns."""
-    if options.policy is not None:
-        return LearnedPolicy(Path(options.policy), options.seed, ranks)
-    if options.top_k is not None:
-        return ConstantPolicy(options.top_k)
-    kind = CoinPolicy if options.method == "coin" else FixedRandomPolicy
-    return kind(options.num_top_k, options.seed, ranks)
+    policy: Policy = POLICIES[options.run.method].from_config(options, ranks)
+    return policy
 
 
 class Session:
     """Watches a task: measures it, logs it, keeps checkpoints."""
 
-    def __init__(self, run: Run, options: Train, task: Task, stop: StopRequest, quiet: bool = False) -> None:
+    def __init__(self, run: Run, options: Config, task: Task, stop: StopRequest, quiet: bool = False) -> None:
         self.run, self.options, self.task, self.stop = run, options, task, stop
         training, self.ranks = task.training, task.training.ranks
         quiet = quiet or not self.ranks.first
         self.progress = TrainingProgress(training.num_steps, training.global_step, training.config.recipe.epochs, quiet=quiet)
         self.progress.say(
-            f"{options.method} on {options.data} with {options.model}, {training.steps_per_epoch} steps an epoch: {run.folder}"
+            f"{options.run.method} on {options.data.name} with {options.model.name}, "
+            f"{training.steps_per_epoch} steps an epoch: {run.folder}"
         )
         self._resumed_at = time.perf_counter()
         self._training_seconds = task.seconds
@@ -145,7 +147,7 @@ class Session:
 
     def step(self) -> None:
         """After each step within an epoch, when no batch waits: show it, and keep a checkpoint where one is due."""
-        every = self.options.checkpoint_every
+        every = self.options.run.checkpoint_every
         stop = self._stop_reason()
         if stop is not None or (every and self.task.training.global_step % every == 0):
             self._save(self.task.trained())
@@ -204,8 +206,8 @@ class Session:
         seconds = sum(record["epoch_seconds"] for record in epochs)
         logits = training.predict()
         result = {
-            "method": self.options.method,
-            "seed": self.options.seed,
+            "method": self.options.run.method,
+            "seed": self.options.run.seed,
             "top1": top1[-1],
             "top1_median10": statistics.median(top1[-10:]),
             "top1_best": None if chosen is None else chosen["test_top1"],
@@ -248,9 +250,9 @@ class Session:
     def _log_mixing(self, process: MixingProcess, top_k: Tensor) -> None:
         if not self.ranks.first:
             return
-        epoch, every = self._record["epoch"], self.options.picture_every
+        epoch, every = self._record["epoch"], self.options.run.picture_every
         self.run.writer.add_histogram("mixing/top_k", top_k, epoch)
-        if every and (epoch % every == 0 or epoch in (1, self.options.epochs)):
+        if every and (epoch % every == 0 or epoch in (1, self.options.optim.epochs)):
             self.run.writer.add_image("mixing/batch", render_process(process), epoch, dataformats="HWC")
 
     def _pause(self) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 from rlmix.benchmarking import measure as benchmark
 from rlmix.common.files import write_json
 from rlmix.common.saved_config import read_config
-from rlmix.experiments.executors import EngineOptions, run_all, using_threads
+from rlmix.config import Config
+from rlmix.experiments.executors import EngineConfig, run_all, using_threads
 from rlmix.experiments.reliability import load_reliability
-from rlmix.experiments.settings import Train
+from rlmix.experiments.settings import settled
 from rlmix.reporting.report import Drawn
 from rlmix.reporting.reward_accuracy import reward_correlations
 from rlmix.reporting.statistics import paired_difference, summarize
@@ -32,7 +33,7 @@ class Arm:
 
     name: str
     """Of the row in files, and of its runs' folders."""
-    options: Train
+    options: Config
     """Seed and folder aside."""
     baseline: str
     """Name of the arm that its paired differences are from."""
@@ -50,14 +51,14 @@ class Study:
     timed: bool = True
     """Time a step of each arm's method relative to vanilla, interleaved, before the training."""
 
-    def run(self, arm: Arm, seed: int) -> Train:
+    def run(self, arm: Arm, seed: int) -> Config:
         """Options of one run."""
-        return replace(arm.options, seed=seed, out=self.out / "runs" / f"{arm.name}-s{seed}")
+        return arm.options.changed(seed=seed, out=self.out / "runs" / f"{arm.name}-s{seed}")
 
     def title(self, arm: Arm) -> str:
         """What plots call an arm: its label, and its model where there are several."""
-        several = len({other.options.model for other in self.arms}) > 1
-        return f"{arm.options.model} {arm.label}" if several else arm.label
+        several = len({other.options.model.name for other in self.arms}) > 1
+        return f"{arm.options.model.name} {arm.label}" if several else arm.label
 
     def check(self) -> None:
         """Raise ValueError where an option is out of range, or the folder is no comparison's, before anything is written."""
@@ -68,10 +69,10 @@ class Study:
             raise ValueError(f"seeds must differ, got {self.seeds}")
         for arm in self.arms:
             for seed in self.seeds:
-                self.run(arm, seed).resolved()
+                settled(self.run(arm, seed))
 
 
-def run_study(study: Study, engine: EngineOptions, *, quiet: bool = False) -> dict[str, Any]:
+def run_study(study: Study, engine: EngineConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Train what is missing and give what compare.json holds.
 
     Raises:
@@ -111,23 +112,21 @@ def check_out(folder: Path) -> None:
         raise ValueError(f"out must be a folder, got the file {folder}")
 
 
-def plan_run(options: Train) -> Train | None:
+def plan_run(options: Config) -> Config | None:
     """The options that start a run or go on with it; None where it is finished; ValueError where it was made with other options."""
     folder = options.folder
     if not (folder / "config.yaml").exists():
         check_free(folder)
         return options
-    saved, wanted = read_config(folder), options.resolved().as_dict()
-    saved = {
-        entry.name: entry.default for entry in fields(Train) if entry.default is not MISSING
-    } | saved  # of an earlier version
+    saved, wanted = read_config(folder), settled(options).as_dict()
+    saved = Config().as_dict() | saved  # of an earlier version
     different = [f"{name} {saved.get(name)!r} is not {wanted[name]!r}" for name in wanted if saved.get(name) != wanted[name]]
     if different:
         raise ValueError(f"{folder} holds a run with other options: {', '.join(different)}")
-    return None if (folder / "result.json").exists() else replace(options, resume=folder)
+    return None if (folder / "result.json").exists() else options.changed(resume=folder)
 
 
-def settle_threads(folder: Path, engine: EngineOptions) -> int:
+def settle_threads(folder: Path, engine: EngineConfig) -> int:
     """CPU threads of each training: those a study in ``folder`` began with, which it keeps."""
     saved = _read_study(folder).get("threads")
     if saved is not None and engine.threads not in (None, saved):
@@ -140,16 +139,15 @@ def measure(study: Study, threads: int) -> dict[str, dict[str, float]]:
     timing: dict[str, dict[str, float]] = {}
     if not study.timed:
         return timing
-    for model in dict.fromkeys(arm.options.model for arm in study.arms):
-        arms = [arm for arm in study.arms if arm.options.model == model]
-        config = study.run(arms[0], study.seeds[0]).resolved().training
-        config = replace(config, epochs=1000, num_patches=None, alpha=None)
+    for model in dict.fromkeys(arm.options.model.name for arm in study.arms):
+        arms = [arm for arm in study.arms if arm.options.model.name == model]
+        config = settled(study.run(arms[0], study.seeds[0])).changed(epochs=1000, num_patches=None, alpha=None)
         with using_threads(threads):
-            methods = benchmark.measure(config, [arm.options.method for arm in arms], rounds=TIMING_ROUNDS, parts=False)[
+            methods = benchmark.measure(config, [arm.options.run.method for arm in arms], rounds=TIMING_ROUNDS, parts=False)[
                 "methods"
             ]
         for arm in arms:
-            timing[arm.name] = {name: methods[arm.options.method][name] for name in ("ratio", "step_ms")}
+            timing[arm.name] = {name: methods[arm.options.run.method][name] for name in ("ratio", "step_ms")}
     return timing
 
 
@@ -168,7 +166,7 @@ def build_report(
     rows: dict[str, Any] = {}
     for arm in study.arms:
         runs, base_runs = results[arm.name], results[arm.baseline]
-        row: dict[str, Any] = {"label": arm.label, "model": arm.options.model, "baseline": arm.baseline}
+        row: dict[str, Any] = {"label": arm.label, "model": arm.options.model.name, "baseline": arm.baseline}
         row["runs"] = {str(seed): {name: result[name] for name in RUN_FIGURES} for seed, result in runs.items()}
         for figure in (*COMPARED, "seconds_per_epoch"):
             values = {seed: result[figure] for seed, result in runs.items() if result[figure] is not None}
@@ -181,7 +179,7 @@ def build_report(
         if arm.name in timing:
             row["step_ratio"], row["step_ms"] = timing[arm.name]["ratio"], timing[arm.name]["step_ms"]
         rows[arm.name] = row
-    configs = [study.run(arm, study.seeds[0]).resolved().training.as_dict() for arm in study.arms]
+    configs = [settled(study.run(arm, study.seeds[0])).as_dict() for arm in study.arms]
     shared = {name: value for name, value in configs[0].items() if all(config[name] == value for config in configs)}
     shared.pop("seed")
     correlations = reward_correlations(rows, pooled="reward" in shared)

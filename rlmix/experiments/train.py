@@ -6,16 +6,27 @@ from typing import Any
 
 from rlmix.common.ranks import Ranks, leave, peers
 from rlmix.common.saved_config import read_config
+from rlmix.config import Config
+from rlmix.data.dataset import Dataset
+from rlmix.experiments.result import Result
 from rlmix.experiments.resuming import check_resumable
 from rlmix.experiments.session import Session, Task
-from rlmix.experiments.settings import Train
+from rlmix.experiments.settings import settled
 from rlmix.experiments.stopping import StopRequest
 from rlmix.training.allocator import keep_freed_memory
 from rlmix.training.run_folder import Run, check_free
 
 
-def train(options: Train, *, quiet: bool = False) -> dict[str, Any]:
-    """Run a training to its end and give its result.json.
+def train(options: Config, data: Dataset | None = None, *, quiet: bool = False) -> Result:
+    """Run a training to its end.
+
+    Args:
+        options: What is trained, on what, how, who decides, and where the run lies. With ``run.resume`` a run goes on.
+        data: The data set, where it is loaded already; what ``options`` name otherwise.
+        quiet: Print nothing.
+
+    Returns:
+        What result.json holds, the run's folder, its configuration, and its epochs.
 
     Raises:
         ValueError: If an option is out of range, or not that of the run to resume; nothing has been written then.
@@ -25,32 +36,33 @@ def train(options: Train, *, quiet: bool = False) -> dict[str, Any]:
         Interrupted: If a signal or the time limit stopped it; a checkpoint holds everything up to the step.
     """
     keep_freed_memory()
-    options = options.resolved()
-    if options.resume is None:
-        check_free(options.folder, options.overwrite)
-    if (options.devices or 1) * options.nodes > 1 and "WORLD_SIZE" not in os.environ:
-        raise ValueError(f"devices and nodes must be 1 but for the command rlmix train, got {options.devices}, {options.nodes}")
-    with StopRequest(options.time_limit) as stop:
-        result = _train(options, stop, quiet)
+    options = settled(options)
+    if options.run.resume is None:
+        check_free(options.folder, options.run.overwrite)
+    if (options.device.devices or 1) * options.device.nodes > 1 and "WORLD_SIZE" not in os.environ:
+        counts = f"{options.device.devices}, {options.device.nodes}"
+        raise ValueError(f"devices and nodes must be 1 but for the command rlmix train, got {counts}")
+    with StopRequest(options.run.time_limit) as stop:
+        figures, epochs = _train(options, data, stop, quiet)
     leave()
-    return result
+    return Result(options.folder, options, figures, epochs)
 
 
-def _train(options: Train, stop: StopRequest, quiet: bool) -> dict[str, Any]:
-    task = Task(options)
+def _train(options: Config, data: Dataset | None, stop: StopRequest, quiet: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    task = Task(options, data)
     ranks = task.training.ranks
-    run = _resume(options, task) if options.resume is not None else _start(options, ranks)
+    run = _resume(options, task) if options.run.resume is not None else _start(options, ranks)
     session = Session(run, options, task, stop, quiet)
     try:
         with session.progress, peers(ranks):
             task.fit(session)
             result = session.finish()
             ranks.any(False)  # the others wait for rank 0's last measurements
-        return result
+        return result, run.epochs
     except (KeyboardInterrupt, FloatingPointError, OSError) as error:
         if not ranks.first and not isinstance(error, OSError):
             raise SystemExit(getattr(error, "code", 2)) from error  # rank 0 says it
-        error.add_note(run.describe_kept(options.epochs))
+        error.add_note(run.describe_kept(options.optim.epochs))
         if not isinstance(error, FloatingPointError):  # which comes again, to the bit
             error.add_note(f"go on with: rlmix train --resume {shlex.quote(str(run.folder))}")
         raise
@@ -58,11 +70,11 @@ def _train(options: Train, stop: StopRequest, quiet: bool) -> dict[str, Any]:
         run.close()
 
 
-def _start(options: Train, ranks: Ranks) -> Run:
-    return Run.create(options.folder, options.as_dict(), options.overwrite) if ranks.first else Run(options.folder, [])
+def _start(options: Config, ranks: Ranks) -> Run:
+    return Run.create(options.folder, options.as_dict(), options.run.overwrite) if ranks.first else Run(options.folder, [])
 
 
-def _resume(options: Train, task: Task) -> Run:
+def _resume(options: Config, task: Task) -> Run:
     """Bring the task to where the run's newest checkpoint was taken."""
     run, state = Run.reopen(options.folder)
     check_resumable(options, task.training, read_config(options.folder), state)

@@ -1,9 +1,9 @@
 """How images are mixed: by a run's classifier and policy, on its data or on a folder of pictures; or by every method."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -15,19 +15,20 @@ from torch import Tensor, nn
 
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import FixedRandomPolicy, Policy
+from rlmix.common.groups import options_of
 from rlmix.common.names import check_name
 from rlmix.common.seeding import stream
-from rlmix.config import TrainingConfig
+from rlmix.config import Config, DataConfig, DeviceConfig, EnvConfig, MixingConfig, ModelConfig, OptimConfig
 from rlmix.data.augmentation import denormalize, normalize
 from rlmix.data.picture_folder import read_pictures
-from rlmix.envs.classifier_rewards import UNMEASURED, UPDATING
 from rlmix.envs.process import Decision
+from rlmix.envs.rewards import UNMEASURED, build_reward
 from rlmix.evaluation import evaluating
 from rlmix.experiments import gallery
 from rlmix.experiments.policies import Policies, measure, say
 from rlmix.experiments.saved_run import load_run, read_settings
 from rlmix.experiments.session import fixed_policy
-from rlmix.experiments.settings import POLICIES, Train
+from rlmix.experiments.settings import is_policy, settled
 from rlmix.maps.gradient import Saliency, saliency
 from rlmix.maps.patches import check_patches
 from rlmix.mixing.core import sample_pairing
@@ -42,10 +43,12 @@ from rlmix.training.trainer import Batch
 
 
 @dataclass(frozen=True)
-class Visualize(TrainingConfig):
-    """Show how images are mixed. With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and
-    of a learned policy what it chooses for whom. Without one: the same images under every method, with the saliency of a classifier
-    that trains a little first."""
+class Visualize:
+    """How images are mixed. With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and of a
+    learned policy what it chooses for whom. Without one: the same images under every method, with the saliency of a classifier that trains
+    a little first."""
+
+    FIRST: ClassVar = ("run", "policy", "images", "methods", "num_images", "out")
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """A run's folder: its newest classifier and its policy mix its own training images."""
@@ -62,17 +65,20 @@ class Visualize(TrainingConfig):
     """With --images and --model: a file with that classifier's state_dict, instead of a run; R-Mix's random choice mixes."""
     size: int = 32
     """Pixels a side that --weights' classifier takes."""
-    skip_corrupt: bool = False
-    """Leave out pictures that cannot be read."""
     methods: tuple[str, ...] = ("all",)
     """Without a run: methods, or all."""
-    epochs: int | None = 3
-    """Without a run: epochs of vanilla training before the picture, so that there is something salient."""
     num_images: int = 8
     """Images shown; each batch is mixed as a whole."""
     out: Path | None = None
-    """Where figure2.png, figure4.png, top_k.png (an agent's choices by epoch) and policy/ go, the run's folder where not given; without a
-    run the picture, methods.png."""
+    """Where the pictures go; the run's folder, or methods.png. Of a run figure2.png, figure4.png, top_k.png (an agent's choices by epoch)
+    and policy/."""
+    seed: int = 0
+    """Seed of what is drawn."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=3))
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 READ = {
@@ -130,7 +136,7 @@ def visualize(options: Visualize) -> None:
         names = gallery.SHOWN if options.methods == ("all",) else options.methods
         for name in names:
             check_name("method", name, gallery.SHOWN)
-        config = TrainingConfig(**{entry.name: getattr(options, entry.name) for entry in fields(TrainingConfig)}).resolved()
+        config = Config.of(options, seed=options.seed).resolved()
         _save(gallery.draw_methods(config, names, options.num_images), options.out or Path("methods.png"))
 
 
@@ -141,7 +147,7 @@ def draw_run(options: Visualize, folder: Path) -> None:
     run, training, state = load_run(folder)
     if options.policy is not None:
         run = under_policy(run, options.policy)
-    policy = policy_of(run, folder) if options.policy is None else LearnedPolicy(options.policy, run.seed)
+    policy = policy_of(run, folder) if options.policy is None else LearnedPolicy(options.policy, run.run.seed)
     data, out = training.data, options.out or folder
     if options.images is None:
         batch = training.next_batch()
@@ -150,7 +156,7 @@ def draw_run(options: Visualize, folder: Path) -> None:
     else:
         clean = look_at(training.model, options.images, data.image_size, (data.mean, data.std), options)
     figures: dict[str, Figure] = {}
-    learner = options.policy or (folder if run.method == "rlmix" and options.images is None else None)
+    learner = options.policy or (folder if run.run.method == "rlmix" and options.images is None else None)
     if learner is not None:
         found = measure(measurement(options, run, folder, learner, out / "policy"), data)
         say(found)
@@ -158,7 +164,7 @@ def draw_run(options: Visualize, folder: Path) -> None:
     epoch = int(state["epoch"])
     mixed = mix_clean(clean, policy, run, stream(options.seed, "visualize"), min(epoch / training.recipe.epochs, 1.0))
     figures |= save_figures(mixed, clean, options, out)
-    moved = top_k_histograms({folder.name: {run.seed: read_metrics(folder)}}) if run.method == "rlmix" else None
+    moved = top_k_histograms({folder.name: {run.run.seed: read_metrics(folder)}}) if run.run.method == "rlmix" else None
     if moved is not None:
         _save(moved, out / "top_k.png")
         figures["top_k"] = moved
@@ -167,39 +173,49 @@ def draw_run(options: Visualize, folder: Path) -> None:
             writer.add_image(f"visualize/{name}", as_pixels(figure), epoch, dataformats="HWC")
 
 
-def under_policy(run: Train, folder: Path) -> Train:
+def under_policy(run: Config, folder: Path) -> Config:
     """The run, its images mixed and paid for as in the run in ``folder``: a policy's choices mean what they did where it learned."""
-    learned = read_settings(folder).resolved()
-    return replace(run, **{name: getattr(learned, name) for name in ("num_top_k", "num_patches", "alpha", "rule", "reward")})
+    learned, known = settled(read_settings(folder)), options_of(Config)
+    return run.changed(**{name: known[name].of(learned) for name in ("num_top_k", "num_patches", "alpha", "rule", "reward")})
 
 
-def measurement(options: Visualize, run: Train, folder: Path, learner: Path, out: Path) -> Policies:
+def measurement(options: Visualize, run: Config, folder: Path, learner: Path, out: Path) -> Policies:
     """What ``rlmix policies`` does on the run's classifier with the policy of ``learner``, on images, partners and lam of other draws."""
-    config = {entry.name: getattr(run, entry.name) for entry in fields(TrainingConfig)}
-    config |= {"freeze_from": str(folder), "seed": Policies.seed + options.seed, "mixing_seed": None}
-    if run.reward in (*UPDATING, UNMEASURED):
-        config["reward"] = TrainingConfig.reward
+    run = run.changed(freeze_from=str(folder), mixing_seed=None)
+    unfit = run.env.reward == UNMEASURED or build_reward(run.env.reward).updating
     searched = options.searched
     if searched is None:
         searched = 0 if options.policy is None else min(2, options.batches)
-    policies = (str(learner.resolve()),)
-    return Policies(**config, policies=policies, constants=(), batches=options.batches, searched=searched, out=out)
+    return Policies(
+        policies=(str(learner.resolve()),),
+        constants=(),
+        batches=options.batches,
+        searched=searched,
+        seed=Policies.seed + options.seed,
+        reward=EnvConfig.reward if unfit else run.env.reward,
+        out=out,
+        data=run.data,
+        model=run.model,
+        optim=run.optim,
+        mixing=run.mixing,
+        device=run.device,
+    )
 
 
 def draw_weights(options: Visualize, path: Path) -> None:
     """Figures 2 and 4 of a bare classifier on a folder of pictures."""
-    if options.images is None or options.model is None:
+    if options.images is None or options.model.name is None:
         raise ValueError("weights must come with --model and --images, which they are for")
     state = read_weights(path)
     rows = [len(value) for value in state.values() if isinstance(value, Tensor) and value.ndim == 2]
     if not rows:
         raise ValueError(f"{path} must hold a classifier's state_dict, and has no linear layer")
     size = (options.size, options.size)
-    model = build_model(options.model, rows[-1], image_size=size)
-    load_weights(model, options.model, state, str(path))
+    model = build_model(options.model.name, rows[-1], image_size=size)
+    load_weights(model, options.model.name, state, str(path))
     clean = look_at(model, options.images, size, None, options)
-    run = Train(method="rmix", num_patches=options.num_patches, alpha=options.alpha, rule=options.rule).resolved()
-    policy = FixedRandomPolicy(options.num_top_k, options.seed)
+    run = settled(Config(mixing=options.mixing).changed(method="rmix"))
+    policy = FixedRandomPolicy(options.mixing.num_top_k, options.seed)
     mixed = mix_clean(clean, policy, run, stream(options.seed, "visualize"))
     save_figures(mixed, clean, options, options.out or options.images)
 
@@ -208,7 +224,7 @@ def look_at(
     model: nn.Module, folder: Path, size: tuple[int, int], statistics: tuple[Tensor, Tensor] | None, options: Visualize
 ) -> Clean:
     """Pictures of a folder; salient is what moves the loss of the classifier's own guess, in eval mode: so few make no batch."""
-    pictures = read_pictures(folder, size, options.num_images, options.skip_corrupt)
+    pictures = read_pictures(folder, size, options.num_images, options.data.skip_corrupt)
     pixels = torch.stack([*pictures.values()]).to(next(model.parameters()).device)
     if statistics is None:
         values = pixels.float().div(255)
@@ -222,14 +238,14 @@ def look_at(
     return Clean(batch, [*pictures], seen, *statistics)
 
 
-def policy_of(run: Train, folder: Path) -> Policy:
+def policy_of(run: Config, folder: Path) -> Policy:
     """Who decides in the run in ``folder``; R-Mix's random choice for a run in which nobody does."""
-    if run.method == "rlmix":
-        return LearnedPolicy(folder, run.seed)
-    return fixed_policy(run) if run.method in POLICIES else FixedRandomPolicy(run.num_top_k, run.seed)
+    if run.run.method == "rlmix":
+        return LearnedPolicy(folder, run.run.seed)
+    return fixed_policy(run) if is_policy(run.run.method) else FixedRandomPolicy(run.mixing.num_top_k, run.run.seed)
 
 
-def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generator, progress: float = 0.0) -> MixedBatch:
+def mix_clean(clean: Clean, policy: Policy, run: Config, generator: torch.Generator, progress: float = 0.0) -> MixedBatch:
     """Draw partners, lam and num_patches, let the policy choose, and mix."""
     images, labels = clean.batch
     check_patches(run.mask_patches, images.shape[2:])
@@ -238,7 +254,7 @@ def mix_clean(clean: Clean, policy: Policy, run: Train, generator: torch.Generat
     seen, sound = finite_saliency(clean.seen)
     decision = Decision(clean.batch, seen, pairing, progress, sound)
     top_k = policy(decision).to(images.device)
-    return mix_batch(images, labels, clean.seen.map, pairing, top_k, run.rule, len(clean.names))
+    return mix_batch(images, labels, clean.seen.map, pairing, top_k, run.mixing.rule, len(clean.names))
 
 
 def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Path) -> dict[str, Figure]:

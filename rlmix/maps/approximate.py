@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rlmix.common.names import check_name
+from rlmix.common.registry import Registry
 from rlmix.data.augmentation import CropFlip, crop_flip, inverse
 from rlmix.maps.gradient import Saliency
 
-Look = Callable[[Tensor, Tensor], Saliency]
+ExactPass = Callable[[Tensor, Tensor], Saliency]
 """The exact pass: images and labels to their saliency."""
 
 
@@ -29,7 +29,7 @@ class Moment(NamedTuple):
     """How they were cropped and mirrored."""
 
 
-class Setting(NamedTuple):
+class Surroundings(NamedTuple):
     """What a source of maps may need to know of the training."""
 
     num_images: int | None
@@ -40,15 +40,19 @@ class Setting(NamedTuple):
     device: torch.device
 
 
+SALIENCY_MODES: Registry["Callable[[Surroundings], SaliencySource]"] = Registry("saliency_mode")
+
+
+@SALIENCY_MODES.register("exact")
 class SaliencySource:
     """The exact map, in every step; the other sources stand in for it."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Surroundings) -> None:
         self.setting = setting
 
     def __call__(
         self,
-        look: Look,
+        look: ExactPass,
         images: Float[Tensor, "batch channel height width"],
         labels: Int[Tensor, " batch"],
         moment: Moment,
@@ -67,33 +71,37 @@ class SaliencySource:
         """Nothing to restore."""
 
 
+@SALIENCY_MODES.register("bfloat16")
 class Bfloat16(SaliencySource):
     """The pass under bfloat16 autocast, whatever the training's own precision."""
 
-    def __call__(self, look: Look, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
+    def __call__(self, look: ExactPass, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
         with torch.autocast(images.device.type, torch.bfloat16):
             return look(images, labels)
 
 
+@SALIENCY_MODES.register("half")
 class HalfResolution(SaliencySource):
     """The pass on images of half the height and width, a quarter of the work; a value of the map stands for 2x2 pixels.
 
     Of an odd side the last row or column stands alone.
     """
 
-    def __call__(self, look: Look, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
+    def __call__(self, look: ExactPass, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
         height, width = images.shape[2:]
         map, logits = look(F.avg_pool2d(images, 2, ceil_mode=True), labels)
         return Saliency(map.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width], logits)
 
 
+@SALIENCY_MODES.register("alternate")
 class EveryOtherStep(SaliencySource):
     """The exact map in every other step. Between them all maps are uniform, and R-Mix is Input Mix-up."""
 
-    def __call__(self, look: Look, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
+    def __call__(self, look: ExactPass, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
         return look(images, labels) if moment.batch % 2 else self.unknown(images)
 
 
+@SALIENCY_MODES.register("previous")
 class PreviousEpoch(SaliencySource):
     """The exact map in odd epochs; in even ones the previous epoch's map of the same image, moved with its crop and flip.
 
@@ -101,14 +109,14 @@ class PreviousEpoch(SaliencySource):
     What a crop had left out, or brings in anew, is zero. An image of which there is no map yet has a uniform one.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Surroundings) -> None:
         super().__init__(setting)
         if setting.num_images is None:
             raise ValueError("saliency_mode previous must be used on one device, as each sees other images in every epoch")
         self.maps = torch.zeros(setting.num_images, *setting.image_size, dtype=torch.float16, device=setting.device)
         self.logits = torch.zeros(setting.num_images, setting.num_classes, device=setting.device)
 
-    def __call__(self, look: Look, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
+    def __call__(self, look: ExactPass, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
         places, draw = moment.places, moment.draw
         if places is None or draw is None:
             raise ValueError("saliency_mode previous needs a data set in memory, got a folder that is decoded as it is read")
@@ -133,16 +141,6 @@ class PreviousEpoch(SaliencySource):
         self.logits.copy_(state["logits"])
 
 
-SOURCES: dict[str, type[SaliencySource]] = {
-    "exact": SaliencySource,
-    "bfloat16": Bfloat16,
-    "half": HalfResolution,
-    "previous": PreviousEpoch,
-    "alternate": EveryOtherStep,
-}
-
-
-def build_source(mode: str, setting: Setting) -> SaliencySource:
+def build_source(mode: str, setting: Surroundings) -> SaliencySource:
     """The source called ``mode``; ValueError for an unknown one, or one that cannot serve such images."""
-    check_name("saliency_mode", mode, SOURCES)
-    return SOURCES[mode](setting)
+    return SALIENCY_MODES[mode](setting)

@@ -1,16 +1,19 @@
 """AlignMix: features of two images mixed after one has been moved, position by position, to where the other has the like."""
 
-import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import above, at_least
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
 from rlmix.mixing.objective import Objective, Scored
+from rlmix.mixing.registry import METHODS
 from rlmix.models.stages import stage, transformed
 
 
@@ -27,6 +30,8 @@ class AlignDraw(NamedTuple):
     """Whether the partner's features are moved to the image's positions; else the image's to the partner's."""
 
 
+@METHODS.register("alignmix")
+@dataclass(frozen=True)
 class AlignMix:
     """AlignMix (Venkataramanan et al., CVPR 2022, "AlignMixup: Improving Representations By Interpolating Aligned Features").
 
@@ -55,14 +60,12 @@ class AlignMix:
         num_iterations: Of Sinkhorn's algorithm, at least 1.
     """
 
-    def __init__(self, alpha: float = 2.0, eps: float = 0.1, num_iterations: int = 100) -> None:
-        if not 0 < alpha < math.inf:
-            raise ValueError(f"alpha must be above 0, got {alpha}")
-        if not 0 < eps < math.inf:
-            raise ValueError(f"eps must be above 0, got {eps}")
-        if num_iterations < 1:
-            raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
-        self.alpha, self.eps, self.num_iterations = alpha, eps, num_iterations
+    alpha: Annotated[float, above(0)] = 2.0
+    eps: Annotated[float, above(0)] = 0.1
+    num_iterations: Annotated[int, at_least(1)] = 100
+
+    def __post_init__(self) -> None:
+        check_values(self)
 
     def __call__(
         self,

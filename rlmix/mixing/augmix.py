@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import above, at_least, within
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import soft_targets
 from rlmix.mixing.objective import Objective, Scored
+from rlmix.mixing.registry import METHODS, Setting
 
 
 class AugDraw(NamedTuple):
@@ -28,6 +32,8 @@ class AugDraw(NamedTuple):
     """Of the augmented image in the view; the clean one has the rest."""
 
 
+@METHODS.register("augmix")
+@dataclass(frozen=True, eq=False)
 class AugMix:
     """AugMix (Hendrycks et al., ICLR 2020, "AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty").
 
@@ -61,29 +67,21 @@ class AugMix:
         consistency: Weight of the divergence, at least 0.
     """
 
-    def __init__(
-        self,
-        mean: Sequence[float] | Float[Tensor, " channel"],
-        std: Sequence[float] | Float[Tensor, " channel"],
-        alpha: float = 1.0,
-        severity: float = 3.0,
-        num_chains: int = 3,
-        max_depth: int = 3,
-        consistency: float = 12.0,
-    ) -> None:
-        self.mean, self.std = (torch.as_tensor(values, dtype=torch.float32) for values in (mean, std))
-        if not 0 < alpha < math.inf:
-            raise ValueError(f"alpha must be above 0, got {alpha}")
-        if not 0.1 <= severity <= 10:
-            raise ValueError(f"severity must be in [0.1, 10], got {severity}")
-        if num_chains < 1:
-            raise ValueError(f"num_chains must be at least 1, got {num_chains}")
-        if max_depth < 1:
-            raise ValueError(f"max_depth must be at least 1, got {max_depth}")
-        if not 0 <= consistency < math.inf:
-            raise ValueError(f"consistency must be at least 0, got {consistency}")
-        self.alpha, self.severity, self.num_chains, self.max_depth = alpha, severity, num_chains, max_depth
-        self.consistency = consistency
+    mean: Sequence[float] | Float[Tensor, " channel"]
+    std: Sequence[float] | Float[Tensor, " channel"]
+    alpha: Annotated[float, above(0)] = 1.0
+    severity: Annotated[float, within(0.1, 10)] = 3.0
+    num_chains: Annotated[int, at_least(1)] = 3
+    max_depth: Annotated[int, at_least(1)] = 3
+    consistency: Annotated[float, at_least(0)] = 12.0
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "AugMix":
+        """For the data's own normalisation."""
+        return cls(setting.mean, setting.std, **hyperparameters)
 
     def __call__(
         self,
@@ -103,7 +101,9 @@ class AugMix:
         if not len(self.mean) == len(self.std) == images.shape[1]:
             raise ValueError(f"mean and std must have {images.shape[1]} channels, got {len(self.mean)} and {len(self.std)}")
         draw = sample_augmentations(2 * len(images), self.alpha, self.severity, self.num_chains, self.max_depth, generator)
-        mean, std = (values.to(images.device, non_blocking=True) for values in (self.mean, self.std))
+        mean, std = (
+            torch.as_tensor(values, dtype=torch.float32).to(images.device, non_blocking=True) for values in (self.mean, self.std)
+        )
         augmented = augment(torch.cat([images, images]), draw, mean, std)
         views = torch.cat([images, augmented])
         targets = soft_targets(labels, num_classes)

@@ -14,6 +14,7 @@ from rlmix.common.seeding import drawing_from
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
 from rlmix.mixing.objective import Objective, Scored, score
+from rlmix.mixing.registry import METHODS, Setting
 from rlmix.models.stages import stage
 
 
@@ -26,6 +27,7 @@ class Pair(NamedTuple):
     """Weight of the first image's label."""
 
 
+@METHODS.register("automix")
 class AutoMix(nn.Module):
     """AutoMix (Liu et al., ECCV 2022, "AutoMix: Unveiling the Power of Mixup for Stronger Classifiers").
 
@@ -102,6 +104,11 @@ class AutoMix(nn.Module):
         self.encoder = averaged_copy(model)
         with drawing_from(torch.Generator().manual_seed(seed)):
             self.block = MixBlock(_num_channels(self.encoder, image_size))
+
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "AutoMix":
+        """For a training's classifier, length, images and seed."""
+        return cls(setting.model, setting.num_steps, setting.image_size, seed=setting.seed, **hyperparameters)
 
     def forward(
         self,

@@ -1,6 +1,7 @@
 """Co-Mixup: a group of images mixed jointly, each result a salient collage of several, all results together diverse."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,10 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import above, at_least, within
 from rlmix.maps.gradient import check_images, gradient_map, patch_saliency, saliency
 from rlmix.maps.patches import check_dividing
 from rlmix.mixing.core import Mixed, soft_targets
 from rlmix.mixing.objective import Objective, Scored
+from rlmix.mixing.registry import METHODS, Setting, dividing
 from rlmix.models.loss_gradient import in_float16, loss_gradients
 from rlmix.models.wrappers import inner
 
@@ -31,6 +35,8 @@ class Weights(NamedTuple):
 DEFAULT = Weights()
 
 
+@METHODS.register("comixup")
+@dataclass(frozen=True)
 class CoMixup:
     """Co-Mixup: from every group of n images n collages that are salient, smooth and unlike one another.
 
@@ -77,31 +83,29 @@ class CoMixup:
     defaults.
     """
 
-    def __init__(
-        self,
-        group_size: int = 20,
-        num_patches: int = 4,
-        alpha: float = 2.0,
-        beta: float = 0.32,
-        gamma: float = 1.0,
-        eta: float = 0.05,
-        tau: float = 0.83,
-        omega: float = 0.001,
-        clean_lam: float = 1.0,
-        sweeps: int = 12,
-    ) -> None:
-        for name, count, least in (("group_size", group_size, 1), ("num_patches", num_patches, 1), ("sweeps", sweeps, 0)):
-            if count < least:
-                raise ValueError(f"{name} must be at least {least}, got {count}")
-        if not 0 < alpha < float("inf"):
-            raise ValueError(f"alpha must be above 0, got {alpha}")
-        for name, weight in (("beta", beta), ("gamma", gamma), ("eta", eta), ("tau", tau), ("clean_lam", clean_lam)):
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"{name} must be at least 0, got {weight}")
-        if not 0 <= omega <= 1:
-            raise ValueError(f"omega must be in [0, 1], got {omega}")
-        self.group_size, self.num_patches, self.alpha, self.eta, self.omega = group_size, num_patches, alpha, eta, omega
-        self.weights, self.clean_lam, self.sweeps = Weights(beta, gamma, tau), clean_lam, sweeps
+    group_size: Annotated[int, at_least(1)] = 20
+    num_patches: Annotated[int, at_least(1)] = 4
+    alpha: Annotated[float, above(0)] = 2.0
+    beta: Annotated[float, at_least(0)] = 0.32
+    gamma: Annotated[float, at_least(0)] = 1.0
+    eta: Annotated[float, at_least(0)] = 0.05
+    tau: Annotated[float, at_least(0)] = 0.83
+    omega: Annotated[float, within(0, 1)] = 0.001
+    clean_lam: Annotated[float, at_least(0)] = 1.0
+    sweeps: Annotated[int, at_least(0)] = 12
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    @property
+    def weights(self) -> Weights:
+        """Of the energy's parts."""
+        return Weights(self.beta, self.gamma, self.tau)
+
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "CoMixup":
+        """The paper's patches where they divide the image, and 2 where they do not."""
+        return cls(**{"num_patches": max(dividing("comixup", (2, 4), setting.image_size))} | hyperparameters)
 
     def __call__(
         self,

@@ -1,6 +1,8 @@
 """Mixing pairs of images patch by patch: Equations 5 to 7 of R-Mix, the four rules of its Table 12, and R-Mix as a drop-in."""
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,11 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from rlmix.common.names import check_name
+from rlmix.common.registry import Registry
 from rlmix.config import MASK_PATCHES
 from rlmix.maps.gradient import check_images, patch_saliency, saliency, salient_mask
 from rlmix.maps.patches import check_patches, enlarge, pixel_share
 
-Rule = Literal["cut_top", "cut_top_least", "mix_top", "mix_least"]
+RULES: Registry[Callable[[Tensor, Tensor, Tensor], Tensor]] = Registry("rule")
+"""Functions of a patch's own mask and the partner's, bool (B, p, p), and lam, which broadcasts to them: the image's own part of it."""
 
 
 class Mixed(NamedTuple):
@@ -69,7 +74,7 @@ def mix(
     mask: Bool[Tensor, "batch patch patch"],
     partner: Int[Tensor, " batch"],
     lam: float | Float[Tensor, "*batch"],
-    rule: Rule = "mix_top",
+    rule: str = "mix_top",
     *,
     num_classes: int | None = None,
 ) -> Mixed:
@@ -106,7 +111,7 @@ def patch_weights(
     mask: Bool[Tensor, "batch patch patch"],
     theirs: Bool[Tensor, "batch patch patch"],
     lam: float | Float[Tensor, "*batch"],
-    rule: Rule = "mix_top",
+    rule: str = "mix_top",
 ) -> Float[Tensor, "batch patch patch"]:
     """How much of each patch is the image's own, in [0, 1], by its mask and its partner's (Table 12).
 
@@ -117,13 +122,31 @@ def patch_weights(
     else:
         # filled there: a copy from the host would wait for the device
         both = torch.full((1, 1, 1), lam, dtype=torch.float32, device=mask.device)
-    same = mask == theirs
-    return {
-        "cut_top": lambda: mask.float(),
-        "cut_top_least": lambda: same.float(),
-        "mix_top": lambda: torch.where(same, both, mask.float()),
-        "mix_least": lambda: torch.where(same, both, theirs.float()),
-    }[rule]()
+    return RULES[rule](mask, theirs, both)
+
+
+@RULES.register("cut_top")
+def cut_top(own: Tensor, theirs: Tensor, lam: Tensor) -> Tensor:
+    """Strategy 1: the own image where it is salient, else the partner."""
+    return own.float()
+
+
+@RULES.register("cut_top_least")
+def cut_top_least(own: Tensor, theirs: Tensor, lam: Tensor) -> Tensor:
+    """Strategy 2: the own image where both or neither are salient, else the partner."""
+    return (own == theirs).float()
+
+
+@RULES.register("mix_top")
+def mix_top(own: Tensor, theirs: Tensor, lam: Tensor) -> Tensor:
+    """Strategy 3, R-Mix: a blend where both or neither are salient, else the salient one."""
+    return torch.where(own == theirs, lam, own.float())
+
+
+@RULES.register("mix_least")
+def mix_least(own: Tensor, theirs: Tensor, lam: Tensor) -> Tensor:
+    """Strategy 4: a blend where both or neither are salient, else the one that is not."""
+    return torch.where(own == theirs, lam, theirs.float())
 
 
 def blend(
@@ -151,6 +174,7 @@ def soft_targets(targets: Shaped[Tensor, "batch *classes"], num_classes: int | N
     return F.one_hot(targets, num_classes).float()
 
 
+@dataclass(frozen=True)
 class RMix:
     """R-Mix for any training loop: ``mixed = RMix()(model, images, labels, num_classes=100)``.
 
@@ -167,11 +191,14 @@ class RMix:
     Source: "Expeditious Saliency-guided Mix-up through Random Gradient Thresholding" (Luu et al. 2022), Eq. 2 to 7.
     """
 
-    def __init__(
-        self, num_top_k: int = 10, num_patches: tuple[int, ...] = MASK_PATCHES, alpha: float = 1.0, rule: Rule = "mix_top"
-    ) -> None:
-        check_mixing(num_top_k, num_patches, alpha, rule)
-        self.num_top_k, self.num_patches, self.alpha, self.rule = num_top_k, tuple(num_patches), alpha, rule
+    num_top_k: int = 10
+    num_patches: tuple[int, ...] = MASK_PATCHES
+    alpha: float = 1.0
+    rule: str = "mix_top"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_patches", tuple(self.num_patches))
+        check_mixing(self.num_top_k, self.num_patches, self.alpha, self.rule)
 
     def __call__(
         self,
@@ -224,8 +251,8 @@ def check_mixing(num_top_k: int, num_patches: tuple[int, ...], alpha: float, rul
         raise ValueError(f"num_patches must be one or more numbers of at least 1, got {num_patches}")
     if not 0 < alpha < float("inf"):
         raise ValueError(f"alpha must be above 0, got {alpha}")
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
+    if ":" not in rule:
+        check_name("rule", rule, RULES)
 
 
 def _validate(images: Tensor, targets: Tensor, mask: Tensor, partner: Tensor, lam: float | Tensor, rule: str) -> None:
@@ -233,8 +260,8 @@ def _validate(images: Tensor, targets: Tensor, mask: Tensor, partner: Tensor, la
     if targets.ndim not in (1, 2) or len(targets) != len(images):
         raise ValueError(f"targets must have shape ({len(images)},) or ({len(images)}, classes), got {tuple(targets.shape)}")
     batch, height, width = len(images), *images.shape[2:]
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
+    if ":" not in rule:
+        check_name("rule", rule, RULES)
     if mask.dtype != torch.bool or mask.ndim != 3 or len(mask) != batch or not mask.shape[1] == mask.shape[2] > 0:
         raise ValueError(f"mask must be bool of shape ({batch}, p, p), got {mask.dtype} of {tuple(mask.shape)}")
     if mask.shape[1] > min(height, width):

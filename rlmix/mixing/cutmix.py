@@ -1,13 +1,18 @@
 """CutMix: a box of the partner pasted into every image. Its boxes serve Cutout and SaliencyMix too."""
 
 import math
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import above, within
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
+from rlmix.mixing.registry import METHODS, Setting
 
 
 def box_sides(lam: float, size: tuple[int, ...] | torch.Size) -> tuple[int, int]:
@@ -54,6 +59,8 @@ def paste(
     )
 
 
+@METHODS.register("cutmix")
+@dataclass(frozen=True)
 class CutMix:
     """Paste one box of the partner into each image: ``x[partner]`` inside the box, ``x`` outside.
 
@@ -70,12 +77,16 @@ class CutMix:
     side that the equation gives.
     """
 
-    def __init__(self, alpha: float = 1.0, probability: float = 0.5) -> None:
-        if not 0 < alpha < float("inf"):
-            raise ValueError(f"alpha must be above 0, got {alpha}")
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability must be in [0, 1], got {probability}")
-        self.alpha, self.probability = alpha, probability
+    alpha: Annotated[float, above(0)] = 1.0
+    probability: Annotated[float, within(0, 1)] = 0.5
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "CutMix":
+        """The paper's probability for ImageNet with an imagefolder."""
+        return cls(**({"probability": 1.0} if setting.data == "imagefolder" else {}) | hyperparameters)
 
     def __call__(
         self,

@@ -1,12 +1,18 @@
 """Cutout: a square hole in every image."""
 
+from dataclasses import dataclass
+from typing import Annotated, Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import at_least
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, soft_targets
 from rlmix.mixing.cutmix import box_mask, sample_centers
+from rlmix.mixing.registry import METHODS, Setting
 
 
 def erase(
@@ -16,6 +22,8 @@ def erase(
     return images.masked_fill(mask[:, None], 0)
 
 
+@METHODS.register("cutout")
+@dataclass(frozen=True)
 class Cutout:
     """Set one square of each image to zero, the mean of normalised images; labels unchanged.
 
@@ -29,10 +37,16 @@ class Cutout:
     image by image in the data loader; an odd ``side`` there loses a pixel, here it does not.
     """
 
-    def __init__(self, side: int = 8) -> None:
-        if side < 1:
-            raise ValueError(f"side must be at least 1, got {side}")
-        self.side = side
+    side: Annotated[int, at_least(1)] = 8
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "Cutout":
+        """The paper's side for CIFAR-10, 16; elsewhere a quarter of the image's, its 8 for CIFAR-100."""
+        side = 16 if setting.data == "cifar10" else max(1, setting.image_size[1] // 4)
+        return cls(**{"side": side} | hyperparameters)
 
     def __call__(
         self,

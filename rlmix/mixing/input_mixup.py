@@ -1,11 +1,17 @@
 """Input mix-up: every image blended with its partner."""
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import above
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
+from rlmix.mixing.registry import METHODS
 
 
 def interpolate(values: Float[Tensor, "batch *rest"], partner: Int[Tensor, " batch"], lam: float) -> Float[Tensor, "batch *rest"]:
@@ -13,6 +19,8 @@ def interpolate(values: Float[Tensor, "batch *rest"], partner: Int[Tensor, " bat
     return torch.lerp(values[partner], values, lam)
 
 
+@METHODS.register("input_mixup")
+@dataclass(frozen=True)
 class InputMixup:
     """Blend images and targets with those of a random partner: ``lam * x + (1 - lam) * x[partner]``, ``lam ~ Beta(alpha, alpha)``.
 
@@ -25,10 +33,10 @@ class InputMixup:
     labels, weighted; that of the mixed target is the same number.
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
-        if not 0 < alpha < float("inf"):
-            raise ValueError(f"alpha must be above 0, got {alpha}")
-        self.alpha = alpha
+    alpha: Annotated[float, above(0)] = 1.0
+
+    def __post_init__(self) -> None:
+        check_values(self)
 
     def __call__(
         self,

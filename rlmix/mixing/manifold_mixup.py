@@ -1,21 +1,27 @@
 """Manifold mix-up: input mix-up at a random depth of the network."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import above
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
 from rlmix.mixing.input_mixup import interpolate
 from rlmix.mixing.objective import Objective, Scored, score
+from rlmix.mixing.registry import METHODS
 from rlmix.models.stages import STAGE_NAMES, stage, transformed
 
 LAYERS = ("input", *STAGE_NAMES)
 """Where there is something to blend: the images, or what a stage gives."""
 
 
+@METHODS.register("manifold_mixup")
+@dataclass(frozen=True)
 class ManifoldMixup:
     """Blend the hidden features ``h`` of one random layer, and the targets: ``lam * h + (1 - lam) * h[partner]``.
 
@@ -33,12 +39,14 @@ class ManifoldMixup:
     the softmax cross-entropy of the paper's text and of all other methods here.
     """
 
-    def __init__(self, alpha: float = 2.0, layers: tuple[str, ...] = ("input", "stage1", "stage2")) -> None:
-        if not 0 < alpha < float("inf"):
-            raise ValueError(f"alpha must be above 0, got {alpha}")
-        if not layers or not set(layers) <= set(LAYERS):
-            raise ValueError(f"layers must be one or more of {', '.join(LAYERS)}, got {layers}")
-        self.alpha, self.layers = alpha, tuple(layers)
+    alpha: Annotated[float, above(0)] = 2.0
+    layers: tuple[str, ...] = ("input", "stage1", "stage2")
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers or not set(self.layers) <= set(LAYERS):
+            raise ValueError(f"layers must be one or more of {', '.join(LAYERS)}, got {self.layers}")
 
     def __call__(
         self,

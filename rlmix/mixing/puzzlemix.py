@@ -2,21 +2,27 @@
 
 import functools
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rlmix.common.groups import check_values
+from rlmix.common.ranges import above, at_least
 from rlmix.maps.gradient import check_images, patch_saliency, saliency
 from rlmix.maps.patches import check_dividing, enlarge
 from rlmix.mixing.core import Mixed, Pairing, sample_pairing, soft_targets
 from rlmix.mixing.graph_cut import Energy, minimise
+from rlmix.mixing.registry import METHODS, Setting, dividing
 
 NEIGHBOURHOOD = 4  # pixels; images are averaged over squares of at most this side before their borders are compared
 
 
+@METHODS.register("puzzlemix")
+@dataclass(frozen=True)
 class PuzzleMix:
     """Blocks of two images put together so that the mixed image shows what is salient in either.
 
@@ -55,25 +61,22 @@ class PuzzleMix:
     - Its options for adversarial noise and for transport at another resolution than the mask's are left out; they are off by default.
     """
 
-    def __init__(
-        self,
-        num_patches: tuple[int, ...] = (2, 4, 8, 16),
-        alpha: float = 1.0,
-        beta: float = 1.2,
-        gamma: float = 0.5,
-        eta: float = 0.2,
-        transport: bool = True,
-        distance_cost: float = 0.8,
-    ) -> None:
-        if not num_patches or min(num_patches) < 2:
-            raise ValueError(f"num_patches must be one or more numbers of at least 2, got {num_patches}")
-        if not 0 < alpha < math.inf:
-            raise ValueError(f"alpha must be above 0, got {alpha}")
-        for name, value in (("beta", beta), ("gamma", gamma), ("eta", eta), ("distance_cost", distance_cost)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be at least 0, got {value}")
-        self.num_patches, self.alpha, self.beta, self.gamma, self.eta = tuple(num_patches), alpha, beta, gamma, eta
-        self.transport, self.distance_cost = transport, distance_cost
+    num_patches: Annotated[tuple[int, ...], at_least(2)] = (2, 4, 8, 16)
+    alpha: Annotated[float, above(0)] = 1.0
+    beta: Annotated[float, at_least(0)] = 1.2
+    gamma: Annotated[float, at_least(0)] = 0.5
+    eta: Annotated[float, at_least(0)] = 0.2
+    transport: bool = True
+    distance_cost: Annotated[float, at_least(0)] = 0.8
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_patches", tuple(self.num_patches))
+        check_values(self)
+
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "PuzzleMix":
+        """The paper's patches, those that divide the image."""
+        return cls(**{"num_patches": dividing("puzzlemix", (2, 4, 8, 16), setting.image_size)} | hyperparameters)
 
     def __call__(
         self,

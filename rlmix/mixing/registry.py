@@ -1,31 +1,36 @@
-"""Mix-up methods by name. Each follows :class:`rlmix.mixing.objective.Method` and is usable alone in any training loop."""
+"""The family of mix-up methods. Each follows :class:`rlmix.mixing.objective.Method` and is usable alone in any training loop."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import inspect
+from typing import Any, NamedTuple, get_type_hints
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlmix.common.mapping import checked
 from rlmix.common.names import check_name
+from rlmix.common.registry import Entry, Registry
 from rlmix.common.seeding import derive
-from rlmix.config import TrainingConfig
-from rlmix.data.dataset import Source
-from rlmix.mixing.alignmix import AlignMix
-from rlmix.mixing.augmix import AugMix
-from rlmix.mixing.automix import AutoMix
-from rlmix.mixing.comixup import CoMixup
-from rlmix.mixing.cutmix import CutMix
-from rlmix.mixing.cutout import Cutout
-from rlmix.mixing.input_mixup import InputMixup
-from rlmix.mixing.manifold_mixup import ManifoldMixup
+from rlmix.config import Config
+from rlmix.data.dataset import Dataset
+from rlmix.mixing.core import RMix
 from rlmix.mixing.objective import Method
-from rlmix.mixing.puzzlemix import PuzzleMix
-from rlmix.mixing.saliencymix import SaliencyMix
-from rlmix.mixing.vanilla import Vanilla
+
+METHODS: Registry[type[Method]] = Registry(
+    "method",
+    homes=tuple(
+        f"rlmix.mixing.{name}"
+        for name in (
+            *("vanilla", "input_mixup", "manifold_mixup", "cutout", "cutmix", "saliencymix"),
+            *("puzzlemix", "comixup", "automix", "alignmix", "augmix"),
+        )
+    ),
+)
+"""Classes, whose arguments are the methods' hyperparameters. R-Mix and RL-Mix are policies in :mod:`rlmix.envs`, and in a loop of one's own
+:class:`rlmix.RMix`."""
 
 
 class Setting(NamedTuple):
-    """What a method may need to know to be built for a training."""
+    """What a method's ``for_training`` may need to know: it builds the method with what the data and the training settle."""
 
     model: nn.Module
     image_size: tuple[int, int]
@@ -36,49 +41,103 @@ class Setting(NamedTuple):
     """Kind of data set: digits, cifar10, cifar100, fashion_mnist, npz, imagefolder."""
     num_steps: int
     """Of the whole training."""
-    alpha: float | None
-    """Of the method's Beta or Dirichlet distribution; its own default where None."""
     seed: int
     """Of the method's own parameters."""
 
-    def alpha_or(self, default: float) -> float:
-        """The alpha given, or the method's own."""
-        return default if self.alpha is None else self.alpha
+
+_SETTLED = ("self", "model", "num_steps", "image_size", "mean", "std", "seed")
+"""Arguments that a training knows, and no hyperparameters."""
 
 
-METHODS: dict[str, Callable[[Setting], Method]] = {
-    "vanilla": lambda setting: Vanilla(),
-    "input_mixup": lambda setting: InputMixup(setting.alpha_or(1.0)),
-    "manifold_mixup": lambda setting: ManifoldMixup(setting.alpha_or(2.0)),
-    "cutout": lambda setting: Cutout(16 if setting.data == "cifar10" else max(1, setting.image_size[1] // 4)),
-    "cutmix": lambda setting: CutMix(setting.alpha_or(1.0), probability=1.0 if setting.data == "imagefolder" else 0.5),
-    "saliencymix": lambda setting: SaliencyMix(setting.alpha_or(1.0)),
-    "puzzlemix": lambda setting: PuzzleMix(
-        _dividing("puzzlemix", (2, 4, 8, 16), setting.image_size), alpha=setting.alpha_or(1.0)
-    ),
-    "comixup": lambda setting: CoMixup(
-        num_patches=max(_dividing("comixup", (2, 4), setting.image_size)), alpha=setting.alpha_or(2.0)
-    ),
-    "automix": lambda setting: AutoMix(
-        setting.model, setting.num_steps, setting.image_size, alpha=setting.alpha_or(2.0), seed=setting.seed
-    ),
-    "alignmix": lambda setting: AlignMix(setting.alpha_or(2.0)),
-    "augmix": lambda setting: AugMix(setting.mean, setting.std, alpha=setting.alpha_or(1.0)),
-}
-"""Builders of the methods that need no environment; R-Mix and RL-Mix are policies in :mod:`rlmix.envs`."""
-
-
-def _dividing(method: str, candidates: tuple[int, ...], image_size: tuple[int, int]) -> tuple[int, ...]:
-    """Patch counts that divide the image's height and width."""
-    dividing = tuple(patches for patches in candidates if not any(side % patches for side in image_size))
-    if not dividing:
+def dividing(method: str, candidates: tuple[int, ...], image_size: tuple[int, int]) -> tuple[int, ...]:
+    """Patch counts that divide the image's height and width; ValueError where none does."""
+    found = tuple(patches for patches in candidates if not any(side % patches for side in image_size))
+    if not found:
         height, width = image_size
         raise ValueError(f"images must have sides that one of {candidates} divides under {method}, got {height}x{width}")
-    return dividing
+    return found
 
 
-def build_method(name: str, config: TrainingConfig, model: nn.Module, data: Source, num_steps: int) -> Method:
-    """The method called ``name`` for a training; ValueError for an unknown one."""
-    check_name("method", name, METHODS)
-    kind, seed = config.data.partition(":")[0], derive(config.seed, "method")
-    return METHODS[name](Setting(model, data.image_size, data.mean, data.std, kind, num_steps, config.alpha, seed))
+def hyperparameters(name: str) -> dict[str, inspect.Parameter]:
+    """The hyperparameters of the method called ``name``: their types and defaults; ValueError where there is no such method."""
+    return _hyperparameters(METHODS.entry(name))
+
+
+def _hyperparameters(entry: Entry[type[Method]]) -> dict[str, inspect.Parameter]:
+    known: Any = entry.thing
+    if not callable(known):
+        raise ValueError(f"method {entry.name} must be a class or a function, got {type(known).__name__}")
+    hints = get_type_hints(vars(known).get("__init__", known) if inspect.isclass(known) else known)
+    found = inspect.signature(known).parameters.items()
+    return {name: parameter.replace(annotation=hints.get(name, Any)) for name, parameter in found if name not in _SETTLED}
+
+
+def read_hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Those given, as their types have them.
+
+    Args:
+        name: The method's.
+        given: Plain values by name.
+
+    Raises:
+        ValueError: If the method has no such hyperparameter, or a value is none of its type.
+    """
+    known = hyperparameters(name)
+    own = [key for key in known if key != "alpha"]
+    for key in given:
+        if not own:
+            raise ValueError(
+                f"mixing.{key} must be left out with method {name}, which has no hyperparameters: it would do nothing"
+            )
+        check_name(f"the hyperparameter mixing.NAME of method {name}", key, own)
+    return {key: checked(value, known[key].annotation, f"mixing.{key}") for key, value in given.items()}
+
+
+def mixer(name: str, **hyperparameters: Any) -> Method:
+    """Build a mix-up method for a loop of one's own: ``mixed = mixer("cutmix")(model, images, labels, num_classes=100)``.
+
+    Args:
+        name: ``rmix``, or one of :data:`METHODS`, or ``module:attribute``.
+        hyperparameters: The method's own; ``rlmix list methods`` names them. ``automix`` needs the ``model`` and ``num_steps`` too, and
+            ``augmix`` the ``mean`` and ``std`` that the images are normalised by.
+
+    Returns:
+        A callable that gives :class:`~rlmix.mixing.core.Mixed`, images and targets for a cross-entropy with soft targets. Manifold mix-up,
+        AutoMix, AlignMix, AugMix and Co-Mixup bring a loss of their own: they give an :class:`~rlmix.mixing.objective.Objective`, which is
+        used as ``loss, logits = mixed.score(model)``; :func:`rlmix.mixing.objective.score` takes either.
+
+    Raises:
+        ValueError: If there is no such method, it has no such hyperparameter, or one is out of range.
+    """
+    if name == "rmix":
+        known: Any = RMix
+    else:
+        known = METHODS[name]
+    takes = list(inspect.signature(known).parameters)
+    for key in hyperparameters:
+        check_name(f"hyperparameter of {name}", key, takes)
+    missing = [
+        key
+        for key, parameter in inspect.signature(known).parameters.items()
+        if parameter.default is parameter.empty and key not in hyperparameters
+    ]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} must be given to {name}, which cannot do without")
+    built: Method = known(**hyperparameters)
+    return built
+
+
+def build_method(name: str, config: Config, model: nn.Module, data: Dataset, num_steps: int) -> Method:
+    """The method called ``name`` for a training, with the configuration's hyperparameters.
+
+    Raises:
+        ValueError: If there is no such method, it has not these hyperparameters, or does not fit the data.
+    """
+    given = read_hyperparameters(name, dict(config.mixing.hyperparameters)) if config.run.method == name else {}
+    if config.mixing.alpha is not None and "alpha" in hyperparameters(name):
+        given["alpha"] = config.mixing.alpha
+    kind, seed = config.data.name.partition(":")[0], derive(config.run.seed, "method")
+    setting = Setting(model, data.image_size, data.mean, data.std, kind, num_steps, seed)
+    known: Any = METHODS[name]
+    built: Method = known.for_training(setting, **given) if hasattr(known, "for_training") else known(**given)
+    return built

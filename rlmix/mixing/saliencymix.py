@@ -1,11 +1,15 @@
 """SaliencyMix: CutMix with the box on the partner's most salient point."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlmix.maps.static import fine_grained_saliency
 from rlmix.mixing.cutmix import CutMix
+from rlmix.mixing.registry import METHODS, Setting
 
 
 def most_salient(map: Float[Tensor, "batch height width"]) -> Int[Tensor, "batch 2"]:
@@ -15,6 +19,8 @@ def most_salient(map: Float[Tensor, "batch height width"]) -> Int[Tensor, "batch
     return torch.stack([index // width, index % width], 1)
 
 
+@METHODS.register("saliencymix")
+@dataclass(frozen=True)
 class SaliencyMix(CutMix):
     """Paste the surroundings of the partner's most salient point into each image, at the place where they were.
 
@@ -39,6 +45,11 @@ class SaliencyMix(CutMix):
       nearer to that of the bytes than chance has it. Here the map is that of the normalised images, which hardly differs.
     - It cuts ``side // 2`` pixels to both sides of the centre, which loses a row and a column of every odd box.
     """
+
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "SaliencyMix":
+        """The same for all data."""
+        return cls(**hyperparameters)
 
     def centers(
         self,

@@ -1,13 +1,18 @@
 """No mixing: the baseline of every comparison."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, soft_targets
+from rlmix.mixing.registry import METHODS
 
 
+@METHODS.register("vanilla")
+@dataclass(frozen=True)
 class Vanilla:
     """The batch as it is, with one-hot targets."""
 

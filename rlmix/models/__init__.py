@@ -1,5 +1,6 @@
 """The classifiers, by name."""
 
+import inspect
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -8,19 +9,19 @@ from typing import Any
 from torch import nn
 
 from rlmix.common.names import check_name
+from rlmix.common.registry import Registry, load_attribute
 from rlmix.common.seeding import drawing_from, stream
 from rlmix.models.preactresnet import PreActResNet
 from rlmix.models.resnext import ResNeXt
 from rlmix.models.wideresnet import WideResNet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "preactresnet18": partial(PreActResNet, (2, 2, 2, 2), width=64),
-    "preactresnet18_w16": partial(PreActResNet, (2, 2, 2, 2), width=16),
-    "wideresnet16_8": partial(WideResNet, 16, 8),
-    "wideresnet28_10": partial(WideResNet, 28, 10),
-    "resnext29_4x24": partial(ResNeXt, 29, 4, 24),
-}
-"""The project's own, for images of 32 pixels."""
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
+"""The project's own, for images of 32 pixels. They are called with ``num_classes`` and ``in_channels``."""
+MODELS.add("preactresnet18", partial(PreActResNet, (2, 2, 2, 2), width=64), doc="PreAct ResNet-18, the paper's PARN-18.")
+MODELS.add("preactresnet18_w16", partial(PreActResNet, (2, 2, 2, 2), width=16), doc="The same at a quarter of its width.")
+MODELS.add("wideresnet16_8", partial(WideResNet, 16, 8), doc="Wide ResNet 16-8.")
+MODELS.add("wideresnet28_10", partial(WideResNet, 28, 10), doc="Wide ResNet 28-10.")
+MODELS.add("resnext29_4x24", partial(ResNeXt, 29, 4, 24), doc="ResNeXt 29 with 4 groups of 24.")
 
 SMALL_PIXELS = 64
 """Below this, what ImageNet's stems leave of an image (an eighth to a quarter a side) is too little for a network's later stages."""
@@ -39,21 +40,67 @@ def build_model(
     """A freshly initialised classifier.
 
     Args:
-        name: One of :data:`MODELS`, or a classifier of torchvision such as ``resnet50``, with its own stem and random weights.
+        name: One of :data:`MODELS`; a classifier of torchvision such as ``resnet50`` or ``torchvision:resnet50``, with its own stem and
+            random weights; ``timm:NAME`` (the extra ``timm``); or ``module:function``, which is called with those of the keywords
+            ``num_classes``, ``num_channels`` and ``image_size`` that it takes and gives a module from images to logits.
         num_classes: N.
         in_channels: Channels of the images.
         seed: Of the initial weights. The global random state is neither read nor moved, so any thread may build.
         image_size: Height and width of the images. A network of torchvision warns where they are small for its stem.
 
     Raises:
-        ValueError: If there is no such model, or one of torchvision is to take other than three channels.
+        ValueError: If there is no such model, one of torchvision is to take other than three channels, or ``module:function`` fails.
     """
-    if name not in MODELS:
-        check_name("model", name, model_names())
+    check_model(name)
     with drawing_from(stream(seed, "init")):
         if name in MODELS:
             return MODELS[name](num_classes=num_classes, in_channels=in_channels)
-        return _build_torchvision(name, num_classes, in_channels, image_size)
+        if name.startswith("timm:"):
+            return _build_timm(name, num_classes, in_channels, image_size)
+        if ":" in name and not name.startswith("torchvision:"):
+            return _build_own(name, num_classes, in_channels, image_size)
+        return _build_torchvision(name.removeprefix("torchvision:"), num_classes, in_channels, image_size)
+
+
+def check_model(name: str) -> None:
+    """Raise ValueError where no classifier has this name; ``module:function`` is looked for when it is built."""
+    if name.startswith("torchvision:") or ":" not in name:
+        check_name("model", name.removeprefix("torchvision:"), model_names())
+
+
+def _build_own(name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None) -> nn.Module:
+    """Somebody's own function, with those of the keywords that it takes."""
+    build = load_attribute("model", name)
+    if not callable(build):
+        raise ValueError(f"model {name} must be a function or a class, got {type(build).__name__}")
+    known = {"num_classes": num_classes, "num_channels": in_channels, "in_channels": in_channels, "image_size": image_size}
+    parameters = inspect.signature(build).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    keywords = {key: value for key, value in known.items() if key in parameters or (takes_all and key != "in_channels")}
+    try:
+        model = build(**keywords)
+    except Exception as error:  # whatever somebody's function does
+        raise ValueError(f"model {name} must be built from {', '.join(keywords)}, got {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name} must give a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _build_timm(name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None) -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError(f'model {name} must have timm installed: pip install "rlmix[timm]"') from error
+    known = name.removeprefix("timm:")
+    if not timm.is_model(known):
+        near = timm.list_models(f"{known[:4]}*") or timm.list_models()
+        check_name("model", known, near)
+    sizes: dict[str, Any] = {"img_size": image_size} if image_size is not None else {}
+    try:
+        model: nn.Module = timm.create_model(known, num_classes=num_classes, in_chans=in_channels, **sizes)
+    except TypeError:  # a convolutional network takes images of any size, and no argument for it
+        model = timm.create_model(known, num_classes=num_classes, in_chans=in_channels)
+    return model
 
 
 def _build_torchvision(name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None) -> nn.Module:

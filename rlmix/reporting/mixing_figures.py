@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlmix.maps.gradient import patch_saliency, salient_mask
-from rlmix.mixing.core import Pairing, Rule, mix
+from rlmix.mixing.core import Pairing, mix
 from rlmix.reporting.output import literal
 
 OWN, PARTNER, BLEND = 0, 1, 2
@@ -37,7 +37,7 @@ class MixedBatch:
     top_k: Tensor
     """Each image's quantile (batch,)."""
     pairing: Pairing
-    rule: Rule
+    rule: str
     mixed: Tensor
     """As ``images``."""
     targets: Tensor
@@ -45,7 +45,7 @@ class MixedBatch:
 
 
 def mix_batch(
-    images: Tensor, labels: Tensor, saliency: Tensor, pairing: Pairing, top_k: Tensor, rule: Rule, num_classes: int
+    images: Tensor, labels: Tensor, saliency: Tensor, pairing: Pairing, top_k: Tensor, rule: str, num_classes: int
 ) -> MixedBatch:
     """Mix a batch by what was drawn and chosen, and keep the steps."""
     patches = patch_saliency(saliency, pairing.num_patches)
@@ -54,7 +54,7 @@ def mix_batch(
     return MixedBatch(images, saliency, patches, mask, top_k, pairing, rule, mixed.images, mixed.targets)
 
 
-def regions(own: Tensor, partner: Tensor, rule: Rule) -> Tensor:
+def regions(own: Tensor, partner: Tensor, rule: str) -> Tensor:
     """Who gives each patch under a rule of :func:`rlmix.mixing.core.mix`: OWN, PARTNER or BLEND, from both masks (batch, patch, patch)."""
     same = own == partner
     if rule == "cut_top":

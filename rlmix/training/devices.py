@@ -10,29 +10,31 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 
 
-def open_device(config: TrainingConfig) -> tuple[torch.device, Fabric]:
+def open_device(config: Config) -> tuple[torch.device, Fabric]:
     """Open it, and join the other processes where there are any.
 
     Raises:
         ValueError: If there is no such device, or torchrun started another number of processes than the configuration says.
     """
-    name = config.device
+    name = config.device.name
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}") from error
+        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device.name!r}") from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device!r}")
+        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {config.device.name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device must be one that is there ({torch.cuda.device_count()} CUDA devices), got {config.device!r}")
+        raise ValueError(
+            f"device must be one that is there ({torch.cuda.device_count()} CUDA devices), got {config.device.name!r}"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device must be one that is there (no mps), got {config.device!r}")
-    precision = config.precision
+        raise ValueError(f"device must be one that is there (no mps), got {config.device.name!r}")
+    precision = config.device.precision
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" else "float32"
     mode = "bf16-mixed" if precision == "bfloat16" else "32-true"
@@ -41,9 +43,9 @@ def open_device(config: TrainingConfig) -> tuple[torch.device, Fabric]:
         devices = 1 if device.type == "cpu" else [device.index or 0]
         return (fabric := Fabric(accelerator=device.type, devices=devices, precision=mode)).device, fabric  # type: ignore[arg-type]
     local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    if config.devices not in (None, local) or config.nodes not in (1, size // local):
+    if config.device.devices not in (None, local) or config.device.nodes not in (1, size // local):
         raise ValueError(
-            f"devices and nodes must be those started, {local} on {size // local}, got {config.devices}, {config.nodes}"
+            f"devices and nodes must be those started, {local} on {size // local}, got {config.device.devices}, {config.device.nodes}"
         )
     # Batch norms normalise by their rank's share, so that running statistics are never read while training: rank 0's are kept.
     renamed = "forward_sync_buffers" in signature(DistributedDataParallel).parameters

@@ -53,7 +53,7 @@ def restore_where_not(finite: Bool[Tensor, ""], buffers: list[Tensor], before: l
             buffer.copy_(torch.where(finite, buffer, old))
 
 
-class Watch:
+class Guard:
     """Stops a training after a step that was not finite.
 
     Args:
@@ -65,7 +65,7 @@ class Watch:
         self.begin()
 
     def begin(self, looked_at: int = 0) -> None:
-        """Watch an epoch of which so many steps have been looked at."""
+        """Guard an epoch of which so many steps have been looked at."""
         self._looked_at = looked_at
         self._rates: list[float] = []
 

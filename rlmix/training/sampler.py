@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import stream
-from rlmix.data.dataset import Augmented, Source
+from rlmix.data.dataset import Augmented, Dataset
 from rlmix.maps.approximate import Moment
 from rlmix.recipes import Recipe
 
@@ -23,7 +23,7 @@ class Order:
         moment: Of the batch drawn last.
     """
 
-    def __init__(self, data: Source, recipe: Recipe, seed: int, ranks: Ranks) -> None:
+    def __init__(self, data: Dataset, recipe: Recipe, seed: int, ranks: Ranks) -> None:
         self.data, self.recipe, self.ranks = data, recipe, ranks
         self.steps_per_epoch = len(data.train_labels) // recipe.batch_size
         self.generators = (stream(seed, "order"), stream(seed, "augmentation"))

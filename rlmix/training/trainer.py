@@ -10,10 +10,10 @@ from torch.optim.lr_scheduler import MultiStepLR
 from rlmix import evaluation as metrics
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import stream
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.data.augmentation import denormalize, normalize
-from rlmix.data.dataset import Source
-from rlmix.data.memory import load_data
+from rlmix.data.dataset import Dataset
+from rlmix.data.registry import load_data
 from rlmix.maps import approximate as approximations
 from rlmix.maps.gradient import Saliency, saliency
 from rlmix.mixing.core import Mixed
@@ -24,7 +24,7 @@ from rlmix.models.as_found import frozen_statistics
 from rlmix.training.compilation import can_compile, compile_saliency, compile_training
 from rlmix.training.devices import open_device
 from rlmix.training.frozen import freeze
-from rlmix.training.guard import Watch, all_finite, restore_where_not, spoil_unless
+from rlmix.training.guard import Guard, all_finite, restore_where_not, spoil_unless
 from rlmix.training.sampler import Order
 from rlmix.training.schedules import make_schedule
 from rlmix.training.tally import Tally
@@ -61,7 +61,7 @@ class Training:
         ValueError: If the batch is larger than the data set, or the device is not there.
     """
 
-    def __init__(self, config: TrainingConfig, data: Source | None = None, method: str = "vanilla") -> None:
+    def __init__(self, config: Config, data: Dataset | None = None, method: str = "vanilla") -> None:
         self.config = config = config.resolved()
         self.recipe = recipe = config.recipe
         device, self.fabric = open_device(config)
@@ -78,10 +78,10 @@ class Training:
         self.steps_per_epoch = num_images // recipe.batch_size
         self.num_steps = self.steps_per_epoch * recipe.epochs
 
-        model = build_model(recipe.model, data.num_classes, data.num_channels, config.seed, data.image_size)
-        if config.freeze_from is not None:
-            freeze(model, recipe.model, config.freeze_from)
-        if config.channels_last:
+        model = build_model(recipe.model, data.num_classes, data.num_channels, config.run.seed, data.image_size)
+        if config.model.freeze_from is not None:
+            freeze(model, recipe.model, config.model.freeze_from)
+        if config.model.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.method = build_method(method, config, model, self.data, self.num_steps)
         parameters = list(model.parameters())
@@ -89,7 +89,7 @@ class Training:
             self.method.to(device)
             parameters += [parameter for parameter in self.method.parameters() if parameter.requires_grad]
         optimizer = torch.optim.SGD(
-            parameters, recipe.learning_rate, config.momentum, weight_decay=recipe.weight_decay, nesterov=True, fused=True
+            parameters, recipe.learning_rate, config.optim.momentum, weight_decay=recipe.weight_decay, nesterov=True, fused=True
         )
         for parameter in parameters:  # zeros are what a first step starts from; it would leave them unset where it is left out
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -98,20 +98,22 @@ class Training:
         self._optimizer: Any = self.fabric.setup_optimizers(optimizer)
         self._parameters = parameters
         self.model = model  # the inner module: input gradients do not pass through a wrapper
-        compiles = config.compile and can_compile(device)
+        compiles = config.model.compile and can_compile(device)
         self._forward = compile_training(self._network) if compiles else self._network
         self._saliency_forward = compile_saliency(model) if compiles else None
         places = num_images if self.ranks.size == 1 else None
-        setting = approximations.Setting(places, data.image_size, data.num_classes, recipe.crop_padding, device)
-        self._source = approximations.build_source(config.saliency_mode, setting)
+        setting = approximations.Surroundings(places, data.image_size, data.num_classes, recipe.crop_padding, device)
+        self._source = approximations.build_source(config.mixing.saliency_mode, setting)
 
-        self.order = Order(self.data, recipe, config.seed, self.ranks)
-        self.mixing_generator = stream(config.seed if config.mixing_seed is None else config.mixing_seed, "mixing")
+        self.order = Order(self.data, recipe, config.run.seed, self.ranks)
+        self.mixing_generator = stream(
+            config.run.seed if config.mixing.mixing_seed is None else config.mixing.mixing_seed, "mixing"
+        )
         self._generators = (*self.order.generators, self.mixing_generator)
         self.trained = self.steps_per_epoch
         """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
         self._frozen_logits: dict[str, Tensor] = {}
-        self._watch = Watch(skip=config.on_nonfinite == "skip")
+        self._guard = Guard(skip=config.optim.on_nonfinite == "skip")
         self._tally = Tally.empty(self.steps_per_epoch, self.device)
 
     @property
@@ -120,8 +122,8 @@ class Training:
 
     @property
     def frozen(self) -> bool:
-        """Whether the classifier is that of ``config.freeze_from``, which no step changes."""
-        return self.config.freeze_from is not None
+        """Whether the classifier is that of ``config.model.freeze_from``, which no step changes."""
+        return self.config.model.freeze_from is not None
 
     @property
     def learning_rate(self) -> float:
@@ -163,14 +165,14 @@ class Training:
         if self.order.begin_epoch():
             self.trained = 0
             self._tally = Tally.empty(self.steps_per_epoch, self.device)
-            self._watch.begin()
+            self._guard.begin()
 
     def next_batch(self) -> Batch:
         """Draw the next batch; begins the next epoch where the last one is over."""
         self.begin_epoch()
         pixels = self.order.next_batch()
         images = normalize(pixels.images, self.data.mean, self.data.std)
-        if not self.config.channels_last:
+        if not self.config.model.channels_last:
             images = images.contiguous()
         return Batch(images, pixels.labels)
 
@@ -182,7 +184,7 @@ class Training:
         return stream(seed, f"rank {self.ranks.rank}")
 
     def saliency(self, batch: Batch) -> Saliency:
-        """Saliency of the batch drawn last, at the training's own precision, or what ``config.saliency_mode`` puts in its place."""
+        """Saliency of the batch drawn last, at the training's own precision, or what ``config.mixing.saliency_mode`` puts in its place."""
         with self.fabric.autocast():
             return self._source(self.saliency_pass, batch.images, batch.labels, self.order.moment)
 
@@ -215,7 +217,7 @@ class Training:
             return look.gradient
         if isinstance(mixed, Mixed):
             mixed = mixed._replace(images=mixed.images.detach().requires_grad_(input_gradient))
-        skip = self.config.on_nonfinite == "skip"
+        skip = self.config.optim.on_nonfinite == "skip"
         buffers = list(self.model.buffers()) if skip else []
         before = [buffer.clone() for buffer in buffers]
         with self.fabric.autocast():
@@ -283,7 +285,7 @@ class Training:
         were left out do not count; with ``on_nonfinite="skip"``, ``nonfinite_steps`` says how many.
         """
         metrics = self._tally.means(self.trained, self.recipe.batch_size, self.ranks)
-        if self.config.on_nonfinite != "skip":
+        if self.config.optim.on_nonfinite != "skip":
             del metrics["nonfinite_steps"]
         return metrics
 
@@ -345,17 +347,17 @@ class Training:
             generator.set_state(generator_state.cpu())
         self.order.go_to(state["epoch"], state["trained"], state["order"])
         self.trained = state["trained"]
-        self._watch.begin(self.trained)
+        self._guard.begin(self.trained)
         self._tally = Tally.load(state["tally"], self.ranks, self.device)
         self._catch_up()
 
     def check_finite(self) -> None:
         """Raise FloatingPointError if a step since the last look was not finite, or, where such are skipped, an epoch's every one."""
-        self._watch.look(self._tally, self.epoch, self.trained, self.global_step)
+        self._guard.look(self._tally, self.epoch, self.trained, self.global_step)
 
     def _record(self, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> None:
         self._tally.add(self.trained - 1, loss, finite, logits, targets)
-        self._watch.step(self.learning_rate)
+        self._guard.step(self.learning_rate)
         if self.device.type == "cpu" or self.trained % 100 == 0 or self.at_epoch_end:
             self.check_finite()
 

@@ -23,7 +23,7 @@ def test_attributes_and_methods_are_those_of_the_form_that_all_slots_share(confi
     env.set_attr("name", "slots")
     assert form.name == "slots"
     assert env.env_method("reset", seed=3)[0][1] == {}
-    assert form.process.config.seed == 3
+    assert form.process.config.run.seed == 3
     form.add = lambda first, *, second: first - second
     assert env.env_method("add", 5, second=2) == [3] * 4
     assert env.env_method("add", 5, second=2, indices=[0, 2]) == [3, 3]

@@ -1,7 +1,6 @@
 """PPO on both forms, the features it reads, and the policies that do not learn."""
 
 import io
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,8 +17,9 @@ import rlmix
 from rlmix.agents.features import BatchFeatures, feature_space, policy_features
 from rlmix.agents.policies import ConstantPolicy, FixedRandomPolicy
 from rlmix.agents.sb3.joint import JointPolicy
-from rlmix.agents.sb3.ppo import PPOAgent, PPOConfig, split_epoch
+from rlmix.agents.sb3.ppo import PPOAgent, split_epoch
 from rlmix.agents.sb3.vec_env import SlotVecEnv
+from rlmix.config import PPOConfig
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.training.trainer import Training
@@ -97,7 +97,7 @@ def test_rollouts_share_an_epoch_all_but_equally(steps, bound):
 
 @BY_FORM
 def test_agent_learns_a_whole_run_and_twice_the_same(tiny_config, form):
-    config, runs = replace(tiny_config, device="cpu"), []
+    config, runs = tiny_config.changed(device="cpu"), []
     for _ in range(2):
         torch.rand(3)  # the global random states before do not matter
         np.random.rand(3)  # noqa: NPY002
@@ -121,7 +121,7 @@ def test_agent_learns_a_whole_run_and_twice_the_same(tiny_config, form):
 
 @BY_FORM
 def test_classifier_under_an_agent_starts_as_the_seed_says(config, form):
-    config = replace(config, seed=3)
+    config = config.changed(seed=3)
     agent = agent_of(config, form, seed=8)
     expected = Training(config).model.state_dict()
     assert_same_tensors(agent.process.training.model.state_dict(), expected)
@@ -159,7 +159,7 @@ def test_an_error_that_is_not_the_agents_is_passed_on_as_it_is(config, monkeypat
 
 @BY_FORM
 def test_rollouts_shorter_than_an_epoch_and_of_unequal_length(config, form):
-    agent = agent_of(replace(config, train_images=80), form, rollout_steps=3, passes=2)
+    agent = agent_of(config.changed(train_images=80), form, rollout_steps=3, passes=2)
     assert agent.rollouts == [3, 2]
     training, steps, epochs = learn(agent)
     assert training.finished
@@ -205,9 +205,9 @@ def test_hyperparameter_out_of_range_is_refused(config, options, message):
 
 @BY_FORM
 def test_epochs_of_one_step_train_an_agent(config, form):
-    agent = agent_of(replace(config, batch_size=64, epochs=3), form)
+    agent = agent_of(config.changed(batch_size=64, epochs=3), form)
     ended = []
-    agent.process.on_epoch_end = lambda training: ended.append((training.config.seed, training.epoch))
+    agent.process.on_epoch_end = lambda training: ended.append((training.config.run.seed, training.epoch))
     _, steps, epochs = learn(agent)
     assert ended == [(0, 1), (0, 2), (0, 3)]  # three epochs of one classifier
     assert (len(steps), len(epochs)) == (0, 3)
@@ -305,7 +305,7 @@ def test_adapter_passes_its_seed_to_the_next_reset_only(config):
     env.env.process.training.next_batch()
     env.seed(5)
     np.testing.assert_array_equal(first, env.reset())
-    assert env.env.process.config.seed == 5
+    assert env.env.process.config.run.seed == 5
     before = env.env.process.training
     env.reset()
     assert env.env.process.training is before
@@ -320,9 +320,11 @@ class Bandit(RLMixVectorEnv):
     def __init__(self):
         self.num_envs, self.render_mode = 16, None
         self.single_action_space = spaces.Discrete(10)
-        self.config = rlmix.TrainingConfig(batch_size=16).resolved()
+        self.config = rlmix.Config.flat(batch_size=16).resolved()
         self.clock = SimpleNamespace(steps_per_epoch=8, num_steps=240, global_step=0, epoch=1)
-        self.process = SimpleNamespace(reset=lambda: None, require_training=lambda: self.clock, config=self.config)
+        self.process = SimpleNamespace(
+            reset=lambda: None, require_training=lambda: self.clock, config=self.config, observation="paper"
+        )
         self.draw = np.random.default_rng(0)
         self.chosen = []
 

@@ -2,7 +2,6 @@
 
 import copy
 import re
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +14,9 @@ from toys import toy_config
 import rlmix
 from rlmix.agents import features
 from rlmix.agents.algorithms import ALGORITHMS, build_agent
-from rlmix.agents.features import NUM_FEATURES, feature_space, policy_features
+from rlmix.agents.features import feature_space, num_features, policy_features
 from rlmix.agents.learned import LearnedPolicy
-from rlmix.agents.sb3.ppo import PPOConfig
+from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
@@ -45,7 +44,7 @@ def learn(agent):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("observation", ["paper", "pair"])
 def test_every_algorithm_learns_a_whole_run_and_twice_the_same(config, algorithm, observation):
-    config, runs = replace(config, observation=observation), []
+    config, runs = config.changed(observation=observation), []
     for _ in range(2):
         agent = build_agent(algorithm, RLMixVectorEnv(config=config), QUICK, seed=0)
         before = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
@@ -88,7 +87,7 @@ def test_pair_features_are_the_images_own_their_partners_and_hosts(config):
     features = policy_features(to_host(decision, "pair")[0])
     own = policy_features(to_host(decision, "paper")[0])
     partner = decision.pairing.partner.tolist()
-    assert features.shape == (4, NUM_FEATURES["pair"]) == (4, 3 * 74 + 4)
+    assert features.shape == (4, num_features("pair")) == (4, 3 * 74 + 4)
     for image in range(4):
         host = partner.index(image)
         assert features[image] in feature_space("pair")
@@ -109,7 +108,7 @@ def test_pair_features_are_the_images_own_their_partners_and_hosts(config):
 def learned(tmp_path_factory, config):
     """A folder of a finished run for each algorithm, and one of the joint form."""
     root = tmp_path_factory.mktemp("learned")
-    options = ["--data", config.data, "--model", config.model, "--batch-size", "4", "--epochs", "1", "--device", "cpu"]
+    options = ["--data", config.data.name, "--model", config.model.name, "--batch-size", "4", "--epochs", "1", "--device", "cpu"]
     options += ["--learning-rate", "0.05", "--agent.learning-rate", "0.05"]
     options += ["--observation", "pair"]
     for name in (*ALGORITHMS, "joint"):
@@ -122,7 +121,7 @@ def learned(tmp_path_factory, config):
 @pytest.mark.parametrize("name", [*ALGORITHMS, "joint"])
 def test_learned_policy_chooses_as_the_agent_that_learned_it(config, learned, name):
     policy = LearnedPolicy(learned / name, seed=0)
-    process = MixingProcess(replace(config, seed=5))
+    process = MixingProcess(config.changed(seed=5))
     process.reset()
     decision = process.observe()
     probabilities = policy.probabilities(decision)
@@ -167,7 +166,7 @@ def test_learned_policy_goes_on_from_its_state(learned, config):
 
 
 def test_policy_of_a_run_in_which_nobody_learned_is_refused(tmp_path, config):
-    options = ["--data", config.data, "--model", config.model, "--batch-size", "4", "--epochs", "1", "--device", "cpu"]
+    options = ["--data", config.data.name, "--model", config.model.name, "--batch-size", "4", "--epochs", "1", "--device", "cpu"]
     command.main([*options, "--method", "rmix", "--num-patches", "8", "--out", str(tmp_path / "rmix")])
     with pytest.raises(ValueError, match=r"policy must be the folder of a run in which an agent learned, got .*rmix of rmix"):
         LearnedPolicy(tmp_path / "rmix", seed=0)
@@ -200,7 +199,7 @@ class KnownAnswer(RLMixVectorEnv):
     def __init__(self, steps_per_epoch=20, epochs=30):
         self.num_envs, self.render_mode = 32, None
         self.single_action_space = spaces.Discrete(10)
-        self.config = rlmix.TrainingConfig(batch_size=32).resolved()
+        self.config = rlmix.Config.flat(batch_size=32).resolved()
         self.clock = SimpleNamespace(steps_per_epoch=steps_per_epoch, num_steps=steps_per_epoch * epochs, global_step=0)
         self.process = SimpleNamespace(reset=lambda: None, require_training=lambda: self.clock, config=self.config)
         self.draw, self.earned = np.random.default_rng(0), []

@@ -1,6 +1,5 @@
 """What is told while policies are tried and what is shown of a batch: every part where it belongs."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from toys import toy_config
 
 from rlmix.agents.analysis import Choices
-from rlmix.agents.choices import Watch
+from rlmix.agents.choices import Recorder
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.measurement import CEILINGS, try_policies
 from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy
@@ -28,9 +27,9 @@ def frozen(tmp_path_factory):
     """Two epochs of three steps of four 8x8 images, on the classifier of a short run; three values to choose from."""
     folder = tmp_path_factory.mktemp("watching")
     config = toy_config(folder, 8, num_train=12, num_classes=3, batch_size=4)
-    options = ["--model", config.model, "--batch-size", "4", "--epochs", "1", "--device", "cpu", "--learning-rate", "0.05"]
-    command.main(["--method", "vanilla", "--data", config.data, *options, "--out", str(folder / "run")])
-    return replace(config, freeze_from=str(folder / "run"), num_top_k=3)
+    options = ["--model", config.model.name, "--batch-size", "4", "--epochs", "1", "--device", "cpu", "--learning-rate", "0.05"]
+    command.main(["--method", "vanilla", "--data", config.data.name, *options, "--out", str(folder / "run")])
+    return config.changed(freeze_from=str(folder / "run"), num_top_k=3)
 
 
 class Known(LearnedPolicy):
@@ -69,14 +68,14 @@ def test_a_search_is_told_with_the_batch_its_table_and_the_best_choices(frozen):
 def test_agreements_are_with_the_best_joint_choice_over_all_batches():
     """Of two batches in which a policy chooses as the best choice does for three and for one of four images; another has other values."""
     sure = torch.eye(3)[[0, 1, 2, 0]]
-    watch = Watch({"runs/sure": Known(sure, [0.0, 0.5, 0.99]), "runs/other": Known(torch.ones(4, 2) / 2, [0.0, 0.99])})
+    recorder = Recorder({"runs/sure": Known(sure, [0.0, 0.5, 0.99]), "runs/other": Known(torch.ones(4, 2) / 2, [0.0, 0.99])})
     tables = [torch.zeros(4, 3, 3), torch.ones(4, 3, 3)]
-    watch.search(None, tables[0], Choice(torch.tensor([0, 1, 2, 1]), 0.5))
-    watch.search(None, tables[1], Choice(torch.tensor([0, 0, 0, 1]), 0.5))
-    assert all(torch.equal(*pair) for pair in zip(watch.tables, tables, strict=True))
+    recorder.search(None, tables[0], Choice(torch.tensor([0, 1, 2, 1]), 0.5))
+    recorder.search(None, tables[1], Choice(torch.tensor([0, 0, 0, 1]), 0.5))
+    assert all(torch.equal(*pair) for pair in zip(recorder.tables, tables, strict=True))
     by_chance = [(2 * 1 + 1 * 2 + 1 * 1) / 16, (2 * 3 + 1 * 1) / 16]
-    assert watch.lines() == [f"sure chooses as the best joint choice does in 50% (by chance {np.mean(by_chance):.0%})"]
-    assert Watch({"constant": ConstantPolicy(0.0)}).lines() == []
+    assert recorder.lines() == [f"sure chooses as the best joint choice does in 50% (by chance {np.mean(by_chance):.0%})"]
+    assert Recorder({"constant": ConstantPolicy(0.0)}).lines() == []
 
 
 def test_one_batch_can_be_joined():
@@ -115,7 +114,7 @@ def test_pictures_show_eight_images_their_maps_masks_and_mixtures(tmp_path, form
 
 def test_table_is_that_of_mixtures_of_ones_own_mask_and_the_partners(frozen):
     """Each entry with two different choices, too: patches by quantiles, the mixture in a loop, its gradient's pooled map by autograd."""
-    process = MixingProcess(replace(frozen, num_patches=(8,)))
+    process = MixingProcess(frozen.changed(num_patches=(8,)))
     process.reset()
     decision, model = process.observe(), process.require_training().model
     table = reward_table(process)
@@ -141,7 +140,7 @@ def test_table_is_that_of_mixtures_of_ones_own_mask_and_the_partners(frozen):
 
 @pytest.mark.parametrize("reward", ["cosine", "cosine_label", "last_layer"])
 def test_trying_out_gives_the_rewards_of_acting_whatever_the_reward(frozen, reward):
-    process = MixingProcess(replace(frozen, reward=reward))
+    process = MixingProcess(frozen.changed(reward=reward))
     process.reset()
     for top_k in (torch.tensor([0.0, 0.99, 0.495, 0.0]), torch.zeros(4)):
         tried = process.try_out(top_k)
@@ -150,7 +149,7 @@ def test_trying_out_gives_the_rewards_of_acting_whatever_the_reward(frozen, rewa
 
 @pytest.mark.parametrize("reward", ["parameters", "held_out_loss"])
 def test_rewards_that_need_a_change_cannot_be_tried_out(frozen, reward):
-    process = MixingProcess(replace(frozen, reward=reward, freeze_from=None))
+    process = MixingProcess(frozen.changed(reward=reward, freeze_from=None))
     process.reset()
     with pytest.raises(ValueError, match=f"must be one that needs no change of the classifier to try choices out, got {reward}"):
         process.try_out(torch.zeros(4))
@@ -170,9 +169,9 @@ def test_policies_decide_for_all_ranks_and_take_their_share(tmp_path, frozen):
     process = MixingProcess(frozen)
     process.reset()
     decision = process.observe()
-    options = ["--model", frozen.model, "--batch-size", "4", "--epochs", "1", "--device", "cpu", "--learning-rate", "0.05"]
+    options = ["--model", frozen.model.name, "--batch-size", "4", "--epochs", "1", "--device", "cpu", "--learning-rate", "0.05"]
     options += ["--agent.learning-rate", "0.1", "--agent.minibatch-size", "4"]
-    command.main(["--data", frozen.data, *options, "--out", str(tmp_path / "agent")])
+    command.main(["--data", frozen.data.name, *options, "--out", str(tmp_path / "agent")])
     alone, shared = LearnedPolicy(tmp_path / "agent", 0), LearnedPolicy(tmp_path / "agent", 0, Two())
     probabilities = alone.probabilities(decision)
     torch.testing.assert_close(shared.probabilities(decision), torch.cat([probabilities, probabilities]))

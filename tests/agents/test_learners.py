@@ -10,10 +10,12 @@ from gymnasium import spaces
 from toys import toy_config
 
 import rlmix
-from rlmix.agents.algorithms import ALGORITHMS, A2CAgent, build_agent
+from rlmix.agents.algorithms import ALGORITHMS, build_agent
 from rlmix.agents.features import policy_features
 from rlmix.agents.learned import check_algorithm
-from rlmix.agents.sb3.ppo import PPOAgent, PPOConfig
+from rlmix.agents.sb3.a2c import A2CAgent
+from rlmix.agents.sb3.ppo import PPOAgent
+from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
@@ -29,8 +31,10 @@ class Noise(RLMixVectorEnv):
         self.num_envs, self.render_mode = SLOTS, None
         self.single_action_space = spaces.Discrete(10)
         self.clock = SimpleNamespace(steps_per_epoch=STEPS, num_steps=STEPS, global_step=0, trained=0, epoch=1)
-        config = rlmix.TrainingConfig(batch_size=SLOTS).resolved()
-        self.process = SimpleNamespace(reset=lambda: None, require_training=lambda: self.clock, config=config)
+        config = rlmix.Config.flat(batch_size=SLOTS).resolved()
+        self.process = SimpleNamespace(
+            reset=lambda: None, require_training=lambda: self.clock, config=config, observation="paper"
+        )
         self.draw = np.random.default_rng(0)
 
     def observe(self):
@@ -272,8 +276,8 @@ QUICK = PPOConfig(
 @pytest.mark.parametrize("stop", [1, 3, 7])
 def test_an_agent_goes_on_from_its_state_as_if_it_had_not_stopped(tmp_path, monkeypatch, name, stop):
     """In the middle of a rollout, after its update, and in the second epoch; rollouts are of three and of two steps."""
-    monkeypatch.setattr("rlmix.agents.algorithms.MEMORY", 24)  # of DQN: 6 steps of 4 slots, so it goes round
-    monkeypatch.setattr("rlmix.agents.algorithms.TARGET_INTERVAL", 5)
+    monkeypatch.setattr("rlmix.agents.sb3.dqn.MEMORY", 24)  # of DQN: 6 steps of 4 slots, so it goes round
+    monkeypatch.setattr("rlmix.agents.sb3.dqn.TARGET_INTERVAL", 5)
     config = toy_config(tmp_path, 8, num_train=20, num_classes=3, batch_size=4)
 
     def make():

@@ -1,7 +1,6 @@
 """The best choices, against trying out every combination; and policies on common random numbers."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,13 +19,13 @@ from rlmix.scripts import train as command
 
 
 @pytest.fixture(scope="module")
-def frozen(tmp_path_factory) -> rlmix.TrainingConfig:
+def frozen(tmp_path_factory) -> rlmix.Config:
     """Three epochs of three steps of four 8x8 images, on the classifier of a short run; three values to choose from."""
     folder = tmp_path_factory.mktemp("frozen")
     config = toy_config(folder, 8, num_train=12, num_classes=3, batch_size=4)
-    options = ["--model", config.model, "--batch-size", "4", "--epochs", "1", "--device", "cpu", "--learning-rate", "0.05"]
-    command.main(["--method", "vanilla", "--data", config.data, *options, "--out", str(folder / "run")])
-    return replace(config, epochs=3, freeze_from=str(folder / "run"), num_top_k=3)
+    options = ["--model", config.model.name, "--batch-size", "4", "--epochs", "1", "--device", "cpu", "--learning-rate", "0.05"]
+    command.main(["--method", "vanilla", "--data", config.data.name, *options, "--out", str(folder / "run")])
+    return config.changed(epochs=3, freeze_from=str(folder / "run"), num_top_k=3)
 
 
 @settings(deadline=None, max_examples=40)
@@ -108,7 +107,7 @@ def test_nothing_is_searched_unless_it_is_asked_for(frozen):
 
 
 def test_policies_are_refused_where_the_classifier_trains(frozen):
-    process = MixingProcess(replace(frozen, freeze_from=None))
+    process = MixingProcess(frozen.changed(freeze_from=None))
     process.reset()
     with pytest.raises(ValueError, match="policies must be tried on a frozen classifier"):
         try_policies(process, {"zero": ConstantPolicy(0.0)}, 1)

@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -120,7 +119,7 @@ def test_the_hand_written_loop_does_the_work_of_vanilla():
     """Without crop and flip, and with a batch that is the whole data set, it counts the same and ends with the same weights."""
     options = Benchmark(batch_size=8, image_size=16, num_classes=4, device="cpu")
     data = random_data(options, num_batches=1)
-    config = replace(options.training, crop_padding=0, flip=False, learning_rate=0.05, div_factor=25.0)
+    config = options.training.changed(crop_padding=0, flip=False, learning_rate=0.05, div_factor=25.0)
     training = Training(config, data)
     loop = handwritten.HandwrittenLoop(config, data, CPU, num_workers=0, channels_last=True)
     training.fit_step()

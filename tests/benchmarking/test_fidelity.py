@@ -26,7 +26,7 @@ def test_every_mode_has_its_figures_and_they_repeat(tmp_path, capsys):
         found.append(json.loads((tmp_path / run).read_text()))
     assert found[0] == found[1]
     modes = found[0]["modes"]
-    assert list(modes) == ["bfloat16", "half", "previous", "alternate", "chance"]
+    assert list(modes) == ["bfloat16", "half", "alternate", "previous", "chance"]
     assert found[0]["steps"] == 8
     assert modes["bfloat16"]["same"] > modes["chance"]["same"]
     assert modes["previous"]["cosine"] > 0.5, "exact in the first of two epochs"

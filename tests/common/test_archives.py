@@ -13,8 +13,8 @@ import torch
 from toys import write_npz
 
 from rlmix.common.archives import load_tensors
-from rlmix.config import TrainingConfig
-from rlmix.data.memory import load_data
+from rlmix.config import Config
+from rlmix.data.registry import load_data
 from rlmix.models.weights import read_weights
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import load_checkpoint
@@ -93,7 +93,7 @@ def test_what_torch_writes_is_read(legacy):
 def test_data_do_not_expand(tmp_path, compression, capsys):
     images = {"x_train": np.zeros((20_000, 32, 32, 3), np.uint8), "y_train": np.arange(20_000) % 2}
     np.savez(tmp_path / "plain.npz", **images, x_test=images["x_train"][:2], y_test=np.arange(2))
-    load_data(TrainingConfig(data=f"npz:{tmp_path}/plain.npz"))
+    load_data(Config.flat(data=f"npz:{tmp_path}/plain.npz"))
     rewrite(tmp_path / "plain.npz", tmp_path / "bomb.npz", compression=compression)
     assert (tmp_path / "bomb.npz").stat().st_size < MEGABYTE
     with pytest.raises(SystemExit, match="2"):
@@ -109,7 +109,7 @@ def test_pictures_compress_as_they_like(tmp_path):
         400, 32, 32, 3
     )
     np.savez_compressed(tmp_path / "flat.npz", x_train=images, y_train=np.arange(400) % 2, x_test=images[:2], y_test=np.arange(2))
-    assert len(load_data(TrainingConfig(data=f"npz:{tmp_path}/flat.npz")).train_labels) == 400
+    assert len(load_data(Config.flat(data=f"npz:{tmp_path}/flat.npz")).train_labels) == 400
 
 
 def test_an_array_cannot_claim_more_than_its_member_holds(tmp_path):
@@ -121,7 +121,7 @@ def test_an_array_cannot_claim_more_than_its_member_holds(tmp_path):
 
     rewrite(tmp_path / "plain.npz", data, swell)
     with pytest.raises(ValueError, match=r"x_train\.npy claims 1919999999808 bytes and holds \d+"):
-        load_data(TrainingConfig(data=f"npz:{data}"))
+        load_data(Config.flat(data=f"npz:{data}"))
 
 
 def test_a_small_file_takes_little_memory(tmp_path):

@@ -6,13 +6,18 @@ from typing import Literal
 
 import pytest
 
-from rlmix.common.mapping import from_mapping
+from rlmix.common.groups import read_flat
 
 
 @dataclass(frozen=True)
 class Inner:
     rate: float = 0.5
     layers: tuple[int, ...] = (64, 64)
+
+
+@dataclass(frozen=True)
+class Group:
+    within: Inner = field(default_factory=Inner)
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Outer:
     name: str = "a"
     parts: tuple[float, ...] | None = None
     out: Path | None = None
-    inner: Inner = field(default_factory=Inner)
+    inner: Group = field(default_factory=Group)
 
 
 @pytest.mark.parametrize(
@@ -37,11 +42,11 @@ class Outer:
         ({"rate": None, "maybe": None, "mode": None}, Outer()),
         ({"flag": True, "maybe": False, "mode": "two"}, Outer(flag=True, maybe=False, mode="two")),
         ({"parts": [1, 0.5], "out": "some/where"}, Outer(parts=(1.0, 0.5), out=Path("some/where"))),
-        ({"inner": {"rate": 2, "layers": [3]}}, Outer(inner=Inner(2.0, (3,)))),
+        ({"inner": {"rate": 2, "layers": [3]}}, Outer(inner=Group(Inner(2.0, (3,))))),
     ],
 )
 def test_values_become_the_fields_types(values, expected):
-    made = from_mapping(Outer, values)
+    made = read_flat(Outer(), values)
     assert made == expected
     assert type(made.count) is int
     assert made.rate is None or type(made.rate) is float
@@ -69,4 +74,4 @@ def test_values_become_the_fields_types(values, expected):
 )
 def test_what_is_none_of_the_fields_type_is_refused_by_name(values, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        from_mapping(Outer, values)
+        read_flat(Outer(), values)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from toys import write_npz
 
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.data.dataset import stratified_split
-from rlmix.data.memory import ImageData, image_data, load_data
+from rlmix.data.memory import ImageData, image_data
+from rlmix.data.registry import load_data
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 
@@ -39,11 +40,11 @@ def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def load_npz(path: Path, **options) -> ImageData:
-    return load_data(TrainingConfig(data=f"npz:{path}", **options))
+    return load_data(Config.flat(data=f"npz:{path}", **options))
 
 
 def test_digits_are_all_there_split_disjointly_with_every_class_in_both():
-    data = load_data(TrainingConfig(data="digits"))
+    data = load_data(Config.flat(data="digits"))
     assert data.train_images.shape[1:] == data.test_images.shape[1:] == (32, 32, 3)
     assert data.train_images.dtype == torch.uint8
     assert data.image_size == (32, 32)
@@ -64,7 +65,7 @@ def test_digits_come_from_scikit_learn_with_its_labels():
     from sklearn.datasets import load_digits
 
     scans, labels = load_digits(return_X_y=True)
-    data = load_data(TrainingConfig(data="digits"))
+    data = load_data(Config.flat(data="digits"))
     expected = np.bincount(labels)
     found = torch.bincount(data.train_labels) + torch.bincount(data.test_labels)
     assert found.tolist() == expected.tolist()
@@ -74,7 +75,7 @@ def test_digits_come_from_scikit_learn_with_its_labels():
 
 
 def test_digits_are_the_same_every_time():
-    first, second = (load_data(TrainingConfig(data="digits")) for _ in range(2))
+    first, second = (load_data(Config.flat(data="digits")) for _ in range(2))
     assert torch.equal(first.train_images, second.train_images)
     assert torch.equal(first.test_labels, second.test_labels)
 
@@ -122,7 +123,7 @@ def taken_in_turn(labels: np.ndarray, number: int) -> list[int]:
 
 
 def test_train_images_takes_the_classes_in_turn_and_leaves_the_test_split():
-    full, part = (load_data(TrainingConfig(data="digits", train_images=number)) for number in (None, 54))
+    full, part = (load_data(Config.flat(data="digits", train_images=number)) for number in (None, 54))
     index = taken_in_turn(full.train_labels.numpy(), 54)
     assert torch.equal(part.train_images, full.train_images[index])
     assert part.train_labels.tolist() == [*range(10)] * 5 + [0, 1, 2, 3]
@@ -131,7 +132,7 @@ def test_train_images_takes_the_classes_in_turn_and_leaves_the_test_split():
     pixels = part.train_images.double().reshape(-1, 3) / 255
     np.testing.assert_allclose(part.mean.numpy(), pixels.mean(0).numpy(), atol=1e-6)
     with pytest.raises(ValueError, match=r"train_images must be at most the \d+ of digits, got 5000"):
-        load_data(TrainingConfig(data="digits", train_images=5000))
+        load_data(Config.flat(data="digits", train_images=5000))
 
 
 @pytest.mark.parametrize("labels", [[0] * 5 + [1] * 2 + [2] * 4, [2, 0, 0, 1, 2, 2, 0, 1, 0, 2, 0]], ids=["sorted", "mixed"])
@@ -214,7 +215,7 @@ def test_labels_with_gaps_are_said_and_numbered_on_request(tmp_path, train, test
     assert data.train_labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert [classes[label] for label in data.test_labels.tolist()] == list(test)
     with pytest.raises(ValueError, match="relabel must be left out with an imagefolder"):
-        TrainingConfig(data="imagefolder:x", relabel=True).resolved()
+        Config.flat(data="imagefolder:x", relabel=True).resolved()
 
 
 def test_any_integers_are_numbered(tmp_path):
@@ -263,8 +264,8 @@ def test_a_run_keeps_relabel_and_an_older_one_goes_on_without(tmp_path, capsys):
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25])
 def test_validation_split_is_disjoint_stratified_and_the_same_for_every_seed(fraction):
-    whole = load_data(TrainingConfig(data="digits"))
-    data, again = (load_data(TrainingConfig(data="digits", val_fraction=fraction, seed=seed)) for seed in (0, 7))
+    whole = load_data(Config.flat(data="digits"))
+    data, again = (load_data(Config.flat(data="digits", val_fraction=fraction, seed=seed)) for seed in (0, 7))
     assert (whole.measured, data.measured) == (("test",), ("val", "test"))
     assert torch.equal(data.test_images, whole.test_images)
     counts, kept = torch.bincount(whole.train_labels), torch.bincount(data.labels("val"))
@@ -284,7 +285,7 @@ def test_validation_split_is_disjoint_stratified_and_the_same_for_every_seed(fra
 def test_a_validation_split_that_would_lack_a_class_is_refused():
     for fraction in (0.001, 0.999):
         with pytest.raises(ValueError, match=f"val_fraction must leave every class an image on both sides, got {fraction}"):
-            load_data(TrainingConfig(data="digits", val_fraction=fraction))
+            load_data(Config.flat(data="digits", val_fraction=fraction))
 
 
 def test_constant_channels_keep_statistics_finite():
@@ -416,7 +417,7 @@ def test_pickles_are_refused_and_never_executed(tmp_path, bare):
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
 def test_absent_torchvision_sets_say_where_they_must_lie(tmp_path, name):
     with pytest.raises(FileNotFoundError, match="--download") as error:
-        load_data(TrainingConfig(data=name, data_root=str(tmp_path)))
+        load_data(Config.flat(data=name, data_root=str(tmp_path)))
     message = str(error.value)
     assert name in message
     assert str(tmp_path) in message

@@ -2,7 +2,6 @@
 
 import shutil
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from toys import write_folder
 import rlmix
 from rlmix.common.seeding import derive, stream
 from rlmix.data.folder import IMAGENET_MEAN, IMAGENET_STD, Pictures
-from rlmix.data.memory import load_data
+from rlmix.data.registry import load_data
 from rlmix.envs.process import MixingProcess
 from rlmix.training.trainer import Training
 
@@ -29,7 +28,7 @@ def root(tmp_path_factory):
 
 
 def config_of(root, **options):
-    return rlmix.TrainingConfig(data=f"imagefolder:{root}", **({"workers": 0} | OPTIONS | options))
+    return rlmix.Config.flat(data=f"imagefolder:{root}", **({"workers": 0} | OPTIONS | options))
 
 
 def assert_same_batches(first, second, number):
@@ -83,8 +82,8 @@ def test_train_images_are_torchvisions_random_crops_of_each_images_own_draw(root
 
 def test_an_images_draw_depends_on_seed_and_epoch_and_not_on_workers_or_mixing(root):
     config = config_of(root)
-    assert_same_batches(Training(config), Training(replace(config, workers=2, mixing_seed=5)), 13)  # into the third epoch's draws
-    one, other = Training(config), Training(replace(config, seed=1))
+    assert_same_batches(Training(config), Training(config.changed(workers=2, mixing_seed=5)), 13)  # into the third epoch's draws
+    one, other = Training(config), Training(config.changed(seed=1))
     assert not torch.equal(one.next_batch().images, other.next_batch().images)
     training, seen = Training(config), {}
     for epoch in (0, 1):
@@ -127,7 +126,7 @@ def test_a_training_goes_on_in_mid_epoch_where_its_state_was_taken(root):
 
 def test_cutmix_mixes_every_batch_of_a_folder_as_on_imagenet(root):
     assert Training(config_of(root), method="cutmix").method.probability == 1
-    assert Training(rlmix.TrainingConfig(train_images=64, device="cpu"), method="cutmix").method.probability == 0.5
+    assert Training(rlmix.Config.flat(train_images=64, device="cpu"), method="cutmix").method.probability == 0.5
 
 
 def test_the_environments_process_runs_on_a_folder(root):
@@ -311,7 +310,7 @@ def test_options_out_of_range_are_named(root, options, message):
 
 def test_sizes_are_for_folders_only():
     with pytest.raises(ValueError, match="image_size and resize_size must be left out with digits"):
-        rlmix.TrainingConfig(image_size=64).resolved()
+        rlmix.Config.flat(image_size=64).resolved()
 
 
 @pytest.mark.parametrize("noise", [1, 2])

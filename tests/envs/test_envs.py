@@ -15,8 +15,8 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from toys import toy_config
 
 from rlmix.agents.features import BatchFeatures
-from rlmix.data.memory import load_data
-from rlmix.envs.map_rewards import share_credit
+from rlmix.data.registry import load_data
+from rlmix.envs.credit import share_credit
 from rlmix.envs.observations import observation_space
 from rlmix.envs.process import MixingProcess
 from rlmix.training.trainer import Training
@@ -42,7 +42,7 @@ def single(config, **options):
 
 
 def vector(config, **options):
-    num_envs = config.batch_size
+    num_envs = config.optim.batch_size
     return gymnasium.make_vec(ENV, num_envs=num_envs, vectorization_mode="vector_entry_point", config=config, **options)
 
 
@@ -50,7 +50,7 @@ FORMS = pytest.mark.parametrize("make", [single, vector])
 
 
 def actions_of(config, steps, seed=0):
-    return np.random.default_rng(seed).integers(config.num_top_k, size=(steps, config.batch_size))
+    return np.random.default_rng(seed).integers(config.mixing.num_top_k, size=(steps, config.optim.batch_size))
 
 
 def assert_equal(first, second):
@@ -255,7 +255,7 @@ def test_same_seed_and_actions_give_the_same_bits(config, make):
 
 
 def test_reset_with_the_configurations_seed_is_the_first_reset(small):
-    first, second = single(replace(small, seed=3)), single(small)
+    first, second = single(small.changed(seed=3)), single(small)
     assert_equal(first.reset()[0], second.reset(seed=3)[0])
     assert not np.array_equal(second.reset(seed=4)[0]["logits"], first.reset(seed=3)[0]["logits"])
 
@@ -274,7 +274,7 @@ def test_both_forms_are_one_problem(config):
 
 def test_actions_move_no_draw_so_policies_meet_the_same_chances(config):
     """Masks of 2 or 4 patches, by default, and every observation of 8x8."""
-    assert config.num_patches is None
+    assert config.mixing.num_patches is None
     envs = [single(config), single(config)]
     seen = [[], []]
     for env, record, action in zip(envs, seen, (0, 9), strict=True):
@@ -316,9 +316,9 @@ def test_an_epoch_ends_truncated_and_the_budget_terminated(small):
     _, info = env.reset()
     assert info["epoch"] == 1
     assert not same_weights(trained, weights(env))
-    seed = env.process.config.seed
-    assert seed != small.seed
-    assert same_weights(weights(env), Training(replace(small, seed=seed)).model.state_dict())
+    seed = env.process.config.run.seed
+    assert seed != small.run.seed
+    assert same_weights(weights(env), Training(small.changed(seed=seed)).model.state_dict())
 
 
 def test_vector_form_starts_a_new_classifier_when_the_budget_is_used_up(small):
@@ -371,7 +371,7 @@ def test_reset_at_the_start_of_an_epoch_changes_nothing(small):
 
 
 def test_reset_in_the_middle_of_the_last_epoch_starts_a_new_classifier(small):
-    env = single(replace(small, epochs=1))
+    env = single(small.changed(epochs=1))
     env.reset(seed=0)
     env.step(actions_of(small, 1)[0])
     trained = weights(env)
@@ -382,7 +382,7 @@ def test_reset_in_the_middle_of_the_last_epoch_starts_a_new_classifier(small):
 
 @FORMS
 def test_epochs_of_one_step_end_as_longer_ones_do(small, make):
-    env = make(replace(small, batch_size=12, epochs=3))
+    env = make(small.changed(batch_size=12, epochs=3))
     env.reset(seed=0)
     ends = []
     for _ in range(3):
@@ -441,7 +441,7 @@ def test_another_number_of_slots_than_the_batch_is_refused(small):
 @pytest.mark.parametrize(("option", "near"), [("reward", "cosine"), ("credit", "pair"), ("rule", "mix_top")])
 def test_unknown_names_are_refused_with_the_nearest(small, make, option, near):
     with pytest.raises(ValueError, match=rf"{option} must be one of .*{near}.*, got '{near}x' \(did you mean '{near}'\?\)"):
-        make(replace(small, **{option: near + "x"}))
+        make(small.changed(**{option: near + "x"}))
 
 
 def test_images_smaller_than_the_agents_map_are_refused(tmp_path):
@@ -454,7 +454,7 @@ def test_images_smaller_than_the_agents_map_are_refused(tmp_path):
 
 def test_more_patches_than_pixels_are_refused(small):
     with pytest.raises(ValueError, match=r"num_patches must be in \[1, 8\] where images have 8x8 pixels, got 9"):
-        single(replace(small, num_patches=(2, 9)))
+        single(small.changed(num_patches=(2, 9)))
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
@@ -468,7 +468,7 @@ def test_state_taken_while_a_batch_waits_continues_with_that_batch(small, steps)
         process.act(top_k)
     waiting = process.observe()
     state = copy.deepcopy(process.state_dict())
-    other = MixingProcess(replace(small, seed=5))
+    other = MixingProcess(small.changed(seed=5))
     other.reset()
     other.load_state_dict(state)
     other.reset()  # as an environment does when it is used for the first time
@@ -516,7 +516,7 @@ def gradient_map_by_hand(model, images, targets):
 
 @pytest.mark.parametrize("reward", ["cosine", "cosine_full", "cosine_batch"])
 def test_rewards_equal_a_loop_over_independent_gradients(config, reward):
-    env = vector(replace(config, reward=reward))
+    env = vector(config.changed(reward=reward))
     env.reset(seed=0)
     env.step(actions_of(config, 1)[0])
     decision = env.process.observe()
@@ -550,7 +550,7 @@ def credit_by_loop(own, partner, credit):
 
 @pytest.mark.parametrize("credit", ["own", "pair", "batch"])
 def test_credit_is_shared_as_a_loop_over_images_says(config, credit):
-    own, shared = vector(config), vector(replace(config, credit=credit))
+    own, shared = vector(config), vector(config.changed(credit=credit))
     own.reset(seed=0)
     shared.reset(seed=0)
     for action in actions_of(config, 2):
@@ -570,13 +570,13 @@ def test_share_credit_of_known_numbers():
 
 @pytest.mark.parametrize("observation", ["paper", "pair"])
 def test_a_slots_space_is_that_of_its_observation(small, observation):
-    env = vector(replace(small, observation=observation))
+    env = vector(small.changed(observation=observation))
     assert env.single_observation_space == observation_space(observation, (), env.process.data.num_classes)
     assert ("lam" in env.single_observation_space.spaces) == (observation == "pair")
 
 
 def test_an_action_is_the_quantile_its_index_names(small):
-    env = single(replace(small, num_patches=(8,)))
+    env = single(small.changed(num_patches=(8,)))
     env.reset(seed=0)
     env.step(np.array([0, 3, 9, 9]))
     outcome = env.process.outcome

@@ -1,7 +1,5 @@
 """Every part of what is seen of a batch, computed image by image from what the classifier says of it; and how it comes to the host."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -86,7 +84,7 @@ def test_the_space_of_the_pairs_observation(shape):
 
 
 def test_progress_is_the_part_of_the_training_that_is_over(tmp_path):
-    config = replace(toy_config(tmp_path, 8, num_train=12, num_classes=3, batch_size=4), observation="pair")
+    config = toy_config(tmp_path, 8, num_train=12, num_classes=3, batch_size=4, observation="pair")
     process = MixingProcess(config)
     process.reset()
     for step in range(6):

@@ -12,7 +12,7 @@ from toys import write_folder
 import rlmix
 from rlmix import evaluation as metrics
 from rlmix.data.boxes import read_boxes
-from rlmix.data.memory import load_data
+from rlmix.data.registry import load_data
 from rlmix.models import build_model
 from rlmix.models.wideresnet import WideResNet
 
@@ -243,7 +243,7 @@ def painted(tmp_path):
         "split,path,x0,y0,x1,y1\nval,val/class0/a.png,0,0,9,11\nval,val/class1/a.png,2,2,7,7\nval,val/class2/a.png,0,0,9,10\n"
         "train,train/class0/00.png,1,1,2,2\n"
     )
-    data = load_data(rlmix.TrainingConfig(data=f"imagefolder:{tmp_path}", image_size=20, resize_size=20, workers=0))
+    data = load_data(rlmix.Config.flat(data=f"imagefolder:{tmp_path}", image_size=20, resize_size=20, workers=0))
     no_shift = {"mean": torch.zeros(3), "std": torch.ones(3)}
     return type(data)(**(vars(data) | no_shift))
 
@@ -270,7 +270,7 @@ def test_any_of_an_images_boxes_may_be_hit(painted):
 
 def test_boxes_move_with_resize_and_crop(tmp_path):
     """40x32 pixels: the shorter side to 16, so by a half, to 20x16; the centre's 8x8 begin at (6, 4)."""
-    data = load_data(rlmix.TrainingConfig(data=write_folder(tmp_path), image_size=8, resize_size=16, workers=0))
+    data = load_data(rlmix.Config.flat(data=write_folder(tmp_path), image_size=8, resize_size=16, workers=0))
     rows = ["0,0,39,31", "16,12,19,13", "0,0,3,3"]  # everything; edges (8, 6) to (10, 7), less (6, 4); left of the crop
     names = [f"val/class0/{index:02d}.png" for index in range(3)]
     (tmp_path / "boxes.csv").write_text(
@@ -295,7 +295,7 @@ def test_boxes_are_turned_with_their_image(tmp_path, orientation, ending):
     (tmp_path / "boxes.csv").write_text(
         f"split,path,x0,y0,x1,y1\nval,val/class0/a.{ending},2,1,7,4\nval,val/class0/a.{ending},0,0,11,9\nval,val/class0/a.{ending},0,0,9,11\n"
     )
-    data = load_data(rlmix.TrainingConfig(data=f"imagefolder:{tmp_path}", image_size=10, resize_size=10, workers=0))
+    data = load_data(rlmix.Config.flat(data=f"imagefolder:{tmp_path}", image_size=10, resize_size=10, workers=0))
     image = next(data.batches("test", 1)).images[0]
     rows, columns = np.nonzero(image.numpy().min(2) > 127)
     expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)

@@ -21,6 +21,7 @@ from PIL import Image
 from scipy import stats
 from toys import write_npz
 
+from rlmix.config import MixingConfig
 from rlmix.evaluation import reliability_bins
 from rlmix.evaluation.calibration import pool_bins
 from rlmix.experiments import executors as engines
@@ -28,6 +29,7 @@ from rlmix.experiments import study
 from rlmix.experiments.compare import Compare
 from rlmix.experiments.options import parse
 from rlmix.experiments.reliability import load_reliability
+from rlmix.experiments.settings import settled
 from rlmix.models import MODELS
 from rlmix.models.preactresnet import PreActResNet
 from rlmix.reporting import tables
@@ -251,7 +253,7 @@ def test_a_failed_run_is_named_and_does_not_stop_the_others(options, tmp_path, c
     train = engines.train
 
     def diverge(run, quiet):
-        if run.method == "vanilla":
+        if run.run.method == "vanilla":
             raise FloatingPointError("the loss is nan in epoch 1")
         return train(run, quiet=quiet)
 
@@ -293,8 +295,8 @@ def test_ctrl_c_stops_every_run_and_what_is_done_is_kept(options, tmp_path):
         assert not list(log.parent.rglob("*.tmp"))
 
 
-def test_models_share_a_table_and_each_has_its_own_baseline(options, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(MODELS, "narrow", partial(PreActResNet, (1, 1, 1, 1), width=8))
+def test_models_share_a_table_and_each_has_its_own_baseline(options, tmp_path, register, capsys):
+    register(MODELS, "narrow", partial(PreActResNet, (1, 1, 1, 1), width=8))
     args = [*options, "--methods", "vanilla", "cutmix", "--models", "narrow", "preactresnet18_w16", "--baseline", "vanilla"]
     command.main([*args, "--epochs", "1", "--seeds", "1", "--no-timing", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "compare.json").read_text())
@@ -352,15 +354,15 @@ def test_bad_input_is_one_line(folder, options, capsys, tmp_path):
     ],
 )
 def test_differences_are_from_a_method_that_is_compared(methods, base):
-    options = Compare(methods=methods, data="digits")
+    options = Compare(methods=methods)
     options.check()
     assert {arm.baseline for arm in options.study.arms} == {base}
 
 
 @pytest.mark.parametrize(("typed", "masks"), [((), (2, 4)), ((4,), (4,)), ((8,), (8,))])
 def test_the_same_masks_for_everyone_but_the_papers_eight(typed, masks):
-    options = Compare(methods=("rlmix", "rmix", "coin"), data="digits", num_patches=typed or None)
-    arms = {arm.name: arm.options.resolved().num_patches for arm in options.study.arms}
+    options = Compare(methods=("rlmix", "rmix", "coin"), mixing=MixingConfig(num_patches=typed or None))
+    arms = {arm.name: settled(arm.options).mixing.num_patches for arm in options.study.arms}
     assert arms == {"rlmix": masks, "rmix": masks, "coin": masks, "rmix-p8": (8,)}
 
 

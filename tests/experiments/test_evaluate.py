@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 from toys import write_folder, write_npz
 
-from rlmix.config import TrainingConfig
-from rlmix.data.memory import load_data
+from rlmix.config import Config
+from rlmix.data.registry import load_data
 from rlmix.models import build_model
 from rlmix.models.weights import identify
 from rlmix.scripts import evaluate as command
@@ -109,7 +109,7 @@ def test_the_table_names_what_was_measured(run, evaluated, capsys):
 def test_a_state_dict_gives_what_its_run_gives(run, data, evaluated, wrap, legacy, tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(wrap(weights(run)), path, _use_new_zipfile_serialization=not legacy)
-    used = load_data(TrainingConfig(data=data, val_fraction=0.25))  # the run's training images, whose mean and deviation it took
+    used = load_data(Config.flat(data=data, val_fraction=0.25))  # the run's training images, whose mean and deviation it took
     normalisation = ["--mean", *map(str, used.mean.tolist()), "--std", *map(str, used.std.tolist())]
     args = ["--model", "preactresnet18_w16", "--data", data, "--attacks", "fgsm", "--device", "cpu", *normalisation]
     command.main([str(path), *args])

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,15 @@ import torch
 from toys import toy_config, write_folder, write_npz
 
 from rlmix.agents.analysis import Choices, agreement, credit_dilemma, describe_images, draw_choices, draw_dilemma
-from rlmix.agents.choices import Watch
+from rlmix.agents.choices import Recorder
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import ConstantPolicy
 from rlmix.common.saved_config import read_config
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.experiments.reading import read_options
-from rlmix.experiments.settings import Train
+from rlmix.experiments.settings import settled
 from rlmix.scripts import policies as policies_command
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
@@ -38,14 +37,26 @@ def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frozen")
     config = toy_config(folder, 8, num_train=12, num_classes=3, batch_size=4, flip=False)
     command.main(
-        ["--method", "rmix", "--data", config.data, *OPTIONS, "--epochs", "2", "--num-patches", "2", "--out", str(folder / "run")]
+        [
+            "--method",
+            "rmix",
+            "--data",
+            config.data.name,
+            *OPTIONS,
+            "--epochs",
+            "2",
+            "--num-patches",
+            "2",
+            "--out",
+            str(folder / "run"),
+        ]
     )
-    return replace(config, freeze_from=str(folder / "run"))
+    return config.changed(freeze_from=str(folder / "run"))
 
 
 def kept(config):
     """The classifier that the run ended with."""
-    return newest_state(Path(config.freeze_from))["training"]["model"]
+    return newest_state(Path(config.model.freeze_from))["training"]["model"]
 
 
 def test_nothing_moves_a_frozen_classifier(config):
@@ -61,7 +72,7 @@ def test_nothing_moves_a_frozen_classifier(config):
 
 def test_first_rewards_are_those_of_the_same_classifier_in_training(config):
     """Before its first step a training classifier with these weights reacts in the same way; after it, no more."""
-    frozen, trained = MixingProcess(config), MixingProcess(replace(config, freeze_from=None))
+    frozen, trained = MixingProcess(config), MixingProcess(config.changed(freeze_from=None))
     frozen.reset()
     trained.reset().model.load_state_dict(kept(config))
     top_k = torch.tensor([0.0, 0.33, 0.66, 0.99])
@@ -76,7 +87,7 @@ def test_a_new_classifier_is_the_same_frozen_one(config):
     first, _ = env.reset(seed=0)
     for _ in range(6):
         env.step(np.zeros(4, int))
-    assert env.process.config.seed != 0
+    assert env.process.config.run.seed != 0
     assert torch.equal(env.process.require_training().model.stem.weight, kept(config)["stem.weight"])
     again, _ = env.reset(seed=0)
     np.testing.assert_array_equal(first["saliency"], again["saliency"])
@@ -85,14 +96,14 @@ def test_a_new_classifier_is_the_same_frozen_one(config):
 @pytest.mark.parametrize("reward", ["parameters", "held_out_loss"])
 def test_rewards_that_need_a_change_are_refused(config, reward):
     with pytest.raises(ValueError, match=f"reward must be one that needs no change of a frozen classifier, got {reward}"):
-        MixingProcess(replace(config, reward=reward))
+        MixingProcess(config.changed(reward=reward))
 
 
 def test_another_network_or_number_of_classes_is_refused(config, tmp_path):
     with pytest.raises(ValueError, match="freeze_from must name a run of the same model and number of classes"):
-        Training(replace(config, data=write_npz(tmp_path, 8, num_train=12, num_classes=4)))
+        Training(config.changed(data=write_npz(tmp_path, 8, num_train=12, num_classes=4)))
     with pytest.raises(FileNotFoundError, match="must be a run's folder"):
-        Training(replace(config, freeze_from=str(tmp_path)))
+        Training(config.changed(freeze_from=str(tmp_path)))
 
 
 # -- whose data
@@ -100,12 +111,12 @@ def test_another_network_or_number_of_classes_is_refused(config, tmp_path):
 
 def test_data_are_those_of_the_run_unless_named(config, tmp_path):
     """From Python, unresolved or resolved, and whoever opens them."""
-    bare = TrainingConfig(freeze_from=config.freeze_from, batch_size=4, device="cpu")
+    bare = Config.flat(freeze_from=config.model.freeze_from, batch_size=4, device="cpu")
     for found in (bare.resolved(), MixingProcess(bare).config, Training(bare).config, RLMixVectorEnv(config=bare).process.config):
-        assert (found.data, found.model) == (config.data, "preactresnet18_w16")
+        assert (found.data.name, found.model.name) == (config.data.name, "preactresnet18_w16")
     assert RLMixVectorEnv(config=bare).process.data.num_classes == 3
     other = write_npz(tmp_path, 8, num_train=16, num_classes=3)
-    assert replace(bare, data=other).resolved().data == other
+    assert bare.changed(data=other).resolved().data.name == other
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +135,7 @@ def test_how_data_were_taken_comes_along_and_typed_options_win(pictures, tmp_pat
     options = ["--freeze-from", str(run), "--batch-size", "4", "--workers", "0", "--device", "cpu"]
     taken = read_options([*options, "--val-fraction", "0.0", "--out", str(tmp_path / "run")])
     expected = {"data": data, "image_size": 16, "resize_size": 20, "train_images": 18, "skip_corrupt": True, "val_fraction": 0.0}
-    assert {name: getattr(taken, name) for name in expected} == expected
+    assert {name: taken.as_dict()[name] for name in expected} == expected
     command.main([*options, "--epochs", "1", "--out", str(tmp_path / "agent")])
     assert {name: read_config(tmp_path / "agent")[name] for name in expected} == expected | {"val_fraction": 0.4}
     command.main(["--resume", str(tmp_path / "agent")])
@@ -141,7 +152,7 @@ def test_what_contradicts_the_run_is_one_line(config, pictures, tmp_path, capsys
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
-    run = config.freeze_from
+    run = config.model.freeze_from
     line = refused("--freeze-from", run, "--model", "wideresnet16_8")
     assert f"model must be that of freeze_from {run}, which is preactresnet18_w16, or be left out, got wideresnet16_8" in line
     line = refused("--freeze-from", run, "--data", write_npz(tmp_path, 8, num_train=12, num_classes=4))
@@ -149,9 +160,9 @@ def test_what_contradicts_the_run_is_one_line(config, pictures, tmp_path, capsys
     assert "preactresnet18_w16" in refused("--freeze-from", run, "--data", "digits")
     moved = shutil.copytree(run, tmp_path / "moved")
     text = (moved / "config.yaml").read_text()
-    (moved / "config.yaml").write_text(text.replace(config.data, "npz:/gone/away.npz"))
+    (moved / "config.yaml").write_text(text.replace(config.data.name, "npz:/gone/away.npz"))
     assert "/gone/away.npz must name a file" in refused("--freeze-from", str(moved))
-    (moved / "config.yaml").write_text(text.replace(f"data: {config.data}", "data: [5]"))
+    (moved / "config.yaml").write_text(text.replace(f"data: {config.data.name}", "data: [5]"))
     assert f"data in {moved}/config.yaml must be str, got [5]" in refused("--freeze-from", str(moved))
     assert "must be a run's folder" in refused("--freeze-from", str(tmp_path / "nowhere"))
     assert not (tmp_path / "out").exists()
@@ -165,7 +176,17 @@ def runs(config, tmp_path_factory):
     """Two seeds of an agent that learned on the frozen classifier."""
     root = tmp_path_factory.mktemp("agents")
     for seed in ("0", "1"):
-        options = ["--data", config.data, *FROZEN, "--epochs", "2", "--freeze-from", config.freeze_from, "--observation", "pair"]
+        options = [
+            "--data",
+            config.data.name,
+            *FROZEN,
+            "--epochs",
+            "2",
+            "--freeze-from",
+            config.model.freeze_from,
+            "--observation",
+            "pair",
+        ]
         options += ["--agent.policy-layers", "8", "--agent.value-layers", "8", "--agent.passes", "1", "--seed", seed]
         command.main([*options, "--out", str(root / f"pair-s{seed}")])
     return root
@@ -183,7 +204,7 @@ def test_training_on_a_frozen_classifier_moves_the_agent_alone(config, runs):
 
 
 def test_learned_policy_is_a_method_and_resumes(config, runs, tmp_path):
-    options = ["--data", config.data, *OPTIONS, "--epochs", "2", "--method", "policy", "--policy", str(runs / "pair-s0")]
+    options = ["--data", config.data.name, *OPTIONS, "--epochs", "2", "--method", "policy", "--policy", str(runs / "pair-s0")]
     command.main([*options, "--out", str(tmp_path / "whole")])
     records = read_metrics(tmp_path / "whole")
     assert all(0 < record["policy_entropy"] <= np.log(10) + 1e-6 for record in records)
@@ -206,12 +227,22 @@ def test_learned_policy_is_a_method_and_resumes(config, runs, tmp_path):
 )
 def test_options_that_do_not_go_together_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        Train(**options).resolved()
+        settled(Config.flat(**options))
 
 
 def test_policies_command_pairs_what_it_measures(config, runs, tmp_path, capsys):
     out = tmp_path / "policies"
-    options = ["--data", config.data, *FROZEN, "--freeze-from", config.freeze_from, "--batches", "5", "--searched", "2"]
+    options = [
+        "--data",
+        config.data.name,
+        *FROZEN,
+        "--freeze-from",
+        config.model.freeze_from,
+        "--batches",
+        "5",
+        "--searched",
+        "2",
+    ]
     options += ["--policies", str(runs / "pair-s0"), str(runs / "pair-s1"), "--constants", "0", "0.99", "--num-top-k", "3"]
     policies_command.main([*options, "--out", str(out)])
     rewards = json.loads((out / "policies.json").read_text())
@@ -229,7 +260,7 @@ def test_policies_command_pairs_what_it_measures(config, runs, tmp_path, capsys)
     assert rewards["best joint"][2] is None
     assert {path.name for path in out.iterdir()} >= {"report.md", "choices-pair-s0.png", "choices-pair-s1.png", "dilemma.png"}
     with pytest.raises(ValueError, match="freeze_from must name the run"):
-        policies_command.main(["--data", config.data])
+        policies_command.main(["--data", config.data.name])
 
 
 def test_policies_of_one_name_have_rows_and_pictures_of_their_own(config, runs, tmp_path, monkeypatch, capsys):
@@ -237,7 +268,7 @@ def test_policies_of_one_name_have_rows_and_pictures_of_their_own(config, runs, 
     places = ["A/x-s0", "A/x-s1", "B/x-s0", "uniform", "A-x-s0"]
     for place in places:
         shutil.copytree(runs / "pair-s0", place)
-    options = ["--data", config.data, *FROZEN, "--freeze-from", config.freeze_from, "--batches", "3", "--constants"]
+    options = ["--data", config.data.name, *FROZEN, "--freeze-from", config.model.freeze_from, "--batches", "3", "--constants"]
     policies_command.main([*options, "--policies", *places])
     rows = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     found = {name.strip(): seeds.strip() for name, seeds in rows[2:]}
@@ -288,15 +319,15 @@ def test_policies_are_watched_early_and_late_for_every_image(config):
         def probabilities(self, decision):
             return torch.eye(3)[[2 if decision.progress >= 0.5 else 0] * 4]
 
-    process, watch = MixingProcess(config), Watch({"turning": Turning(), "constant": ConstantPolicy(0.0)})
+    process, recorder = MixingProcess(config), Recorder({"turning": Turning(), "constant": ConstantPolicy(0.0)})
     process.reset()
-    watch.batch(process.observe())
-    choices = Choices.join(watch.probabilities["turning"], watch.quantities)
+    recorder.batch(process.observe())
+    choices = Choices.join(recorder.probabilities["turning"], recorder.quantities)
     assert choices.quantities["progress"].tolist() == pytest.approx(np.repeat(np.arange(10) / 10, 4).tolist())
     late = choices.quantities["progress"] >= 0.5
     assert choices.probabilities[~late].mean(0).tolist() == [1, 0, 0]
     assert choices.probabilities[late].mean(0).tolist() == [0, 0, 1]
-    assert list(watch.draw([0.0, 0.99])) == ["choices-turning"]
+    assert list(recorder.draw([0.0, 0.99])) == ["choices-turning"]
 
 
 def test_agreement_is_whole_for_the_best_and_a_tenth_for_the_uniform():

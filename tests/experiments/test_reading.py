@@ -79,7 +79,7 @@ def test_what_is_read_is_taken(line):
     ],
 )
 def test_what_is_true_false_or_the_recipes_is_a_flag_too(line, flip):
-    assert read_options(line.split()).flip is flip
+    assert read_options(line.split()).data.flip is flip
 
 
 def test_a_frozen_classifier_takes_no_recipe(tmp_path):

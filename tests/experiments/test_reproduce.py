@@ -11,6 +11,7 @@ from rlmix.experiments import layout, reproduce
 from rlmix.experiments.evaluate import Evaluate
 from rlmix.experiments.paper_tables import PAPER_TABLES
 from rlmix.experiments.reproduce import TABLES, check, read_options
+from rlmix.experiments.settings import settled
 from rlmix.experiments.table_form import NETWORKS
 from rlmix.scripts import reproduce as command
 from rlmix.scripts.main import main as rlmix_main
@@ -77,8 +78,8 @@ def test_a_cell_has_its_own_figure(name, row, column, network, published):
 
 
 def schedule(arm):
-    training = arm.options.resolved()
-    return training.schedule, training.learning_rate, training.epochs, training.milestones
+    optim = settled(arm.options).optim
+    return optim.schedule, optim.learning_rate, optim.epochs, optim.milestones
 
 
 @pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.trained])
@@ -106,42 +107,46 @@ def test_settings_are_the_papers():
     assert schedule(arms[f"{RNX}-rmix"])[:3] == ("onecycle", 0.3, 300)
     assert schedule(arms[f"{WRN28}-rmix"])[:3] == ("onecycle", 0.3, 400)
     assert schedule(arms[f"{WRN28}-vanilla"]) == ("multistep", 0.1, 400, (0.5, 0.75))
-    assert arms[f"{PARN}-cutmix+"].options.method == "cutmix"
+    assert arms[f"{PARN}-cutmix+"].options.run.method == "cutmix"
 
     arms = {arm.name: arm for arm in plan("table1").arms}
     assert schedule(arms[f"{PARN}-comixup-multistep-1200"]) == ("multistep", 0.1, 1200, (1 / 3, 2 / 3))
     assert schedule(arms[f"{PARN}-puzzlemix-onecycle-300"])[:3] == ("onecycle", 0.3, 300)
 
-    grid = {(arm.options.num_patches, arm.options.num_top_k) for arm in plan("table7").arms}
+    grid = {(arm.options.mixing.num_patches, arm.options.mixing.num_top_k) for arm in plan("table7").arms}
     assert len(grid) == 32
     assert {((2, 32), 16), ((8, 16, 32), 20), ((2, 4), 10)} <= grid
-    assert [arm.options.rule for arm in plan("table12").arms] == ["cut_top", "cut_top_least", "mix_top", "mix_least"]
-    assert [arm.options.alpha for arm in plan("table8").arms] == [0.2, 0.5, 1.0, 2.0]
-    epochs = {arm.label: arm.options.epochs for arm in plan("table10").arms}
+    assert [arm.options.mixing.rule for arm in plan("table12").arms] == ["cut_top", "cut_top_least", "mix_top", "mix_least"]
+    assert [arm.options.mixing.alpha for arm in plan("table8").arms] == [0.2, 0.5, 1.0, 2.0]
+    epochs = {arm.label: arm.options.optim.epochs for arm in plan("table10").arms}
     assert (epochs["saliencymix"], epochs["automix"], epochs["alignmix"], epochs["rmix"]) == (2000, 1200, 2000, 300)
 
 
 def test_the_papers_recipe_is_taken_whatever_form_its_data_are_given_in():
     for data in ([], ["--data", "npz:FILE"]):
-        arms = {arm.label: arm.options.resolved() for arm in plan("table4", "--models", PARN, *data).arms}
-        assert {arm.clip_norm for arm in arms.values()} == {0}
-        assert (arms["rmix"].learning_rate, arms["vanilla"].learning_rate) == (0.3, 0.2)
-        assert (arms["rmix"].batch_size, arms["rmix"].crop_padding, arms["rmix"].flip) == (100, 2, True)
-    assert {arm.options.resolved().clip_norm for arm in plan("table11", "--data", "imagefolder:PATH").arms} == {0}
+        arms = {arm.label: settled(arm.options) for arm in plan("table4", "--models", PARN, *data).arms}
+        assert {arm.optim.clip_norm for arm in arms.values()} == {0}
+        assert (arms["rmix"].optim.learning_rate, arms["vanilla"].optim.learning_rate) == (0.3, 0.2)
+        assert (arms["rmix"].optim.batch_size, arms["rmix"].data.crop_padding, arms["rmix"].data.flip) == (100, 2, True)
+    assert {settled(arm.options).optim.clip_norm for arm in plan("table11", "--data", "imagefolder:PATH").arms} == {0}
 
 
 def test_in_small_the_recipe_is_the_datas(small):
     without_rate = [arg for arg in small if arg not in ("--learning-rate", "0.05")]
-    arms = {arm.label: arm.options.resolved() for arm in plan("table4", "--models", PARN, "--scale", "0.5", *without_rate).arms}
-    assert (arms["rmix"].learning_rate, arms["vanilla"].learning_rate, arms["rmix"].clip_norm) == (0.05, 0.05, 1.0)
-    assert arms["vanilla"].schedule == "multistep"
+    arms = {arm.label: settled(arm.options) for arm in plan("table4", "--models", PARN, "--scale", "0.5", *without_rate).arms}
+    assert (arms["rmix"].optim.learning_rate, arms["vanilla"].optim.learning_rate, arms["rmix"].optim.clip_norm) == (
+        0.05,
+        0.05,
+        1.0,
+    )
+    assert arms["vanilla"].optim.schedule == "multistep"
 
 
 def test_imagenets_r_mix_has_the_papers_alpha():
-    arms = {arm.label: arm.options.resolved() for arm in plan("table5", "--data", "imagefolder:PATH").arms}
-    assert (arms["rmix"].alpha, arms["rmix"].num_patches, arms["rmix"].num_top_k) == (0.2, (2, 4), 10)
-    assert (arms["rmix"].model, arms["rmix"].epochs) == ("resnet50", 100)
-    assert arms["input_mixup"].alpha is None  # its own
+    arms = {arm.label: settled(arm.options) for arm in plan("table5", "--data", "imagefolder:PATH").arms}
+    assert (arms["rmix"].mixing.alpha, arms["rmix"].mixing.num_patches, arms["rmix"].mixing.num_top_k) == (0.2, (2, 4), 10)
+    assert (arms["rmix"].model.name, arms["rmix"].optim.epochs) == ("resnet50", 100)
+    assert arms["input_mixup"].mixing.alpha is None  # its own
 
 
 @pytest.mark.parametrize(
@@ -155,9 +160,9 @@ def test_imagenets_r_mix_has_the_papers_alpha():
 )
 def test_what_is_given_is_taken_also_where_it_is_a_default_elsewhere(given, expected):
     (arm,) = [arm for arm in plan("table9", "--models", PARN, *given).arms if arm.label == "rlmix"]
-    assert (arm.options.observation, arm.options.credit, arm.options.num_patches) == expected
+    assert (arm.options.env.observation, arm.options.env.credit, arm.options.mixing.num_patches) == expected
     (arm,) = [arm for arm in plan("policies", *given).arms if arm.label == "rlmix"]
-    assert arm.options.observation == (expected[0] if given[:1] == ["--observation"] else "pair")
+    assert settled(arm.options).env.observation == (expected[0] if given[:1] == ["--observation"] else "pair")
 
 
 def test_a_default_that_is_given_is_noticed_where_the_table_varies_it(capsys):
@@ -233,7 +238,7 @@ def test_properties_are_laid_out_without_a_training(tmp_path):
 def test_a_scale_is_a_fraction_of_images_and_epochs_at_least_an_image_a_class(small):
     def arms(*args):
         chosen = [arm.options for arm in plan(*args, *small).arms]
-        return {(each.epochs, each.train_images, each.test_images, each.batch_size) for each in chosen}
+        return {(each.optim.epochs, each.data.train_images, each.data.test_images, each.optim.batch_size) for each in chosen}
 
     assert arms("table8", "--scale", "0.5") == {(150, 32, 20, 16)}
     assert arms("table8", "--scale", "0.25") == {(75, 16, 10, 16)}

@@ -20,6 +20,7 @@ import rlmix.mixing.registry
 from rlmix.experiments.options import UsageError
 from rlmix.experiments.reading import read_options
 from rlmix.experiments.session import Session
+from rlmix.experiments.settings import settled
 from rlmix.experiments.train import train
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
@@ -213,12 +214,12 @@ def test_resuming_without_any_readable_checkpoint_is_refused(runs, tmp_path, cap
 def test_config_file_is_read_back_and_typed_options_win(runs, tmp_path):
     file = str(runs("constant") / "config.yaml")
     options = read_options(["--config", file, "--out", str(tmp_path / "x")])
-    assert options.resolved().as_dict() == yaml.safe_load((runs("constant") / "config.yaml").read_text())
+    assert settled(options).as_dict() == yaml.safe_load((runs("constant") / "config.yaml").read_text())
     typed = read_options(["--config", file, "--top-k", "0.5", "--seed", "4"])
-    assert (typed.top_k, typed.seed, typed.epochs) == (0.5, 4, 2)
+    assert (typed.run.top_k, typed.run.seed, typed.optim.epochs) == (0.5, 4, 2)
     agent = str(runs("rlmix") / "config.yaml")
     typed = read_options(["--config", agent, "--agent.passes", "3"])
-    assert (typed.agent.passes, typed.agent.minibatch_size) == (3, 500)
+    assert (typed.agent.ppo.passes, typed.agent.ppo.minibatch_size) == (3, 500)
 
 
 @pytest.mark.parametrize("name", ["rlmix-batch", "rmix", "vanilla"])

@@ -84,7 +84,7 @@ def test_a_policy_meets_the_classifier_of_another_run(runs, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "rlmix chooses as the best joint choice does in" in said  # so both had the same three values to choose from
     options = ["--freeze-from", str(runs / "vanilla"), "--data", f"npz:{runs / 'toy16.npz'}", "--model", "preactresnet18_w16"]
-    options += ["--batch-size", "16", "--epochs", "1", "--device", "cpu", "--learning-rate", "0.05", "--num-top-k", "3"]
+    options += ["--batch-size", "16", "--epochs", "1", "--device", "cpu", "--num-top-k", "3"]
     options += ["--policies", str(runs / "rlmix"), "--constants", "--batches", "3", "--searched", "1"]
     policies.main([*options, "--out", str(tmp_path / "measured")])
     assert capsys.readouterr().out == said

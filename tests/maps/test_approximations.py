@@ -1,20 +1,17 @@
 """Cheaper saliency: what each stand-in gives, against the exact pass and loops."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
 from toys import toy_config
 
 import rlmix
-from rlmix.config import SALIENCY_MODES
 from rlmix.data.augmentation import CropFlip, crop_flip, inverse
 from rlmix.envs.process import MixingProcess
-from rlmix.maps.approximate import Moment, PreviousEpoch, Setting, build_source
+from rlmix.maps.approximate import SALIENCY_MODES, Moment, PreviousEpoch, Surroundings, build_source
 from rlmix.training.trainer import Training
 
-SETTING = Setting(num_images=6, image_size=(8, 8), num_classes=3, crop_padding=2, device=torch.device("cpu"))
+SETTING = Surroundings(num_images=6, image_size=(8, 8), num_classes=3, crop_padding=2, device=torch.device("cpu"))
 
 
 class Recorder:
@@ -134,7 +131,7 @@ def test_modes_differ_and_exact_is_the_default(tmp_path):
     config = toy_config(tmp_path, 16)
     maps = {}
     for mode in SALIENCY_MODES:
-        training = Training(replace(config, saliency_mode=mode))
+        training = Training(config.changed(saliency_mode=mode))
         maps[mode] = training.saliency(training.next_batch()).map
     exact = Training(config)
     drawn = exact.next_batch()
@@ -148,5 +145,5 @@ def test_modes_differ_and_exact_is_the_default(tmp_path):
 
 
 def test_unknown_mode_names_what_is_allowed():
-    with pytest.raises(ValueError, match="saliency_mode must be one of exact, bfloat16, half, previous, alternate, got 'hlaf'"):
-        rlmix.TrainingConfig(saliency_mode="hlaf").resolved()
+    with pytest.raises(ValueError, match="saliency_mode must be one of exact, bfloat16, half, alternate, previous, got 'hlaf'"):
+        rlmix.Config.flat(saliency_mode="hlaf").resolved()

@@ -1,7 +1,5 @@
 """Images whose sides no number of patches divides: cells, shares and labels against loops over pixels."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -88,7 +86,7 @@ def test_the_drop_in_takes_any_size(size):
 
 
 def test_an_environment_of_thirty_pixels(tmp_path):
-    config = replace(toy_config(tmp_path, 30, batch_size=4, num_train=8, num_classes=3), num_patches=(2, 4))
+    config = toy_config(tmp_path, 30, batch_size=4, num_train=8, num_classes=3, num_patches=(2, 4))
     env = RLMixEnv(config)
     observation, _ = env.reset(seed=0)
     np.testing.assert_allclose(observation["saliency"].sum((1, 2)), 1, rtol=1e-5)
@@ -115,6 +113,6 @@ def test_the_label_share_that_a_reward_reads_is_the_targets(tmp_path):
 @pytest.mark.parametrize("method", ["rmix", "rlmix"])
 def test_the_train_command_on_images_of_28_pixels(method, tmp_path):
     config = toy_config(tmp_path, 28, num_train=16)
-    args = ["--data", config.data, "--model", "preactresnet18_w16", "--epochs", "1", "--batch-size", "8", "--method", method]
+    args = ["--data", config.data.name, "--model", "preactresnet18_w16", "--epochs", "1", "--batch-size", "8", "--method", method]
     command.main([*args, "--device", "cpu", "--out", str(tmp_path / "run")])
     assert (tmp_path / "run" / "result.json").exists()

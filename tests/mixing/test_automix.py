@@ -284,12 +284,15 @@ def test_a_network_without_the_stage_is_refused():
         AutoMix(network, 10)
 
 
-def test_a_resumed_training_goes_on_to_the_bit(monkeypatch):
-    monkeypatch.setitem(
-        METHODS, "automix",
-        lambda setting: awake(AutoMix(setting.model, 8, setting.image_size, momentum=(0.9, 0.99), seed=setting.seed)),
-    )  # fmt: skip
-    config = rlmix.TrainingConfig(data="digits", train_images=64, batch_size=16, epochs=2, learning_rate=0.05, device="cpu")
+class Awake(AutoMix):
+    @classmethod
+    def for_training(cls, setting):
+        return awake(AutoMix(setting.model, 8, setting.image_size, momentum=(0.9, 0.99), seed=setting.seed))
+
+
+def test_a_resumed_training_goes_on_to_the_bit(register):
+    register(METHODS, "automix", Awake)
+    config = rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=2, learning_rate=0.05, device="cpu")
     training = Training(config, method="automix")
     first = copy.deepcopy(training.method.block.state_dict())
     for _ in range(3):

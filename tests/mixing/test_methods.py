@@ -1,7 +1,6 @@
 """Every method by name: an epoch on digits, what is refused, and the picture of all of them."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from rlmix.mixing.registry import METHODS, Setting
 from rlmix.scripts import visualize
 from rlmix.training.trainer import Training
 
-SETTING = Setting(torch.nn.Identity(), (31, 31), torch.zeros(3), torch.ones(3), "npz", 10, None, 0)
+SETTING = Setting(torch.nn.Identity(), (31, 31), torch.zeros(3), torch.ones(3), "npz", 10, 0)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -81,7 +80,7 @@ def test_the_picture_shows_every_method(tmp_path):
 
 
 def test_alpha_reaches_the_method(tiny_config):
-    assert Training(replace(tiny_config, alpha=0.3), method="cutmix").method.alpha == 0.3
+    assert Training(tiny_config.changed(alpha=0.3), method="cutmix").method.alpha == 0.3
     assert Training(tiny_config, method="alignmix").method.alpha == 2.0
 
 
@@ -97,7 +96,7 @@ def test_a_stateful_method_belongs_to_its_training(tiny_config):
 def test_features_that_were_not_mixed_are_noticed(tiny_config):
     training, other = Training(tiny_config), Training(tiny_config)
     images, labels = training.next_batch()
-    method = METHODS["manifold_mixup"](SETTING._replace(model=training.model))
+    method = METHODS["manifold_mixup"]()
     objectives = [
         method(training.model, images, labels, num_classes=10, generator=torch.Generator().manual_seed(s)) for s in range(9)
     ]
@@ -107,7 +106,7 @@ def test_features_that_were_not_mixed_are_noticed(tiny_config):
 
 
 def test_augmix_stays_in_float32_under_autocast(tiny_config):
-    training = Training(replace(tiny_config, precision="bfloat16"), method="augmix")
+    training = Training(tiny_config.changed(precision="bfloat16"), method="augmix")
     images, labels = training.next_batch()
     views = []
     for enabled in (False, True):
@@ -121,7 +120,7 @@ def test_augmix_stays_in_float32_under_autocast(tiny_config):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_in_bfloat16(name, tiny_config):
-    training = Training(replace(tiny_config, precision="bfloat16"), method=name)
+    training = Training(tiny_config.changed(precision="bfloat16"), method=name)
     training.fit_step()
     assert math.isfinite(training.epoch_metrics()["train_loss"])
 
@@ -130,4 +129,4 @@ def test_image_sizes_that_no_patch_divides_are_refused():
     with pytest.raises(
         ValueError, match=r"images must have sides that one of \(2, 4, 8, 16\) divides under puzzlemix, got 31x31"
     ):
-        METHODS["puzzlemix"](SETTING)
+        METHODS["puzzlemix"].for_training(SETTING)

@@ -17,7 +17,8 @@ def build(name, model):
     if name == "rmix":
         return RMix()
     plain = torch.zeros(3), torch.ones(3)
-    return METHODS[name](Setting(model, (16, 16), *plain, "npz", 10, None, 0))
+    setting, known = Setting(model, (16, 16), *plain, "npz", 10, 0), METHODS[name]
+    return known.for_training(setting) if hasattr(known, "for_training") else known()
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -1,7 +1,6 @@
 """Passes that leave no trace, whatever the network writes on its way; and passes that do not go through a wrapper."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -183,9 +182,9 @@ def writing_network(num_classes, in_channels):
     )
 
 
-def test_looks_of_the_training_leave_no_trace(tiny_config, monkeypatch):
-    monkeypatch.setitem(rlmix.models.MODELS, "writing", writing_network)
-    training = Training(replace(tiny_config, model="writing"))
+def test_looks_of_the_training_leave_no_trace(tiny_config, register):
+    register(rlmix.models.MODELS, "writing", writing_network)
+    training = Training(tiny_config.changed(model="writing"))
     training.fit_step()
     images, labels = training.next_batch()
     before = state(training.model)

@@ -202,12 +202,12 @@ def test_depths_that_cannot_be_are_named(build, depth):
 
 @pytest.mark.parametrize("method", ["manifold_mixup", "automix", "alignmix"])
 @pytest.mark.parametrize("name", ["wideresnet", "resnext", "resnet18"])
-def test_methods_that_mix_features_train_every_network(name, method, monkeypatch):
+def test_methods_that_mix_features_train_every_network(name, method, register):
     if name in SMALL:
-        monkeypatch.setitem(MODELS, name, lambda num_classes, in_channels: SMALL[name]())
+        register(MODELS, name, lambda num_classes, in_channels: SMALL[name]())
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), np.arange(8) % 4
-    config = rlmix.TrainingConfig(data="npz:none", model=name, batch_size=4, epochs=3, learning_rate=0.01, device="cpu")
+    config = rlmix.Config.flat(data="npz:none", model=name, batch_size=4, epochs=3, learning_rate=0.01, device="cpu")
     training = Training(config, image_data(images, labels, images, labels), method)
     before = [parameter.clone() for parameter in training.model.parameters()]
     while not training.finished:
@@ -217,7 +217,7 @@ def test_methods_that_mix_features_train_every_network(name, method, monkeypatch
 
 @pytest.mark.parametrize("method", ["manifold_mixup", "automix", "alignmix"])
 def test_methods_that_mix_features_refuse_a_network_without_stages(method):
-    config = rlmix.TrainingConfig(batch_size=4, train_images=12, model="squeezenet1_1", epochs=1, device="cpu")
+    config = rlmix.Config.flat(batch_size=4, train_images=12, model="squeezenet1_1", epochs=1, device="cpu")
     with pytest.raises(ValueError, match=r"stage must be one of those SqueezeNet has \(none\), got"):
         Training(config, method=method).fit_epoch()
 

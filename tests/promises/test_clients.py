@@ -6,7 +6,6 @@ import pickle
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -82,7 +81,7 @@ SETTINGS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_clients_settings_change_nothing(config, setting, form, precision):
-    config = replace(config, precision=precision)
+    config = config.changed(precision=precision)
     plain = walk(FORMS[form](config), 5, first=3)
     with SETTINGS[setting]():
         env = FORMS[form](config)
@@ -123,9 +122,7 @@ def test_r_mix_mixes_under_inference_mode():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_environments_that_nobody_seeds_differ(config, form):
-    first, second, named, again = (
-        FORMS[form](each) for each in (config, config, replace(config, seed=5), replace(config, seed=5))
-    )
+    first, second, named, again = (FORMS[form](each) for each in (config, config, config.changed(seed=5), config.changed(seed=5)))
     logits = [env.reset()[0]["logits"] for env in (first, second, named, again)]
     assert not np.array_equal(logits[0], logits[1])
     np.testing.assert_array_equal(logits[2], logits[3])
@@ -205,12 +202,12 @@ def test_a_method_of_slots_has_a_result_for_each_index(config):
 @pytest.mark.parametrize("form", [RLMixEnv, RLMixVectorEnv])
 def test_a_seed_that_the_configuration_names_is_kept_zero_too(config, form):
     for seed in (0, 3):
-        first, second = (form(config=replace(config, seed=seed)) for _ in range(2))
+        first, second = (form(config=config.changed(seed=seed)) for _ in range(2))
         ours, theirs = first.reset()[0], second.reset()[0]
         assert np.array_equal(ours["logits"], theirs["logits"])
-        assert first.process.config.seed == seed
+        assert first.process.config.run.seed == seed
     assert np.array_equal(
-        form(config=replace(config, seed=0)).reset()[0]["logits"], form(config=config).reset(seed=0)[0]["logits"]
+        form(config=config.changed(seed=0)).reset()[0]["logits"], form(config=config).reset(seed=0)[0]["logits"]
     )
 
 

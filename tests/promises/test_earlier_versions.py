@@ -26,7 +26,7 @@ KEPT = Path(__file__).parents[1] / "support" / "run_before_house"
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr(rlmix.models, "MODELS", dict(rlmix.models.MODELS))
+    monkeypatch.setattr(rlmix.models.MODELS, "_entries", {entry.name: entry for entry in rlmix.models.MODELS.entries()})
     small_network.register()
 
 
@@ -84,9 +84,9 @@ def assert_same(first, second):
 
 
 def test_its_configuration_is_what_todays_version_would_write(run):
-    before = (run / "config.yaml").read_text()
+    before = read_config(run)
     rlmix_main(["train", "--resume", str(run)])
-    assert (run / "config.yaml").read_text() == before
+    assert read_config(run) == before
     assert read_config(run)["num_patches"] == [2, 4]
 
 

@@ -28,8 +28,8 @@ def resident_mb():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_five_hundred_epochs_grow_nothing(tmp_path, monkeypatch):
-    monkeypatch.setitem(rlmix.models.MODELS, "tiny", tiny_network)
+def test_five_hundred_epochs_grow_nothing(tmp_path, monkeypatch, register):
+    register(rlmix.models.MODELS, "tiny", tiny_network)
     out, memory, files, kept = tmp_path / "run", [], [], []
     end_epoch = Session.end_epoch
 

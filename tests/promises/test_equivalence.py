@@ -1,6 +1,5 @@
 """The same training by different ways: in the environment, as a drop-in in a plain loop, through NumPy or not."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -39,8 +38,8 @@ def process_of(config):
 @pytest.mark.parametrize("seed", [0, 11])
 @pytest.mark.parametrize("rule", ["mix_top", "cut_top_least"])
 def test_rmix_in_the_environment_is_rmix_in_a_plain_loop(config, seed, rule):
-    config = replace(config, seed=seed, rule=rule)
-    process, policy = process_of(replace(config, num_patches=(2, 4))), FixedRandomPolicy(10, seed)
+    config = config.changed(seed=seed, rule=rule)
+    process, policy = process_of(config.changed(num_patches=(2, 4))), FixedRandomPolicy(10, seed)
     training = Training(config)
     method = partial(rlmix.RMix(num_patches=(2, 4), rule=rule), top_k_generator=stream(seed, "policy"))
     for _ in range(2):
@@ -52,10 +51,10 @@ def test_rmix_in_the_environment_is_rmix_in_a_plain_loop(config, seed, rule):
 
 def test_rmix_in_the_environment_is_a_loop_written_out(config):
     """R-Mix as a loop by hand, with the random draws in the order the streams promise."""
-    process, policy = process_of(replace(config, num_patches=(2, 4))), FixedRandomPolicy(10, config.seed)
+    process, policy = process_of(config.changed(num_patches=(2, 4))), FixedRandomPolicy(10, config.run.seed)
     process.run_epoch(policy)
     training = Training(config)
-    chance, choices = stream(config.seed, "mixing"), stream(config.seed, "policy")
+    chance, choices = stream(config.run.seed, "mixing"), stream(config.run.seed, "policy")
     for _ in range(4):
         images, labels = training.next_batch()
         map = saliency(training.model, images, labels).map
@@ -77,7 +76,7 @@ def test_stepping_an_environment_is_running_the_epoch_in_torch(config, form):
         policy = lambda decision: process.values[torch.from_numpy(next(choices))]  # noqa: E731
         process.run_epoch(policy, on_step=lambda top_k, rewards: seen.append(rewards))
     env = form(config=config)
-    env.reset(seed=config.seed)
+    env.reset(seed=config.run.seed)
     training = env.process.training
     for action, rewards in zip(actions, seen, strict=True):
         _, reward, terminated, truncated, _ = env.step(action)
@@ -92,7 +91,7 @@ def test_constant_policy_is_the_same_index_every_time(config):
     process = process_of(config)
     process.run_epoch(ConstantPolicy(float(process.values[3])))
     env = RLMixVectorEnv(config=config)
-    env.reset(seed=config.seed)
+    env.reset(seed=config.run.seed)
     for _ in range(4):
         env.step(np.full(16, 3))
     assert_same_weights(process.training.model, env.process.training.model)
@@ -102,7 +101,7 @@ def test_constant_zero_is_plain_input_mixup(config):
     """With every patch of every image salient, all patches are blended: Zhang et al. 2018."""
     process, training = process_of(config), Training(config)
     process.run_epoch(ConstantPolicy(0.0))
-    chance = stream(config.seed, "mixing")
+    chance = stream(config.run.seed, "mixing")
     for _ in range(4):
         images, labels = training.next_batch()
         saliency(training.model, images, labels)

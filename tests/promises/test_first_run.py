@@ -1,7 +1,6 @@
 """The first run on data of one's own: the recipe that such data get survives short trainings of few images."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,15 +8,15 @@ import torch
 from sklearn.datasets import load_sample_images
 from toys import toy_config
 
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.data.memory import image_data
 from rlmix.envs.process import MixingProcess
-from rlmix.experiments.settings import ALL_METHODS, POLICIES, Train
+from rlmix.experiments.settings import is_policy, method_names
 from rlmix.scripts import train as command
 from rlmix.training.trainer import Training
 
 NETWORKS = ("preactresnet18_w16", "preactresnet18", "resnext29_4x24", "wideresnet16_8", "wideresnet28_10")
-METHODS = [name for name in ALL_METHODS if name not in ("constant", "policy")]
+METHODS = [name for name in method_names() if name not in ("constant", "policy")]
 CHANCE = math.log(4)
 """Loss of a guess."""
 
@@ -36,7 +35,7 @@ def photographs(count, size, seed):
 def train(model, *, size=16, count=200, batch_size=20, **options):
     data = image_data(*photographs(count, size, 0), *photographs(80, size, 1))
     options = {"model": model, "batch_size": batch_size, "epochs": 3, "device": "cpu"} | options
-    return Training(TrainingConfig(data="npz:photographs", **options), data)
+    return Training(Config.flat(data="npz:photographs", **options), data)
 
 
 def losses(training):
@@ -65,7 +64,7 @@ def test_gradients_are_shortened_to_the_norm_and_no_further(tmp_path):
     config = toy_config(tmp_path, 8, clip_norm=0.0, weight_decay=0.0, schedule="multistep", learning_rate=0.1)
 
     def moved(clip_norm):
-        training = Training(replace(config, clip_norm=clip_norm))
+        training = Training(config.changed(clip_norm=clip_norm))
         before = torch.cat([value.detach().flatten().clone() for value in training.model.parameters()])
         training.fit_step()
         return torch.cat([value.detach().flatten() for value in training.model.parameters()]) - before
@@ -78,7 +77,18 @@ def test_gradients_are_shortened_to_the_norm_and_no_further(tmp_path):
 
 def test_a_run_from_before_there_was_a_bound_goes_on_without(tmp_path):
     config = toy_config(tmp_path, 8)
-    options = ["--data", config.data, "--model", "preactresnet18_w16", "--batch-size", "16", "--epochs", "2", "--device", "cpu"]
+    options = [
+        "--data",
+        config.data.name,
+        "--model",
+        "preactresnet18_w16",
+        "--batch-size",
+        "16",
+        "--epochs",
+        "2",
+        "--device",
+        "cpu",
+    ]
     options += ["--method", "vanilla", "--clip-norm", "0"]
     command.main([*options, "--out", str(tmp_path / "run")])
     command.main([*options, "--out", str(tmp_path / "old")])
@@ -94,7 +104,7 @@ def test_a_run_from_before_there_was_a_bound_goes_on_without(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_survives_its_first_run(method):
-    config = Train(
+    config = Config.flat(
         data="npz:photographs",
         model="preactresnet18_w16",
         method=method,
@@ -104,7 +114,7 @@ def test_every_method_survives_its_first_run(method):
         device="cpu",
     ).resolved()
     data = image_data(*photographs(200, 32, 0), *photographs(80, 32, 1))
-    if method in POLICIES:
+    if is_policy(method):
         process = MixingProcess(config.training, data)
         training = process.reset()
         while not training.finished:

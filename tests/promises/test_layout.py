@@ -82,7 +82,7 @@ def test_importing_rlmix_prints_nothing_and_waits_for_torch():
     result = run("""
         import sys
         import rlmix, rlmix.config, rlmix.common.names
-        rlmix.TrainingConfig(data="digits").resolved()
+        rlmix.Config.flat(data="digits").resolved()
         assert "torch" not in sys.modules, "torch imported"
     """)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
@@ -92,12 +92,12 @@ def test_the_core_is_callable_whichever_name_comes_first():
     """rlmix.saliency is a function; a submodule of that name would take its place."""
     result = run("""
         import importlib, sys
-        for first in ("saliency", "patch_saliency", "salient_mask", "Saliency", "mix", "RMix", "Mixed", "TrainingConfig"):
+        for first in ("saliency", "patch_saliency", "salient_mask", "Saliency", "mix", "RMix", "Mixed", "Config", "train"):
             for name in [name for name in sys.modules if name.partition(".")[0] == "rlmix"]:
                 del sys.modules[name]
             rlmix = importlib.import_module("rlmix")
             getattr(rlmix, first)
-            wrong = [name for name in rlmix.__all__ if not callable(getattr(rlmix, name))]
+            wrong = [name for name in rlmix.__all__ if type(getattr(rlmix, name)).__name__ == "module"]
             assert not wrong, f"after rlmix.{first}: {wrong}"
         import rlmix.mixing.core, rlmix.models
         assert callable(rlmix.saliency), "after import rlmix.mixing.core"

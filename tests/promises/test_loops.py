@@ -268,7 +268,8 @@ def test_images_that_a_model_does_not_take_are_refused_by_name(name, images, wor
                 return saliency(model, images, labels)
         else:
             plain = torch.zeros(3), torch.ones(3)
-            method = RMix() if name == "rmix" else METHODS[name](Setting(model, (16, 16), *plain, "npz", 10, None, 0))
+            setting, known = Setting(model, (16, 16), *plain, "npz", 10, 0), RMix if name == "rmix" else METHODS[name]
+            method = known.for_training(setting) if hasattr(known, "for_training") else known()
 
             def run():
                 return method(model, images, labels, num_classes=4)

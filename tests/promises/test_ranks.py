@@ -52,9 +52,9 @@ def digits(tmp_path_factory):
     return folder, run_driver(folder, "digits", 128)
 
 
-def one_process(monkeypatch, data, train_images, method):
+def one_process(register, data, train_images, method):
     """The gradient after two steps of one process at the same global batch, with the draws of the two ranks."""
-    monkeypatch.setitem(rlmix.models.MODELS, "norm_free", ranks_driver.make_norm_free)
+    register(rlmix.models.MODELS, "norm_free", ranks_driver.make_norm_free)
     training = Training(ranks_driver.config_of(data, train_images))
     for _ in range(2):
         images, labels = training.next_batch()
@@ -69,9 +69,9 @@ def one_process(monkeypatch, data, train_images, method):
     return [parameter.grad for parameter in training.model.parameters()]
 
 
-def assert_same_gradients(monkeypatch, found, data, train_images):
+def assert_same_gradients(register, found, data, train_images):
     for name, method in (("vanilla", Vanilla()), ("rmix", RMix())):
-        expected = one_process(monkeypatch, data, train_images, method)
+        expected = one_process(register, data, train_images, method)
         assert max(gradient.abs().max() for gradient in expected) > 1e-3
         for rank in range(2):
             for ours, theirs in zip(found[rank][name], expected, strict=True):
@@ -80,14 +80,14 @@ def assert_same_gradients(monkeypatch, found, data, train_images):
             assert torch.equal(first, second)
 
 
-def test_two_processes_have_the_gradient_of_one(digits, monkeypatch):
-    assert_same_gradients(monkeypatch, digits[1], "digits", 128)
+def test_two_processes_have_the_gradient_of_one(digits, register):
+    assert_same_gradients(register, digits[1], "digits", 128)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CIFAR, reason="RLMIX_TEST_CIFAR100 names no file")
-def test_two_processes_have_the_gradient_of_one_on_cifar100(tmp_path, monkeypatch):
-    assert_same_gradients(monkeypatch, run_driver(tmp_path, f"npz:{CIFAR}", 2000), f"npz:{CIFAR}", 2000)
+def test_two_processes_have_the_gradient_of_one_on_cifar100(tmp_path, register):
+    assert_same_gradients(register, run_driver(tmp_path, f"npz:{CIFAR}", 2000), f"npz:{CIFAR}", 2000)
 
 
 def test_a_methods_own_gradients_are_the_mean_of_the_ranks(digits):

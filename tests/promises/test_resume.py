@@ -14,7 +14,7 @@ from sameness import assert_same_run
 from toys import write_npz
 
 import rlmix.mixing.registry
-from rlmix.agents import algorithms
+from rlmix.agents.sb3 import dqn
 from rlmix.experiments.stopping import SIGNALS, StopRequest
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
@@ -108,8 +108,8 @@ def test_an_agent_is_stopped_before_at_and_after_the_end_of_a_rollout(runs, tiny
 
 def test_a_memory_that_has_begun_to_forget_goes_on_to_the_bit(tiny, tmp_path, monkeypatch, capsys):
     """Of ten steps it keeps four; the target network follows every second."""
-    monkeypatch.setattr(algorithms, "MEMORY", 4 * 16)
-    monkeypatch.setattr(algorithms, "TARGET_INTERVAL", 2 * 16)
+    monkeypatch.setattr(dqn, "MEMORY", 4 * 16)
+    monkeypatch.setattr(dqn, "TARGET_INTERVAL", 2 * 16)
     options = [*tiny, *METHODS["rlmix-dqn"]]
     command.main([*options, "--out", str(tmp_path / "whole")])
     with monkeypatch.context() as patch:
@@ -271,7 +271,10 @@ def half(tmp_path_factory, tiny):
     ("options", "message"),
     [
         (["--batch-size", "8"], "batch_size is 16 in .*, and 8 is another training"),
-        (["--seed", "4", "--rule", "cut_top"], r"\(seed, rule differ\): seed is 0 in .*, and 4 is another training"),
+        (
+            ["--seed", "4", "--rule", "cut_top"],
+            r"\(rule, seed differ\): rule is 'mix_top' in .*, and 'mix_least' is another training",
+        ),
         (["--epochs", "3"], "epochs is 2 in .*, and 3 would have had other learning rates from the first step"),
         (["--agent.gamma", "0.1"], "--agent.gamma must be left out with --method rmix"),
     ],

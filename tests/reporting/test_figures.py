@@ -26,9 +26,9 @@ def train(tmp_path, monkeypatch):
     config = toy_config(tmp_path, 8, num_train=12, num_classes=3)
     options = [
         "--data",
-        config.data,
+        config.data.name,
         "--model",
-        config.model,
+        config.model.name,
         "--device",
         "cpu",
         "--learning-rate",

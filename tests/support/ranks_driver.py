@@ -1,14 +1,13 @@
 """What one of several processes does for test_ranks.py: ``ranks_driver.py FOLDER DATA TRAIN_IMAGES``, under torchrun."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 import rlmix.models
-from rlmix.config import TrainingConfig
+from rlmix.config import Config
 from rlmix.experiments import session as running
 from rlmix.experiments.reading import read_options
 from rlmix.experiments.train import train
@@ -30,7 +29,7 @@ def make_norm_free(num_classes, in_channels):
 
 
 def config_of(data, train_images):
-    return TrainingConfig(
+    return Config.flat(
         data=data,
         train_images=train_images,
         batch_size=32,
@@ -58,7 +57,7 @@ def watch_answers(training):
 
 def block_gradients(data, train_images):
     """Of AutoMix's block, after a step: this rank's own, as they were when its backward pass left them, and what the step took."""
-    training = Training(replace(config_of(data, train_images), model="preactresnet18_w16", batch_size=8), method="automix")
+    training = Training(config_of(data, train_images).changed(model="preactresnet18_w16", batch_size=8), method="automix")
     weights, own = [weight for weight in training.method.parameters() if weight.requires_grad], {}
     for index, weight in enumerate(weights):
         weight.register_post_accumulate_grad_hook(lambda weight, index=index: own.update({index: weight.grad.clone()}))
@@ -67,7 +66,7 @@ def block_gradients(data, train_images):
 
 
 def main(folder, data, train_images):
-    rlmix.models.MODELS["norm_free"] = make_norm_free
+    rlmix.models.MODELS.add("norm_free", make_norm_free, doc="Without norms.")
     found = {}
     for name in ("vanilla", "rmix"):
         training = Training(config_of(data, train_images))

@@ -8,7 +8,12 @@ NAME = "small_network"
 
 
 def register():
-    rlmix.models.MODELS[NAME] = lambda num_classes, in_channels=3: nn.Sequential(
+    rlmix.models.MODELS.add(NAME, make)
+
+
+def make(num_classes, in_channels=3):
+    """Six channels and a linear layer."""
+    return nn.Sequential(
         nn.Conv2d(in_channels, 6, 3, 2),
         nn.BatchNorm2d(6),
         nn.ReLU(),

@@ -24,11 +24,11 @@ def write_npz(folder: Path, size: int, num_train: int = 64, num_test: int = 40, 
     return f"npz:{path}"
 
 
-def toy_config(folder: Path, size: int, *, num_train: int = 64, num_classes: int = 10, **options: object) -> rlmix.TrainingConfig:
+def toy_config(folder: Path, size: int, *, num_train: int = 64, num_classes: int = 10, **options: object) -> rlmix.Config:
     """Two epochs of four steps of 16 images, on the CPU, unless told otherwise."""
     data = write_npz(folder, size, num_train=num_train, num_classes=num_classes)
     options = {"model": "preactresnet18_w16", "batch_size": 16, "epochs": 2, "learning_rate": 0.05, "device": "cpu"} | options
-    return rlmix.TrainingConfig(data=data, **options)
+    return rlmix.Config.flat(data=data, **options)
 
 
 def write_folder(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from sameness import assert_same_state
 
-from rlmix.config import TrainingConfig
-from rlmix.data.memory import load_data
+from rlmix.config import Config
+from rlmix.data.registry import load_data
 from rlmix.models import build_model
 from rlmix.scripts import train as command
 from rlmix.training.checkpoints import BEST, load_checkpoint
@@ -48,7 +48,7 @@ def test_the_best_is_the_epoch_of_the_highest_validation_top1_and_holds_its_weig
     records, state = read_metrics(whole), best(whole)
     assert len({record["val_top1"] for record in records}) > 1
     assert state["epoch"] == best_epochs(whole)[-1]
-    data = load_data(TrainingConfig(**DATA))
+    data = load_data(Config.flat(**DATA))
     model = build_model("preactresnet18_w16", 10, in_channels=data.num_channels)
     model.load_state_dict(state["training"]["model"])
     model.eval()

@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,7 +102,7 @@ def test_such_a_step_stops_the_training_and_is_not_applied(config, what, said, s
 @pytest.mark.parametrize("step", [1, 3])
 def test_skipping_leaves_the_step_out_and_counts_it(config, what, step):
     """Weights, momentum and running statistics stay; the schedule moves on."""
-    training = Training(replace(config, on_nonfinite="skip"))
+    training = Training(config.changed(on_nonfinite="skip"))
     method = spoiling({step}, what)
     for _ in range(step - 1):
         training.fit_step(method)
@@ -121,14 +120,14 @@ def test_skipping_leaves_the_step_out_and_counts_it(config, what, step):
 
 
 def test_skipping_changes_nothing_where_all_is_finite(config):
-    trainings = [Training(replace(config, on_nonfinite=choice)) for choice in ("stop", "skip")]
+    trainings = [Training(config.changed(on_nonfinite=choice)) for choice in ("stop", "skip")]
     for training in trainings:
         training.fit_epoch()
     assert_same(*map(state_of, trainings))
 
 
 def test_an_epoch_without_any_finite_step_stops_even_where_such_are_skipped(config):
-    training = Training(replace(config, on_nonfinite="skip"))
+    training = Training(config.changed(on_nonfinite="skip"))
     with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1, step 4, .* no other step of the epoch was finite"):
         training.fit_epoch(spoiling({1, 2, 3, 4}, "loss"))
 
@@ -153,7 +152,7 @@ def test_the_command_says_where_and_what_is_kept_and_goes_on_with_skip(config, t
         return step(training, mixed, *args, **kwargs)
 
     monkeypatch.setattr(Training, "step", spoiled)
-    options = ["--data", config.data, "--batch-size", "16", "--epochs", "2", "--model", "preactresnet18_w16"]
+    options = ["--data", config.data.name, "--batch-size", "16", "--epochs", "2", "--model", "preactresnet18_w16"]
     with pytest.raises(SystemExit, match="2"):
         rlmix_main(["train", *options, "--method", "rmix", "--out", str(out)])
     line = capsys.readouterr().err
@@ -206,7 +205,7 @@ def blinded(monkeypatch):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_agent_never_sees_what_is_not_finite(config, name, blinded, tmp_path, capsys):
-    line = refused(capsys, "--data", config.data, *OPTIONS, *AGENTS[name], "--out", tmp_path / "run")
+    line = refused(capsys, "--data", config.data.name, *OPTIONS, *AGENTS[name], "--out", tmp_path / "run")
     said = (
         r"rlmix: error: the loss is nan in epoch 2, step 6, at learning rate 0\.0\d+; what is kept leads there again: start anew "
     )
@@ -222,7 +221,7 @@ def test_a_step_that_an_agent_cannot_see_is_left_out(config, name, blinded, tmp_
         [
             "train",
             "--data",
-            config.data,
+            config.data.name,
             *OPTIONS,
             *AGENTS[name],
             *([] if name == "bandit" else ["--agent.gamma", "0.5"]),
@@ -243,14 +242,14 @@ def test_a_step_that_an_agent_cannot_see_is_left_out(config, name, blinded, tmp_
 def test_a_learned_policy_never_sees_it_either(config, blinded, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Training, "saliency", lambda training, batch: training.saliency_pass(*batch))
-        rlmix_main(["train", "--data", config.data, *OPTIONS, "--epochs", "1", "--out", str(tmp_path / "agent")])
+        rlmix_main(["train", "--data", config.data.name, *OPTIONS, "--epochs", "1", "--out", str(tmp_path / "agent")])
     options = ["--method", "policy", "--policy", tmp_path / "agent", "--out", tmp_path / "run"]
-    assert "the loss is nan in epoch 2, step 6" in refused(capsys, "--data", config.data, *OPTIONS, *options)
+    assert "the loss is nan in epoch 2, step 6" in refused(capsys, "--data", config.data.name, *OPTIONS, *options)
     assert all(np.isfinite(table).all() for table in blinded)
 
 
 def test_rewards_of_a_step_that_is_left_out_are_zero_and_count_for_nothing(config, blinded):
-    process = MixingProcess(replace(config, on_nonfinite="skip"))
+    process = MixingProcess(config.changed(on_nonfinite="skip"))
     process.reset()
     rewards = [process.act(torch.full((16,), 0.5)) for _ in range(8)]
     assert rewards[5].tolist() == [0.0] * 16
@@ -260,9 +259,11 @@ def test_rewards_of_a_step_that_is_left_out_are_zero_and_count_for_nothing(confi
 
 
 def test_a_frozen_classifier_tells_of_it_too(config, blinded, tmp_path, capsys):
-    rlmix_main(["train", "--data", config.data, *OPTIONS, "--method", "vanilla", "--epochs", "1", "--out", str(tmp_path / "run")])
+    rlmix_main(
+        ["train", "--data", config.data.name, *OPTIONS, "--method", "vanilla", "--epochs", "1", "--out", str(tmp_path / "run")]
+    )
     others = [option for option in OPTIONS if option not in ("--learning-rate", "0.05")]
-    options = ["--data", config.data, *others, "--freeze-from", tmp_path / "run", "--out", tmp_path / "agent"]
+    options = ["--data", config.data.name, *others, "--freeze-from", tmp_path / "run", "--out", tmp_path / "agent"]
     assert "the loss is nan in epoch 2, step 6" in refused(capsys, *options)
 
 
@@ -273,7 +274,7 @@ def small_minibatches(name, size):
 @pytest.mark.parametrize("name", [name for name in AGENTS if name != "dqn"])  # whose best of any scores is a choice
 def test_an_agent_that_diverges_is_named(config, name, tmp_path, capsys):
     out = ["--agent.learning-rate", "1e37", *small_minibatches(name, 16), "--out", tmp_path / "run"]
-    line = refused(capsys, "--data", config.data, *OPTIONS, *AGENTS[name], *out)
+    line = refused(capsys, "--data", config.data.name, *OPTIONS, *AGENTS[name], *out)
     said = r"rlmix: error: the agent's (weights|scores) are not finite in epoch \d, after step \d, at agent\.learning_rate 1e\+37; what "
     assert re.match(said + r"is kept leads there again: start anew with a lower --agent\.learning-rate; \d of 2 epochs", line), (
         line
@@ -295,7 +296,7 @@ def test_scores_that_are_not_finite_are_named_though_the_weights_are(config, nam
         return scores.clone().index_fill_(scores.ndim - 1, torch.tensor([3]), value) if len(calls) == 7 else scores
 
     monkeypatch.setattr(torch.nn.Linear, "forward", spoiled)
-    line = refused(capsys, "--data", config.data, *OPTIONS, *AGENTS[name], "--out", tmp_path / "run")
+    line = refused(capsys, "--data", config.data.name, *OPTIONS, *AGENTS[name], "--out", tmp_path / "run")
     assert re.match(
         r"rlmix: error: the agent's scores are not finite in epoch 2, after step \d, at agent\.learning_rate ", line
     ), line
@@ -312,7 +313,7 @@ def test_probabilities_that_cannot_be_drawn_from_are_named(config, name, tmp_pat
 
     monkeypatch.setattr(torch, "multinomial", spoiled)
     options = [*AGENTS[name], "--epochs", "40", "--out", tmp_path / "run"]
-    line = refused(capsys, "--data", config.data, *OPTIONS, *options)
+    line = refused(capsys, "--data", config.data.name, *OPTIONS, *options)
     assert re.match(
         r"rlmix: error: the agent's scores are not finite in epoch \d+, after step \d+, at agent\.learning_rate ", line
     ), line
@@ -336,7 +337,7 @@ def test_an_agent_whose_weights_are_lost_is_named(config, name, tmp_path, monkey
         monkeypatch.setattr(optimizer, "step", losing(optimizer.step))
     passes = [] if name in ("a2c", "bandit") else ["--agent.passes", "1"]
     options = [*AGENTS[name], *passes, *small_minibatches(name, 64), "--out", tmp_path / "run"]
-    line = refused(capsys, "--data", config.data, *OPTIONS, *options)
+    line = refused(capsys, "--data", config.data.name, *OPTIONS, *options)
     assert re.search("the agent's (weights|scores) are not finite in epoch ", line), line
 
 
@@ -362,7 +363,7 @@ def test_odd_data_train_to_finite_numbers(config, data):
     if data == "only black images":
         black = range(16)
     images = data_of(labels, [4, 4, 0], black)
-    process = MixingProcess(replace(config, batch_size=batch_size, epochs=1), images)
+    process = MixingProcess(config.changed(batch_size=batch_size, epochs=1), images)
     training = process.reset()
     assert training.data.num_classes == 5  # class 3 has no image, and only two have test images
     process.run_epoch(lambda decision: torch.full((batch_size,), 0.5))
@@ -373,7 +374,7 @@ def test_odd_data_train_to_finite_numbers(config, data):
 
 
 def test_a_batch_of_one_that_leaves_batch_norm_a_single_value_is_refused(config):
-    training = Training(replace(config, batch_size=1))  # 8x8 pixels are one after three halvings
+    training = Training(config.changed(batch_size=1))  # 8x8 pixels are one after three halvings
     with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
         training.fit_step()
 

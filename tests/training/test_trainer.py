@@ -3,7 +3,6 @@
 import copy
 import io
 import math
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +23,7 @@ from rlmix.training.trainer import Training, make_schedule
 
 @pytest.fixture(scope="module")
 def config(tiny_config):
-    return replace(tiny_config, device="cpu")
+    return tiny_config.changed(device="cpu")
 
 
 def numbered_images(count):
@@ -40,7 +39,7 @@ def vanilla(model, images, labels, *, num_classes, generator):
 
 def drop_in(config):
     """R-Mix whose top-k draws have a generator of their own."""
-    return partial(RMix(num_patches=(2, 4)), top_k_generator=stream(config.seed, "policy"))
+    return partial(RMix(num_patches=(2, 4)), top_k_generator=stream(config.run.seed, "policy"))
 
 
 def assert_same_weights(first, second):
@@ -50,15 +49,19 @@ def assert_same_weights(first, second):
 
 def one_cycle(step, config, num_steps):
     """Smith's one cycle in closed form: cosine from max / div_factor up to max, then cosine down to the final rate."""
-    peak_at, last = config.pct_start * num_steps - 1, num_steps - 1
-    low, high, end = config.learning_rate / config.div_factor, config.learning_rate, config.final_learning_rate
+    peak_at, last = config.optim.pct_start * num_steps - 1, num_steps - 1
+    low, high, end = (
+        config.optim.learning_rate / config.optim.div_factor,
+        config.optim.learning_rate,
+        config.optim.final_learning_rate,
+    )
     if step <= peak_at:
         return low + (high - low) * (1 - math.cos(math.pi * step / peak_at)) / 2
     return end + (high - end) * (1 + math.cos(math.pi * (step - peak_at) / (last - peak_at))) / 2
 
 
 def schedule_rates(config, num_steps):
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], config.learning_rate, config.momentum, nesterov=True)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], config.optim.learning_rate, config.optim.momentum, nesterov=True)
     scheduler = make_schedule(optimizer, config, num_steps)
     rates, momenta = [], []
     for step in range(num_steps):
@@ -78,7 +81,7 @@ def test_same_seed_gives_the_same_weights_bit_for_bit(config, method):
 
 
 def test_another_seed_gives_other_initial_weights(config):
-    first, second = Training(config), Training(replace(config, seed=1))
+    first, second = Training(config), Training(config.changed(seed=1))
     assert not torch.equal(first.model.stem.weight, second.model.stem.weight)
 
 
@@ -95,7 +98,7 @@ def test_global_random_state_neither_matters_nor_moves(config):
 
 
 def test_mixing_seed_moves_the_mixing_and_neither_data_order_nor_augmentation(config):
-    trainings = [Training(replace(config, mixing_seed=seed), numbered_images(64)) for seed in (None, 7)]
+    trainings = [Training(config.changed(mixing_seed=seed), numbered_images(64)) for seed in (None, 7)]
     assert_same_weights(trainings[0].model, trainings[1].model)
     mixed_alike = []
     for _ in range(trainings[0].num_steps):
@@ -134,7 +137,7 @@ def test_one_cycle_in_training_follows_the_closed_form_and_momentum_stays(config
 
 
 def test_one_cycle_of_the_cifar_recipe_starts_peaks_and_ends_where_the_paper_says():
-    config = rlmix.TrainingConfig(data="cifar100", epochs=3).resolved()
+    config = rlmix.Config.flat(data="cifar100", epochs=3).resolved()
     rates, momenta = schedule_rates(config, 1500)
     assert rates[0] == pytest.approx(0.3 / 100)
     assert max(rates) == pytest.approx(0.3)
@@ -147,7 +150,7 @@ def test_one_cycle_of_the_cifar_recipe_starts_peaks_and_ends_where_the_paper_say
 @given(num_steps=st.integers(1, 60), pct_start=st.floats(0.05, 0.9), final=st.floats(1e-6, 1e-3))
 @settings(max_examples=50, deadline=None)
 def test_one_cycle_equals_the_closed_form_for_any_length(num_steps, pct_start, final):
-    config = rlmix.TrainingConfig(learning_rate=0.2, pct_start=pct_start, final_learning_rate=final).resolved()
+    config = rlmix.Config.flat(learning_rate=0.2, pct_start=pct_start, final_learning_rate=final).resolved()
     rates, _ = schedule_rates(config, num_steps)
     if abs(pct_start * num_steps - 1) > 1e-3:  # there the warm-up is one step, and the closed form divides by nothing
         assert rates == pytest.approx([one_cycle(step, config, num_steps) for step in range(num_steps)], rel=1e-6)
@@ -156,14 +159,14 @@ def test_one_cycle_equals_the_closed_form_for_any_length(num_steps, pct_start, f
 
 @pytest.mark.parametrize(("num_steps", "pct_start"), [(10, 0.1), (2, 0.5), (5, 0.2), (1, 0.3)])
 def test_one_cycle_whose_warm_up_is_one_step_or_none_is_finite(num_steps, pct_start):
-    config = rlmix.TrainingConfig(pct_start=pct_start).resolved()
+    config = rlmix.Config.flat(pct_start=pct_start).resolved()
     rates, _ = schedule_rates(config, num_steps)
-    assert all(0 < rate <= config.learning_rate * (1 + 1e-9) for rate in rates)
+    assert all(0 < rate <= config.optim.learning_rate * (1 + 1e-9) for rate in rates)
     assert rates[-1] == pytest.approx(3e-5)
 
 
 def test_multistep_divides_by_ten_at_each_milestone(config):
-    config = replace(config, schedule="multistep", learning_rate=0.1, milestones=(0.5, 0.75))
+    config = config.changed(schedule="multistep", learning_rate=0.1, milestones=(0.5, 0.75))
     training = Training(config, numbered_images(64))
     rates = []
     for _ in range(8):
@@ -174,7 +177,7 @@ def test_multistep_divides_by_ten_at_each_milestone(config):
 
 @pytest.mark.parametrize("count", [64, 75])
 def test_an_epoch_holds_no_image_twice_and_epochs_differ(config, count):
-    training = Training(replace(config, train_images=None, crop_padding=0), numbered_images(count))
+    training = Training(config.changed(train_images=None, crop_padding=0), numbered_images(count))
     orders = []
     for epoch in range(2):
         seen = []
@@ -229,7 +232,7 @@ def test_state_saved_at_any_step_continues_bit_for_bit(config, steps):
     for _ in range(8 - steps):
         whole.fit_step(method)
     file.seek(0)
-    resumed = Training(replace(config, seed=1), numbered_images(64))  # whatever it draws from is replaced
+    resumed = Training(config.changed(seed=1), numbered_images(64))  # whatever it draws from is replaced
     resumed.load_state_dict(torch.load(file, weights_only=True))
     assert resumed.global_step == steps
     for _ in range(8 - steps):
@@ -290,7 +293,7 @@ def test_step_is_nesterov_sgd_with_weight_decay(config):
 def test_memory_format_changes_no_result(config):
     losses = []
     for channels_last in (True, False):
-        training = Training(replace(config, channels_last=channels_last), numbered_images(64))
+        training = Training(config.changed(channels_last=channels_last), numbered_images(64))
         training.fit_step(Vanilla())
         assert training.model.stem.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
         losses.append(training.epoch_metrics()["train_loss"])
@@ -308,17 +311,17 @@ def test_skipping_an_epoch_moves_the_schedule_as_training_it_would(config):
 
 def test_batch_larger_than_the_data_is_refused(config):
     with pytest.raises(ValueError, match=r"batch_size must be at most the 64 training images, got 65"):
-        Training(replace(config, batch_size=65))
+        Training(config.changed(batch_size=65))
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:99"])
 def test_device_that_is_not_there_is_refused(config, device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match=rf"device must be one that is there .*, got '{device}'"):
-        Training(replace(config, device=device))
+        Training(config.changed(device=device))
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "cpu:x"])
 def test_device_that_is_none_is_refused(config, device):
     with pytest.raises(ValueError, match=rf"device must be auto, cpu, cuda, cuda:N or mps, got '{device}'"):
-        Training(replace(config, device=device))
+        Training(config.changed(device=device))

@@ -1,0 +1,109 @@
+"""The family of rewards: what a mixture earns. docs/rewards.md tells every reward's reason and source.
+
+A reward of maps is a function of what it names: ``clean`` and ``mixed`` maps (B, H, W), each image's ``partner`` (B,) and its ``share``
+(B,) of the target, or all of it as ``reaction``. It gives one number an image. One that asks the classifier is a context around its step: a
+generator function of ``training``, which yields the judge.
+"""
+
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rlmix.common.registry import Registry
+from rlmix.maps.gradient import gradient_map
+from rlmix.mixing.core import Mixed
+from rlmix.training.trainer import Training
+
+AGENT_PATCHES = 8
+"""Patches per side of the map that an agent sees and is rewarded on (the paper's)."""
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """How a classifier reacts to a mixed batch."""
+
+    clean: Float[Tensor, "batch height width"]
+    """Saliency maps of the clean images."""
+    gradient: Float[Tensor, "batch channel height width"] | None
+    """Of the step's loss with respect to the mixed images; None where the reward does not read it."""
+    partner: Int[Tensor, " batch"]
+    share: Float[Tensor, " batch"]
+    """Each image's own part of its mixed target."""
+
+    @cached_property
+    def mixed(self) -> Float[Tensor, "batch height width"]:
+        """Input-gradient maps of the mixed images."""
+        if self.gradient is None:
+            raise ValueError("gradient must be kept for a reward that compares maps, got None")
+        return gradient_map(self.gradient)
+
+
+Judge = Callable[[Mixed, Reaction], Tensor]
+"""Says what each image earns, once the step has been taken."""
+REWARDS: Registry[Callable[..., Any]] = Registry("reward", homes=("rlmix.envs.map_rewards", "rlmix.envs.classifier_rewards"))
+"""Traits: ``updating``, for those that need a step which changes the classifier; a frozen one has no such step."""
+UNMEASURED = "none"
+_OF_REACTION = ("clean", "mixed", "partner", "share", "reaction")
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward, ready for the step: enter it before, judge after, leave."""
+
+    name: str
+    thing: Callable[..., Any]
+    parameters: tuple[str, ...]
+    """What it names."""
+    updating: bool = False
+    """Whether it needs the classifier to change."""
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether it reads the mixed images' gradient."""
+        return bool({"mixed", "reaction"} & set(self.parameters))
+
+    def around(self, training: Training) -> AbstractContextManager[Judge]:
+        """What is entered before one step of the classifier and left after it; it gives the judge."""
+        if self.parameters == ("training",):
+            context: AbstractContextManager[Judge] = self.thing(training)
+            return context
+        return nullcontext(self._judge)
+
+    def _judge(self, mixed: Mixed, reaction: Reaction) -> Tensor:
+        known = {name: reaction if name == "reaction" else getattr(reaction, name) for name in self.parameters}
+        rewards: Any = self.thing(**known)
+        if not isinstance(rewards, Tensor) or rewards.shape != reaction.share.shape:
+            found = tuple(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+            raise ValueError(f"reward {self.name} must give one number an image, {tuple(reaction.share.shape)}, got {found}")
+        return rewards.float()
+
+
+def build_reward(name: str) -> Reward:
+    """The reward called ``name``.
+
+    Raises:
+        ValueError: If there is none, or it names what nobody knows.
+    """
+    entry = REWARDS.entry(name)
+    if not callable(entry.thing):
+        raise ValueError(f"reward {name} must be a function, got {type(entry.thing).__name__}")
+    parameters = tuple(inspect.signature(entry.thing).parameters)
+    unknown = [parameter for parameter in parameters if parameter not in _OF_REACTION]
+    if parameters != ("training",) and (unknown or not parameters):
+        raise ValueError(
+            f"reward {name} must be a function of {', '.join(_OF_REACTION)}, or of training alone, got {', '.join(parameters)}"
+        )
+    return Reward(name, entry.thing, parameters, bool(entry.traits.get("updating")))
+
+
+@REWARDS.register(UNMEASURED)
+def unmeasured(share: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Nothing, where no agent learns: an input gradient less in every step."""
+    return torch.zeros_like(share)

@@ -1,0 +1,85 @@
+"""What a field of a configuration allows: declared at the field, as ``Annotated[int, at_least(1)]``, and checked from there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rlmix.common.names import check_name
+from rlmix.common.registry import find_registry, load_attribute
+
+
+class Rule(Protocol):
+    """Something that a field's value must be."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError where ``value``, which is not None, is something else; ``name`` is the field's."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number within bounds, or one or more such numbers."""
+
+    words: str
+    """What the number must be, as errors and the help say it: ``at least 1``."""
+    holds: Callable[[float], bool]
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError where a number is out of bounds, or there is none."""
+        if isinstance(value, tuple):
+            if not value or not all(self.holds(number) for number in value):
+                raise ValueError(f"{name} must be one or more numbers {self._of}{self.words}, got {value}")
+        elif not self.holds(value):
+            raise ValueError(f"{name} must be {self.words}, got {value}")
+
+    @property
+    def _of(self) -> str:
+        return "of " if self.words.startswith("at least") else ""
+
+
+def at_least(low: float) -> Range:
+    """``low`` or more, and finite."""
+    return Range(f"at least {low:g}", lambda value: low <= value < float("inf"))
+
+
+def above(low: float) -> Range:
+    """More than ``low``, and finite."""
+    return Range(f"above {low:g}", lambda value: low < value < float("inf"))
+
+
+def between(low: float, high: float) -> Range:
+    """Between the two, neither of which it is."""
+    return Range(f"between {low:g} and {high:g}", lambda value: low < value < high)
+
+
+def within(low: float, high: float) -> Range:
+    """From ``low`` to ``high``, either included."""
+    return Range(f"in [{low:g}, {high:g}]", lambda value: low <= value <= high)
+
+
+def from_to(low: float, high: float) -> Range:
+    """From ``low``, included, to ``high``, which is not."""
+    return Range(f"in [{low:g}, {high:g})", lambda value: low <= value < high)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A name out of one or more registries, or ``module:attribute``."""
+
+    families: tuple[str, ...]
+    """Paths ``module:attribute`` of the registries."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ValueError where no registry has the name; the message lists those there are."""
+        if ":" in value:
+            load_attribute(name, value)
+        else:
+            check_name(name, value, self.names())
+
+    def names(self) -> list[str]:
+        """Every name that is registered."""
+        return [name for family in self.families for name in find_registry(family)]
+
+
+def one_of(*families: str) -> OneOf:
+    """A name out of the registries that lie at these paths, ``module:attribute``."""
+    return OneOf(families)
