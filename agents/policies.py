@@ -1,6 +1,7 @@
 """Policies that do not learn: the fixed-random one, which is R-Mix, and the constant one. They stay in torch."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlmix.common.ranks import Ranks
-from rlmix.common.registry import Registry
+from rlmix.common.registry import Registry, load_attribute
 from rlmix.common.seeding import stream
 from rlmix.config import Config
 from rlmix.envs.process import Decision
@@ -31,6 +32,52 @@ class Policy(Protocol):
 POLICIES: Registry[Any] = Registry("method", homes=("rlmix.agents.algorithms", "rlmix.agents.policies", "rlmix.agents.learned"))
 """Methods that are a policy in the environment: classes with ``from_config(config, ranks)``. Traits: ``learns``, for the one that does,
 which is a function of the environment and the configuration; ``patches``, what the masks always are."""
+
+
+class FunctionPolicy:
+    """Somebody's function of a decision, which has no state."""
+
+    entropy = 0.0
+
+    def __init__(self, name: str, choose: Callable[[Decision], Tensor]) -> None:
+        self.name, self.choose = name, choose
+
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+        top_k: Any = self.choose(decision)
+        shape = (len(decision.patches),)
+        if not isinstance(top_k, Tensor) or top_k.shape != shape:
+            found = tuple(top_k.shape) if isinstance(top_k, Tensor) else type(top_k).__name__
+            raise ValueError(f"policy {self.name} must give one top-k value an image, {shape}, got {found}")
+        if not bool(((top_k >= 0) & (top_k < 1)).all()):
+            raise ValueError(f"policy {self.name} must give top-k values in [0, 1), got {top_k.min()} to {top_k.max()}")
+        return top_k.float()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+def own_policy(name: str, config: Config, ranks: Ranks | None = None) -> Policy:
+    """The policy that ``module:attribute`` names.
+
+    Args:
+        name: A class with ``from_config(config, ranks)`` that gives a :class:`Policy`, or a function of a
+            :class:`~rlmix.envs.process.Decision` that gives top-k values (B,).
+        config: The run's.
+        ranks: The processes that train together.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    known = load_attribute("policy", name)
+    if hasattr(known, "from_config"):
+        policy: Policy = known.from_config(config, ranks)
+        return policy
+    if not callable(known):
+        raise ValueError(f"policy {name} must be a function of a decision, or have from_config, got {type(known).__name__}")
+    return FunctionPolicy(name, known)
 
 
 @POLICIES.register("rmix")

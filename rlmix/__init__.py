@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlmix.agents.transform import RLMix as RLMix
     from rlmix.config import AgentConfig as AgentConfig
     from rlmix.config import Config as Config
     from rlmix.config import DataConfig as DataConfig
@@ -64,6 +65,7 @@ _HOME = {
     "make_env": "rlmix.envs.making",
     "make_vec_env": "rlmix.envs.making",
     # mixing in a loop of one's own
+    "RLMix": "rlmix.agents.transform",
     "Mixed": "rlmix.mixing.core",
     "RMix": "rlmix.mixing.core",
     "mix": "rlmix.mixing.core",

@@ -73,16 +73,20 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the classifier is optimised: SGD with Nesterov momentum."""
+    """How the classifier is optimised."""
 
     epochs: Annotated[int | None, at_least(1)] = None
     """Passes over the training images."""
     batch_size: Annotated[int | None, at_least(1)] = None
     """Images a step; an incomplete last batch is left out."""
     schedule: Annotated[str | None, one_of("rlmix.training.schedules:SCHEDULES")] = None
-    """onecycle or multistep."""
+    """onecycle, multistep, cosine, constant or module:function."""
+    optimizer: Annotated[str, one_of("rlmix.training.optimizers:OPTIMIZERS")] = "sgd"
+    """sgd, adamw or adam, or any as torch.optim:RAdam. Or module:attribute of one's own."""
     learning_rate: Annotated[float | None, above(0)] = None
     """Highest learning rate."""
+    warmup: Annotated[float, from_to(0, 1)] = 0.05
+    """Part of the training that cosine and constant warm up for."""
     div_factor: Annotated[float, at_least(1)] = 100.0
     """onecycle starts at learning_rate / div_factor."""
     pct_start: Annotated[float, between(0, 1)] = 0.3
@@ -94,7 +98,9 @@ class OptimConfig:
     momentum: Annotated[float, between(0, 1)] = 0.9
     """Nesterov momentum, constant."""
     weight_decay: Annotated[float | None, at_least(0)] = None
-    """L2 penalty."""
+    """L2 penalty; of adamw, decay apart from the gradient."""
+    decay_norms: bool = True
+    """Decay norms and biases too."""
     clip_norm: Annotated[float | None, at_least(0)] = None
     """Longest that a gradient may be; 0 for any length."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -208,7 +214,8 @@ class RunConfig:
     top_k: Annotated[float | None, from_to(0, 1)] = None
     """The quantile of --method constant. 0 is plain Input Mix-up."""
     policy: str | None = None
-    """The run whose learned policy --method policy takes. As it is, whatever classifier, data or batch size it was learned with."""
+    """The run whose learned policy --method policy takes. As it is, whatever classifier, data or batch size it was learned with. Or
+    module:attribute, one's own: docs/extending.md."""
     seed: Annotated[int, at_least(0)] = Unseeded(0)
     """Seed of everything. Initial weights, data order, augmentation, mixing and policy have a generator each."""
     out: Path | None = None
@@ -219,6 +226,8 @@ class RunConfig:
     """Go on with the run in this folder, with its options. Typed ones may change what the training does not depend on."""
     config: Path | None = None
     """Read options from this YAML file. Such as a run's config.yaml; typed ones win."""
+    metrics: Annotated[tuple[str, ...], one_of("rlmix.evaluation.metrics:METRICS")] = ("ece", "fgsm_error")
+    """Figures of the trained classifier beside its top-1 (rlmix list metrics)."""
     picture_every: Annotated[int, at_least(0)] = 5
     """Epochs between two pictures in TensorBoard, or 0."""
     checkpoint_every: Annotated[int, at_least(0)] = 0

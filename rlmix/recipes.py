@@ -1,11 +1,11 @@
 """What a data set settles unless told otherwise. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from importlib.util import find_spec
 
 from rlmix.common.names import check_name
 
-DATA = ("digits", "cifar10", "cifar100", "fashion_mnist", "npz:PATH", "imagefolder:PATH")
+DATA = ("digits", "cifar10", "cifar100", "fashion_mnist", "npz:PATH", "imagefolder:PATH", "module:function")
 AUTO = "auto"
 
 
@@ -16,7 +16,7 @@ class Recipe:
     model: str = "preactresnet18"
     epochs: int = 300
     batch_size: int = 100
-    schedule: Literal["onecycle", "multistep"] = "onecycle"
+    schedule: str = "onecycle"
     learning_rate: float = 0.3
     weight_decay: float = 1e-4
     clip_norm: float = 0.0
@@ -59,9 +59,22 @@ def settled_data(data: str) -> str:
 
 
 def data_recipe(data: str) -> Recipe:
-    """The recipe of a data set; ValueError for an unknown one."""
+    """The recipe of a data set; that of an npz for ``module:function``; ValueError for an unknown one."""
     kind, _, path = data.partition(":")
+    if is_own(data):
+        return RECIPES["npz"]
     if kind not in RECIPES or (kind in ("npz", "imagefolder")) != bool(path):
         check_name("data", data, DATA)
         raise ValueError(f"data must be one of {', '.join(DATA)} with a path for PATH, got {data!r}")
     return RECIPES[kind]
+
+
+def is_own(data: str) -> bool:
+    """Whether ``data`` is ``module:function``, of a module that is there."""
+    module, _, function = data.partition(":")
+    if not function or module in RECIPES or not all(part.isidentifier() for part in module.split(".")):
+        return False
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

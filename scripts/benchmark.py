@@ -7,8 +7,8 @@ rlmix benchmark --methods vanilla handwritten saliency rmix rlmix --memory --pro
 from collections.abc import Sequence
 
 from rlmix.benchmarking.measure import Benchmark, benchmark
+from rlmix.experiments.command import run_command
 from rlmix.experiments.options import parse, read_args
-from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:

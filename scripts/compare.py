@@ -7,10 +7,10 @@ A run that is finished already is not repeated, and a half-finished one goes on.
 
 from collections.abc import Sequence
 
+from rlmix.experiments.command import run_command
 from rlmix.experiments.compare import Compare, compare
 from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.experiments.reading import check_read
-from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:

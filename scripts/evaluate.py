@@ -6,10 +6,10 @@ rlmix evaluate STATE_DICT.pt --model resnet50 --data imagefolder:PATH --boxes bo
 
 from collections.abc import Sequence
 
+from rlmix.experiments.command import run_command
 from rlmix.experiments.evaluate import Evaluate, as_table, check_source, evaluate
 from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.reporting.output import make_console
-from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -5,9 +5,9 @@ rlmix export DIR
 
 from collections.abc import Sequence
 
+from rlmix.experiments.command import run_command
 from rlmix.experiments.export import Export, export
 from rlmix.experiments.options import parse, read_args
-from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:

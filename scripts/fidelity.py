@@ -6,9 +6,9 @@ rlmix fidelity --data digits
 from collections.abc import Sequence
 
 from rlmix.benchmarking.fidelity import Fidelity, fidelity
+from rlmix.experiments.command import run_command
 from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.experiments.reading import check_read
-from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import tyro
 from rich.table import Table
 
+from rlmix.experiments.command import run_command
 from rlmix.experiments.families import FAMILIES, rows
 from rlmix.experiments.options import parse, read_args
 from rlmix.reporting.output import make_console
-from rlmix.scripts.main import run_command
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class List:
     """What there is of a family."""
 
     family: tyro.conf.Positional[str] = ""
-    """methods, policies, algorithms, rewards, credits, observations, rules, saliency_modes, models, data, schedules; all by default."""
+    """One of them, such as rewards; all by default."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

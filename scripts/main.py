@@ -1,13 +1,10 @@
 """The console command ``rlmix``. A command's module, and with it torch, is imported when that command is called."""
 
-import os
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
-from rlmix.experiments.stopping import interrupting
-from rlmix.reporting.output import enduring_output
+from rlmix.experiments.command import run_command
 
 COMMANDS = {
     "train": "train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix",
@@ -49,46 +46,6 @@ def dispatch(args: Sequence[str]) -> None:
 
     check_name("command", args[0], COMMANDS)
     import_module(f"rlmix.scripts.{args[0]}").main(args[1:])
-
-
-def run_command(command: Callable[[], None], args: Sequence[str] | None = None) -> None:
-    """Run; where users' input or the machine is at fault, one line and exit code 2. RLMIX_TRACEBACK=1 shows the traceback.
-
-    Args:
-        command: What to run.
-        args: The command line, by whose words the line names an option; the process's own where not given.
-    """
-    warnings.formatwarning = lambda message, *rest: f"rlmix: warning: {message}\n"
-    with enduring_output():
-        _run(command, sys.argv[1:] if args is None else args)
-
-
-def _run(command: Callable[[], None], args: Sequence[str]) -> None:
-    try:
-        with interrupting():
-            command()
-    except KeyboardInterrupt as interrupt:
-        _say("interrupted", interrupt, args)
-        sys.exit(getattr(interrupt, "code", 130))  # Interrupted tells a signal or a time limit apart
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("RLMIX_TRACEBACK"):
-            raise
-        _say("error", error, args)
-        sys.exit(2)
-    except RuntimeError as error:  # torch says so, at any moment, that the system has killed a process which decodes images
-        if os.environ.get("RLMIX_TRACEBACK") or not str(error).startswith("DataLoader worker"):
-            raise
-        _say("error", error, args)
-        sys.exit(2)
-
-
-def _say(kind: str, error: BaseException, args: Sequence[str]) -> None:
-    text = " ".join(str(error).split())
-    flag = "--" + text.partition(" must ")[0].replace("_", "-")
-    if any(arg.partition("=")[0] == flag for arg in args):  # name it as it was typed
-        text = flag + text[len(flag) - 2 :]
-    notes = "; ".join(getattr(error, "__notes__", []))
-    print(f"rlmix: {kind}: " + "; ".join(filter(None, (text, notes))), file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ rlmix policies --freeze-from DIR --data ... --policies RUN-s0 RUN-s1 OTHER-s0 --
 
 from collections.abc import Sequence
 
+from rlmix.experiments.command import run_command
 from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.experiments.policies import Policies, measure, say
 from rlmix.experiments.reading import check_read
-from rlmix.scripts.main import run_command
 from rlmix.training.allocator import keep_freed_memory
 
 

@@ -6,9 +6,9 @@ rlmix reproduce table4 --scale 0.02 --data npz:FILE --models preactresnet18_w16
 
 from collections.abc import Sequence
 
+from rlmix.experiments.command import run_command
 from rlmix.experiments.options import read_args
 from rlmix.experiments.reproduce import read_options, reproduce
-from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:

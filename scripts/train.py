@@ -7,11 +7,11 @@ rlmix train --resume DIR
 import os
 from collections.abc import Sequence
 
+from rlmix.experiments.command import run_command
 from rlmix.experiments.launching import launch
 from rlmix.experiments.options import read_args
 from rlmix.experiments.reading import read_options
 from rlmix.experiments.train import train
-from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -9,9 +9,9 @@ rlmix visualize --methods all --out methods.png
 
 from collections.abc import Sequence
 
+from rlmix.experiments.command import run_command
 from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.experiments.visualize import Visualize, check_typed, visualize
-from rlmix.scripts.main import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -70,10 +70,11 @@ class OneOf:
 
     def check(self, name: str, value: Any) -> None:
         """Raise ValueError where no registry has the name; the message lists those there are."""
-        if ":" in value:
-            load_attribute(name, value)
-        else:
-            check_name(name, value, self.names())
+        for one in value if isinstance(value, tuple) else (value,):
+            if ":" in one:
+                load_attribute(name, one)
+            else:
+                check_name(name, one, self.names())
 
     def names(self) -> list[str]:
         """Every name that is registered."""

@@ -1,5 +1,6 @@
 """One registry a family: methods, rewards, algorithms, ... Checks, help and the tables of the documentation read it."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -85,7 +86,8 @@ class Registry(Mapping[str, Thing]):
         if name not in self._entries and ":" in name:
             thing = load_attribute(self.family, name)
             doc = (inspect.getdoc(thing) or name).partition("\n")[0]
-            return Entry(name, thing, doc, getattr(thing, "reads", ()), getattr(thing, "traits", {}))
+            own: Any = named(f"{self.family} {name}", thing) if inspect.isfunction(thing) else thing
+            return Entry(name, own, doc, getattr(thing, "reads", ()), getattr(thing, "traits", {}))
         check_name(self.family, name, self._entries)
         return self._entries[name]
 
@@ -127,6 +129,21 @@ class Registry(Mapping[str, Thing]):
             places = {home: index for index, home in enumerate(self._homes)}
             entries = sorted(self._entries.values(), key=lambda entry: places.get(getattr(entry.thing, "__module__", ""), -1))
             self._entries = {entry.name: entry for entry in entries}
+
+
+def named(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the function with errors that say whose they are: what it raises by mistake becomes a ValueError that begins with ``what``."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **keywords: Any) -> Any:
+        try:
+            return function(*args, **keywords)
+        except (ValueError, OSError, FloatingPointError):  # meant for whoever typed
+            raise
+        except Exception as error:
+            raise ValueError(f"{what} must not raise, and raised {type(error).__name__}: {error}") from error
+
+    return called
 
 
 def load_attribute(family: str, path: str) -> Any:

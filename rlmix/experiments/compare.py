@@ -15,6 +15,7 @@ from rlmix.config import (
     MixingConfig,
     ModelConfig,
     OptimConfig,
+    RunConfig,
 )
 from rlmix.experiments.executors import EngineConfig
 from rlmix.experiments.settings import has_alpha, is_policy, method_entry, method_names
@@ -42,6 +43,8 @@ class Compare:
     to mix."""
     control: bool = True
     """Show R-Mix at the paper's 8 patches, as rmix-p8. It stands beside rlmix and rmix, which cut the same masks."""
+    metrics: tuple[str, ...] = RunConfig.metrics
+    """Figures of the trained classifier beside its top-1 (rlmix list metrics)."""
     timing: bool = True
     """Time a step of each method, interleaved, before the training."""
     out: Path = Path("runs/compare")
@@ -80,7 +83,12 @@ class Compare:
         """A method on a model."""
         mixing = dict(self.mixing.hyperparameters)
         own = set() if is_policy(method) else set(hyperparameters(method)) & set(mixing)
-        shared: dict[str, Any] = {"model": model, "method": method, "mixing": {name: mixing[name] for name in own}}
+        shared: dict[str, Any] = {
+            "model": model,
+            "method": method,
+            "metrics": self.metrics,
+            "mixing": {name: mixing[name] for name in own},
+        }
         options = Config.of(self).changed(**shared)
         if not has_alpha(method):
             options = options.changed(alpha=None)

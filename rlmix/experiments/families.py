@@ -11,10 +11,13 @@ from rlmix.data.registry import DATA
 from rlmix.envs.credit import CREDITS
 from rlmix.envs.observations import OBSERVATIONS
 from rlmix.envs.rewards import REWARDS
+from rlmix.evaluation.metrics import METRICS
 from rlmix.maps.approximate import SALIENCY_MODES
 from rlmix.mixing.core import RULES
 from rlmix.mixing.registry import METHODS, hyperparameters
 from rlmix.models import MODELS, model_names
+from rlmix.reporting.plots import PLOTS
+from rlmix.training.optimizers import OPTIMIZERS
 from rlmix.training.schedules import SCHEDULES
 
 FAMILIES: Mapping[str, Registry[Any]] = {
@@ -28,7 +31,10 @@ FAMILIES: Mapping[str, Registry[Any]] = {
     "saliency_modes": SALIENCY_MODES,
     "models": MODELS,
     "data": DATA,
+    "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
+    "metrics": METRICS,
+    "plots": PLOTS,
 }
 """By the plural that ``rlmix list`` takes."""
 

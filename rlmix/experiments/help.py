@@ -32,7 +32,7 @@ def describe(kind: type[Any], command: str, about: str | None = None, width: int
     examples = [f"  {line.strip()}" for line in more if line.strip().startswith("rlmix ")]
     known = {name: option for name, option in options_of(kind).items() if "Suppress" not in str(option.hint)}
     first = [name for name in getattr(kind, "FIRST", ()) if name in known]
-    lines = [f"usage: rlmix {command} [OPTIONS]", "", summary, *examples]
+    lines = [f"usage: rlmix {command} [OPTIONS]", "", *textwrap.wrap(summary, width), *examples]
     if first:
         lines += ["", "First of all:", *(line for name in first for line in _lines(name, known[name], width))]
     for title, names in _groups(kind, known).items():

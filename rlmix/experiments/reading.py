@@ -1,10 +1,11 @@
 """Options as they are typed. Whoever types one that the run does not read is told, for it would do nothing."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.policies import POLICIES
+from rlmix.common.registry import Registry
 from rlmix.common.saved_config import read_config
 from rlmix.config import Config
 from rlmix.data.registry import DATA
@@ -12,6 +13,7 @@ from rlmix.experiments.options import UsageError, parse, typed_options
 from rlmix.experiments.settings import check_names, is_policy, learns
 from rlmix.mixing.registry import hyperparameters
 from rlmix.recipes import settled_data
+from rlmix.training.optimizers import OPTIMIZERS
 from rlmix.training.schedules import SCHEDULES
 
 
@@ -36,8 +38,8 @@ CONDITIONS = (
     Condition(("num_top_k", "num_patches", "rule", "reward", "saliency_mode"), lambda config: is_policy(config.run.method),
               _method("which is no policy of the environment")),
     Condition(("mixing_seed",), lambda config: config.run.method != "vanilla", _method("which draws nothing")),
-    Condition(("schedule", "learning_rate", "div_factor", "pct_start", "final_learning_rate", "milestones", "momentum", "weight_decay",
-               "clip_norm"),
+    Condition(("schedule", "optimizer", "learning_rate", "div_factor", "pct_start", "final_learning_rate", "milestones", "warmup",
+               "momentum", "weight_decay", "decay_norms", "clip_norm"),
               lambda config: config.model.freeze_from is None, lambda config: "--freeze-from, whose classifier is not updated"),
 )  # fmt: skip
 """Of options that several entries of a family read."""
@@ -62,10 +64,13 @@ def refusal(config: Config, name: str) -> str | None:
             else f"--method {config.run.method}, which has {', '.join(sorted({*known} - {'alpha'})) or 'none'}"
         )
     schedule = config.recipe.schedule
-    for family, chosen, where in (
+    optimizer = config.optim.optimizer
+    families: tuple[tuple[Registry[Any], str, str], ...] = (
         (SCHEDULES, schedule, f"--schedule {schedule}"),
+        (OPTIMIZERS, optimizer, f"--optimizer {optimizer}"),
         (DATA, _kind(config), f"--data {config.data.name}"),
-    ):
+    )
+    for family, chosen, where in families:
         readers = family.readers(name)
         if readers and chosen not in readers and chosen in family:
             return where

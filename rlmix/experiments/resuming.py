@@ -7,7 +7,7 @@ from rlmix.config import Config
 from rlmix.training.schedules import SCHEDULES
 from rlmix.training.trainer import Training
 
-FREE = ("data_root", "download", "picture_every", "checkpoint_every", "time_limit", "on_nonfinite", "devices", "nodes")
+FREE = ("data_root", "download", "picture_every", "checkpoint_every", "time_limit", "on_nonfinite", "devices", "nodes", "metrics")
 """Options that what is trained does not depend on."""
 
 

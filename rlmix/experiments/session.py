@@ -2,15 +2,15 @@
 
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlmix import evaluation as metrics
 from rlmix.agents.algorithms import Agent
-from rlmix.agents.policies import POLICIES, Policy
+from rlmix.agents.policies import POLICIES, Policy, own_policy
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive
 from rlmix.config import Config
@@ -19,6 +19,7 @@ from rlmix.envs.conversion import render_process
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.evaluation.metrics import measure_metric
 from rlmix.experiments.settings import is_policy, learns
 from rlmix.experiments.stopping import Interrupted, StopRequest
 from rlmix.reporting.progress import TrainingProgress
@@ -123,6 +124,9 @@ class Task:
 
 def fixed_policy(options: Config, ranks: Ranks | None = None) -> Policy:
     """Who decides where nobody learns."""
+    named = options.run.policy or ""
+    if ":" in named and not Path(named).exists():
+        return own_policy(named, options, ranks)
     policy: Policy = POLICIES[options.run.method].from_config(options, ranks)
     return policy
 
@@ -204,7 +208,8 @@ class Session:
         validated = "val_top1" in epochs[-1]
         chosen = max(epochs, key=lambda record: record["val_top1"]) if validated else None
         seconds = sum(record["epoch_seconds"] for record in epochs)
-        logits = training.predict()
+        known: dict[str, Any] = {"logits": training.predict(), "labels": training.data.labels("test")}
+        known |= {"model": training.model, "data": training.data}
         result = {
             "method": self.options.run.method,
             "seed": self.options.run.seed,
@@ -212,17 +217,15 @@ class Session:
             "top1_median10": statistics.median(top1[-10:]),
             "top1_best": None if chosen is None else chosen["test_top1"],
             **({"val_top1": epochs[-1]["val_top1"]} if validated else {}),
-            "ece": metrics.expected_calibration_error(logits.softmax(1), training.data.labels("test")),
-            "fgsm_error": None if training.frozen else metrics.fgsm_error(training.model, training.data),
+            **{name: measure_metric(name, frozen=training.frozen, **known) for name in self.options.run.metrics},
             "seconds": seconds,
             "seconds_per_epoch": seconds / len(epochs),
             "peak_memory_mb": peak_memory_mb(training.device),
             "reward_mean": epochs[-1].get("reward_mean"),
         }
         self.run.finish(result, self.options.as_dict())
-        self.progress.say(
-            f"test top-1 {result['top1']:.2f} %, calibration error {result['ece']:.2f} %, {seconds:.0f} s: {self.run.folder}"
-        )
+        calibration = f", calibration error {result['ece']:.2f} %" if "ece" in result else ""
+        self.progress.say(f"test top-1 {result['top1']:.2f} %{calibration}, {seconds:.0f} s: {self.run.folder}")
         return result
 
     def _save(self, trained: dict[str, Any], best: bool = False) -> None:

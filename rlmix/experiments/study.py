@@ -19,11 +19,11 @@ from rlmix.experiments.settings import settled
 from rlmix.reporting.report import Drawn
 from rlmix.reporting.reward_accuracy import reward_correlations
 from rlmix.reporting.statistics import paired_difference, summarize
-from rlmix.reporting.tables import RUN_FIGURES
+from rlmix.reporting.tables import run_figures
 from rlmix.training.run_folder import check_free, read_metrics
 
-COMPARED = ("top1", "top1_median10", "ece", "fgsm_error", "reward_mean")
-"""Figures compared pair by pair; reward_mean where a method has one."""
+COMPARED = ("top1", "top1_median10", "reward_mean")
+"""Figures compared pair by pair beside the metrics; reward_mean where a method has one."""
 TIMING_ROUNDS = 9
 
 
@@ -167,14 +167,16 @@ def build_report(
     for arm in study.arms:
         runs, base_runs = results[arm.name], results[arm.baseline]
         row: dict[str, Any] = {"label": arm.label, "model": arm.options.model.name, "baseline": arm.baseline}
-        row["runs"] = {str(seed): {name: result[name] for name in RUN_FIGURES} for seed, result in runs.items()}
-        for figure in (*COMPARED, "seconds_per_epoch"):
-            values = {seed: result[figure] for seed, result in runs.items() if result[figure] is not None}
-            base = {seed: result[figure] for seed, result in base_runs.items() if result[figure] is not None}
+        metrics = arm.options.run.metrics
+        wanted = run_figures(metrics)
+        row["runs"] = {str(seed): {name: result.get(name) for name in wanted} for seed, result in runs.items()}
+        for figure in (*COMPARED, *metrics, "seconds_per_epoch"):
+            values = {seed: result[figure] for seed, result in runs.items() if result.get(figure) is not None}
+            base = {seed: result[figure] for seed, result in base_runs.items() if result.get(figure) is not None}
             if not values:
                 continue
             row[figure] = summarize(values)._asdict()
-            if figure in COMPARED and arm.name != arm.baseline and base:
+            if figure != "seconds_per_epoch" and arm.name != arm.baseline and base:
                 row[figure]["difference"] = paired_difference(values, base)._asdict()
         if arm.name in timing:
             row["step_ratio"], row["step_ms"] = timing[arm.name]["ratio"], timing[arm.name]["step_ms"]
@@ -183,7 +185,9 @@ def build_report(
     shared = {name: value for name, value in configs[0].items() if all(config[name] == value for config in configs)}
     shared.pop("seed")
     correlations = reward_correlations(rows, pooled="reward" in shared)
-    return _finite({"seeds": list(study.seeds), "config": shared, "methods": rows, "reward_top1": correlations})
+    reported = list(dict.fromkeys(name for arm in study.arms for name in arm.options.run.metrics))
+    found = {"seeds": list(study.seeds), "config": shared, "metrics": reported, "methods": rows, "reward_top1": correlations}
+    return _finite(found)
 
 
 def _read_study(folder: Path) -> dict[str, Any]:

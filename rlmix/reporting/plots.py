@@ -1,6 +1,6 @@
 """Plots of a study: learning curves, accuracy against time, reliability, rewards, and what was chosen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from rlmix.common.registry import Registry
 from rlmix.evaluation import ReliabilityBins
 from rlmix.evaluation.calibration import pool_bins
 from rlmix.reporting.output import literal
@@ -23,41 +24,75 @@ PANELS_A_ROW = 4
 MOST_TICKS = 10
 LEGEND_INSIDE = 5
 """A longer legend stands beside the plot."""
-WIDE = ("reliability", "top_k")
-"""Plots of several panels."""
 
 
-def draw(curves: Curves, bins: Mapping[str, Sequence[ReliabilityBins | None]], folder: Path) -> dict[Path, str]:
+Bins = Mapping[str, Sequence[ReliabilityBins | None]]
+"""Arm, and the reliability of each of its runs."""
+PLOTS: Registry[Callable[[Curves, Bins], Figure | None]] = Registry("plot")
+"""Functions that give a figure, or None where there is nothing to show. Their line of documentation is the caption. Traits: ``wide``,
+whether it is of several panels; ``banded``, whether bands show the seeds' spread."""
+_BANDS = "; the bands are one standard deviation over the seeds."
+
+
+def draw(curves: Curves, bins: Bins, folder: Path) -> dict[Path, str]:
     """Write the plots into ``folder``; gives each one's path and what it shows."""
     folder.mkdir(parents=True, exist_ok=True)
     seeds = max(len(runs) for runs in curves.values())
-    band = "; the bands are one standard deviation over the seeds" if seeds > 1 else ""
-    figures = {
-        "learning_curves": (curves_by_epoch(curves, "test_top1", "test top-1, %"), f"Test top-1 by epoch{band}."),
-        "accuracy_by_time": (accuracy_by_time(curves), "Test top-1 against the time spent training, mean over the seeds."),
-        "train_loss": (
-            curves_by_epoch(curves, "train_loss", "training loss (of the mixed batches)"),
-            f"Training loss by epoch{band}.",
-        ),
-        "reward": (curves_by_epoch(curves, "reward_mean", "mean reward"), f"Mean reward by epoch{band}."),
-        "reward_top1": (
-            reward_scatter(curves),
-            "Reward against test top-1 over the runs, both of the last epoch: a point a run.",
-        ),
-        "reliability": (
-            reliability_diagrams(bins),
-            "Reliability: how often a classifier is right by how sure it is, all seeds together. On the diagonal it is calibrated; "
-            "the grey bars show how many test images fall into each bin.",
-        ),
-        "top_k": (top_k_histograms(curves), "How often each top-k value was chosen, epoch by epoch."),
-    }
     written = {}
-    for name, (figure, text) in figures.items():
+    for entry in PLOTS.entries():
+        figure = entry.thing(curves, bins)
         if figure is not None:
-            path = folder / f"{name}.png"
+            path = folder / f"{entry.name}.png"
             figure.savefig(path, dpi=110, metadata={"Software": ""})
-            written[path] = text
+            banded = entry.traits.get("banded") and seeds > 1
+            written[path] = entry.doc.removesuffix(".") + _BANDS if banded else entry.doc
     return written
+
+
+@PLOTS.register("learning_curves", doc="Test top-1 by epoch.", banded=True)
+def learning_curves(curves: Curves, bins: Bins) -> Figure | None:
+    """Test top-1 by epoch."""
+    return curves_by_epoch(curves, "test_top1", "test top-1, %")
+
+
+@PLOTS.register("accuracy_by_time", doc="Test top-1 against the time spent training, mean over the seeds.")
+def _accuracy_by_time(curves: Curves, bins: Bins) -> Figure | None:
+    return accuracy_by_time(curves)
+
+
+@PLOTS.register("train_loss", doc="Training loss by epoch.", banded=True)
+def train_loss(curves: Curves, bins: Bins) -> Figure | None:
+    """Training loss by epoch."""
+    return curves_by_epoch(curves, "train_loss", "training loss (of the mixed batches)")
+
+
+@PLOTS.register("reward", doc="Mean reward by epoch.", banded=True)
+def reward(curves: Curves, bins: Bins) -> Figure | None:
+    """Mean reward by epoch."""
+    return curves_by_epoch(curves, "reward_mean", "mean reward")
+
+
+@PLOTS.register("reward_top1", doc="Reward against test top-1 over the runs, both of the last epoch: a point a run.")
+def reward_top1(curves: Curves, bins: Bins) -> Figure | None:
+    """Reward against top-1, a point a run."""
+    return reward_scatter(curves)
+
+
+@PLOTS.register(
+    "reliability",
+    doc="Reliability: how often a classifier is right by how sure it is, all seeds together. On the diagonal it is calibrated; "
+    "the grey bars show how many test images fall into each bin.",
+    wide=True,
+)
+def reliability(curves: Curves, bins: Bins) -> Figure | None:
+    """Reliability diagrams, one an arm."""
+    return reliability_diagrams(bins)
+
+
+@PLOTS.register("top_k", doc="How often each top-k value was chosen, epoch by epoch.", wide=True)
+def top_k(curves: Curves, bins: Bins) -> Figure | None:
+    """Choices by epoch, a panel an arm."""
+    return top_k_histograms(curves)
 
 
 def curves_by_epoch(curves: Curves, key: str, label: str) -> Figure | None:
@@ -101,7 +136,7 @@ def reward_scatter(curves: Curves) -> Figure | None:
     return _finish(figure, axes)
 
 
-def reliability_diagrams(bins: Mapping[str, Sequence[ReliabilityBins | None]]) -> Figure | None:
+def reliability_diagrams(bins: Bins) -> Figure | None:
     """A diagram an arm (Guo et al. 2017, Figure 1): the bins of all its seeds pooled."""
     found = {name: [entry for entry in entries if entry is not None] for name, entries in bins.items()}
     pooled = {name: pool_bins(entries) for name, entries in found.items() if entries}

@@ -159,5 +159,5 @@ def _paragraphs(lines: Sequence[str], soft: bool = False) -> str:
 
 def _figure(path: Path, text: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    wide = ' class="wide"' if path.stem in plots.WIDE else ""
+    wide = ' class="wide"' if plots.PLOTS.entry(path.stem).traits.get("wide") else ""
     return f'<figure{wide}><img alt="{escape(text)}" src="data:image/png;base64,{data}"><figcaption>{escape(text)}</figcaption></figure>\n'

@@ -11,12 +11,22 @@ from rich.table import Table
 
 from rlmix.reporting.reward_accuracy import POOLED
 
-RUN_FIGURES = ("top1", "top1_median10", "top1_best", "ece", "fgsm_error", "seconds_per_epoch", "reward_mean")
-"""Of a run. Its peak memory is left out: where runs share a process it is that of all of them."""
+TITLES = {"ece": "ECE %", "fgsm_error": "FGSM error %"}
+"""Of metrics; another's is its name."""
 CORRELATIONS = "Reward against top-1 over the runs"
 
 Cells = tuple[list[str], list[list[str]]]
 """A header, and rows of as many cells."""
+
+
+def run_figures(metrics: Sequence[str]) -> list[str]:
+    """Names of a run's figures. Its peak memory is left out: where runs share a process it is that of all of them."""
+    return ["top1", "top1_median10", "top1_best", *metrics, "seconds_per_epoch", "reward_mean"]
+
+
+def metrics_of(report: Mapping[str, Any]) -> list[str]:
+    """Names of the metrics that a report has; of an earlier version's, those that it had."""
+    return list(report.get("metrics", TITLES))
 
 
 def cells(report: dict[str, Any]) -> Cells:
@@ -26,7 +36,8 @@ def cells(report: dict[str, Any]) -> Cells:
     base = bases.pop() if len(bases) == 1 else "baseline"
     several = len({row["model"] for row in rows.values()}) > 1
     header = [*(["model"] if several else []), "method", "top-1 %", "95 % interval", f"top-1 - {base}", "median of last 10"]
-    header += ["ECE %", "FGSM error %", "reward", f"reward - {base}", "step / vanilla"]
+    metrics = metrics_of(report)
+    header += [*(TITLES.get(name, name) for name in metrics), "reward", f"reward - {base}", "step / vanilla"]
     lines = []
     for row in rows.values():
         reward, ratio = row.get("reward_mean", {}), row.get("step_ratio")
@@ -38,7 +49,7 @@ def cells(report: dict[str, Any]) -> Cells:
             difference(row["top1"]),
             mean_std(row["top1_median10"]),
         ]
-        line += [mean_std(row["ece"]), mean_std(row["fgsm_error"]), mean_std(reward, 4), difference(reward, 4)]
+        line += [*(mean_std(row.get(name, {})) for name in metrics), mean_std(reward, 4), difference(reward, 4)]
         lines.append([*line, "" if ratio is None else f"{ratio:.2f}"])
     kept = [index for index in range(len(header)) if any(line[index] for line in lines)]
     return [header[index] for index in kept], [[line[index] for index in kept] for line in lines]
@@ -161,10 +172,11 @@ def as_csv(report: dict[str, Any]) -> str:
     """A line a run."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["model", "method", "seed", *RUN_FIGURES])
+    wanted = run_figures(metrics_of(report))
+    writer.writerow(["model", "method", "seed", *wanted])
     for row in report["methods"].values():
         for seed, result in row["runs"].items():
-            figures = ("" if result[name] is None else result[name] for name in RUN_FIGURES)
+            figures = ("" if result.get(name) is None else result[name] for name in wanted)
             writer.writerow([row["model"], row["label"], seed, *figures])
     return text.getvalue()
 

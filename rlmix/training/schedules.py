@@ -1,9 +1,10 @@
 """The family of schedules: the learning rate of each step of a training."""
 
+import math
 from collections.abc import Callable
 
 import torch
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from rlmix.common.registry import Registry
 from rlmix.config import Config
@@ -37,6 +38,40 @@ def multistep(optimizer: torch.optim.Optimizer, config: Config, num_steps: int) 
     return MultiStepLR(optimizer, [round(part * num_steps) for part in config.recipe.milestones])
 
 
+@SCHEDULES.register("cosine", reads=("warmup", "final_learning_rate"))
+def cosine(optimizer: torch.optim.Optimizer, config: Config, num_steps: int) -> LRScheduler:
+    """A linear warm-up, then half a cosine down to final_learning_rate."""
+    lowest, length = config.optim.final_learning_rate / config.recipe.learning_rate, warmup_steps(config, num_steps)
+
+    def factor(step: int) -> float:
+        if step < length:
+            return (step + 1) / (length + 1)
+        part = (step - length) / max(1, num_steps - 1 - length)
+        return lowest + (1 - lowest) * (1 + math.cos(math.pi * min(part, 1.0))) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+@SCHEDULES.register("constant", reads=("warmup",))
+def constant(optimizer: torch.optim.Optimizer, config: Config, num_steps: int) -> LRScheduler:
+    """One rate, after a linear warm-up."""
+    length = warmup_steps(config, num_steps)
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (length + 1)))
+
+
+def warmup_steps(config: Config, num_steps: int) -> int:
+    """Steps of the warm-up, all of them below the highest rate."""
+    return round(config.optim.warmup * num_steps)
+
+
 def make_schedule(optimizer: torch.optim.Optimizer, config: Config, num_steps: int) -> LRScheduler:
-    """The learning rate of each step, by ``config.recipe.schedule``; ValueError for an unknown one."""
-    return SCHEDULES[config.recipe.schedule](optimizer, config, num_steps)
+    """The learning rate of each step, by ``config.recipe.schedule``.
+
+    Raises:
+        ValueError: If there is no such schedule, or what ``module:function`` names gives none.
+    """
+    name = config.recipe.schedule
+    made: object = SCHEDULES[name](optimizer, config, num_steps)
+    if not isinstance(made, LRScheduler):
+        raise ValueError(f"schedule {name} must give a torch LRScheduler, got {type(made).__name__}")
+    return made

@@ -25,6 +25,7 @@ from rlmix.training.compilation import can_compile, compile_saliency, compile_tr
 from rlmix.training.devices import open_device
 from rlmix.training.frozen import freeze
 from rlmix.training.guard import Guard, all_finite, restore_where_not, spoil_unless
+from rlmix.training.optimizers import guarded_step, is_guarded, make_optimizer
 from rlmix.training.sampler import Order
 from rlmix.training.schedules import make_schedule
 from rlmix.training.tally import Tally
@@ -84,19 +85,16 @@ class Training:
         if config.model.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.method = build_method(method, config, model, self.data, self.num_steps)
-        parameters = list(model.parameters())
+        others: list[nn.Parameter] = []
         if isinstance(self.method, nn.Module):
             self.method.to(device)
-            parameters += [parameter for parameter in self.method.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.SGD(
-            parameters, recipe.learning_rate, config.optim.momentum, weight_decay=recipe.weight_decay, nesterov=True, fused=True
-        )
-        for parameter in parameters:  # zeros are what a first step starts from; it would leave them unset where it is left out
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            others = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
+        optimizer = make_optimizer(model, others, config)
         self.scheduler = make_schedule(optimizer, config, self.num_steps)
         self._network = model if self.frozen else self.fabric.setup_module(model)  # DDP refuses what asks for no gradient
         self._optimizer: Any = self.fabric.setup_optimizers(optimizer)
-        self._parameters = parameters
+        self._parameters = [*model.parameters(), *others]
+        self._guarded = is_guarded(config.optim.optimizer)
         self.model = model  # the inner module: input gradients do not pass through a wrapper
         compiles = config.model.compile and can_compile(device)
         self._forward = compile_training(self._network) if compiles else self._network
@@ -234,8 +232,7 @@ class Training:
         finite = all_finite(loss if self.ranks.size == 1 else torch.zeros_like(loss), self._parameters)
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm)
-        self._optimizer.optimizer.found_inf = (~finite).float()  # the fused step does nothing where it is 1
-        self._optimizer.step()
+        guarded_step(self._optimizer, finite, self._guarded)
         restore_where_not(finite, buffers, before)
         self._record(loss.detach(), finite, logits.detach(), mixed.targets)
         if not self.finished:

@@ -15,10 +15,10 @@ from toys import write_npz
 
 import rlmix.mixing.registry
 from rlmix.agents.sb3 import dqn
+from rlmix.experiments.command import run_command
 from rlmix.experiments.stopping import SIGNALS, StopRequest
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
-from rlmix.scripts.main import run_command
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.training.run_folder import read_metrics
 from rlmix.training.trainer import Training
@@ -273,7 +273,7 @@ def half(tmp_path_factory, tiny):
         (["--batch-size", "8"], "batch_size is 16 in .*, and 8 is another training"),
         (
             ["--seed", "4", "--rule", "cut_top"],
-            r"\(rule, seed differ\): rule is 'mix_top' in .*, and 'mix_least' is another training",
+            r"\(rule, seed differ\): rule is 'mix_top' in .*, and 'cut_top' is another training",
         ),
         (["--epochs", "3"], "epochs is 2 in .*, and 3 would have had other learning rates from the first step"),
         (["--agent.gamma", "0.1"], "--agent.gamma must be left out with --method rmix"),

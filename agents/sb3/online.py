@@ -1,0 +1,165 @@
+"""Stable-Baselines3's PPO where somebody else's loop calls: it is asked, paid, and updated when a rollout is complete."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Float
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from rlmix.agents.features import feature_space, policy_features
+from rlmix.agents.sb3.ppo import Rollout
+from rlmix.common.seeding import derive, drawing_from, stream
+from rlmix.config import PPOConfig
+from rlmix.envs.conversion import to_host
+from rlmix.envs.process import Decision
+from rlmix.mixing.core import top_k_values
+
+ROLLOUT_STEPS = 10
+"""Batches a rollout where ``rollout_steps`` is not given, as of a decision an image in :class:`~rlmix.agents.sb3.ppo.PPOAgent`."""
+
+
+class Slots(VecEnv):
+    """The spaces of so many slots, which PPO wants to know; nobody steps it."""
+
+    def __init__(self, num_envs: int, observation: str, num_top_k: int) -> None:
+        super().__init__(num_envs, feature_space(observation), spaces.Discrete(num_top_k))
+
+    def reset(self) -> Any:
+        raise NotImplementedError("somebody else's loop steps")
+
+    def step_async(self, actions: Any) -> None:
+        raise NotImplementedError("somebody else's loop steps")
+
+    def step_wait(self) -> Any:
+        raise NotImplementedError("somebody else's loop steps")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [None] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise NotImplementedError("there is nothing to set")
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        raise NotImplementedError("there is nothing to call")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        return [False] * self.num_envs
+
+
+class OnlinePPO:
+    """PPO over the batches of a loop. As many images as the first batch has are its slots; other batches it mixes, and learns nothing from.
+
+    Args:
+        config: Hyperparameters.
+        observation: Name of what is seen of an image.
+        num_top_k: How many top-k values there are.
+        seed: Of weights and draws; global random states are neither read nor moved.
+    """
+
+    def __init__(self, config: PPOConfig, observation: str, num_top_k: int, seed: int) -> None:
+        config.check()
+        self.config, self.observation, self.values = config, observation, top_k_values(num_top_k)
+        self.generator = stream(seed, "policy")
+        self.order = np.random.RandomState(derive(seed, "policy order") % 2**32)
+        self.num_updates = 0
+        self.ppo: Any = None
+        self._asked: tuple[Any, ...] | None = None
+
+    @torch.no_grad()
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+        """Choose for a batch; where a rollout is complete, after the update on it."""
+        features = policy_features(to_host(decision, self.observation)[0])
+        if self.ppo is None:
+            self._build(len(features))
+        observed, fits = torch.from_numpy(features), len(features) == self.ppo.n_envs
+        if fits and self.ppo.rollout_buffer.full:
+            self._update(observed)
+        with drawing_from(self.generator):
+            actions, values, log_probabilities = self.ppo.policy(observed)
+        self._asked = (features, actions, values, log_probabilities) if fits else None
+        return self.values[actions]
+
+    def pay(self, rewards: Float[Tensor, " batch"]) -> None:
+        """What each of the last choices has earned."""
+        if self._asked is None:
+            return
+        (features, actions, values, log_probabilities), self._asked = self._asked, None
+        starts = np.full(len(features), self.ppo.rollout_buffer.pos == 0 and self.num_updates == 0)
+        self.ppo.rollout_buffer.add(features, actions.numpy()[:, None], rewards.numpy(), starts, values, log_probabilities)
+
+    def _build(self, num_slots: int) -> None:
+        config, steps = self.config, self.config.rollout_steps or ROLLOUT_STEPS
+        layers = {"pi": list(config.policy_layers), "vf": list(config.value_layers)}
+        total = steps * num_slots
+        with drawing_from(self.generator):
+            self.ppo = PPO(
+                "MlpPolicy",
+                Slots(num_slots, self.observation, len(self.values)),
+                learning_rate=config.learning_rate,
+                n_steps=steps,
+                batch_size=max(2, total // max(1, round(total / config.minibatch_size))),
+                n_epochs=config.passes,
+                gamma=config.gamma,
+                gae_lambda=config.gae_lambda,
+                clip_range=config.clip_range,
+                ent_coef=config.entropy_coefficient,
+                normalize_advantage=total > 1,
+                rollout_buffer_class=Rollout,
+                policy_kwargs={"net_arch": layers, "activation_fn": nn.Tanh, "optimizer_kwargs": {"eps": 1e-5, "fused": True}},
+                device="cpu",
+            )
+        self.ppo.set_logger(Logger(folder=None, output_formats=[]))
+
+    def _update(self, following: Float[Tensor, "slot features"]) -> None:
+        buffer = self.ppo.rollout_buffer
+        buffer.compute_returns_and_advantage(self.ppo.policy.predict_values(following), np.zeros(self.ppo.n_envs, bool))
+        before = np.random.get_state()  # noqa: NPY002  (Stable-Baselines3 orders its minibatches by the global one)
+        np.random.set_state(self.order.get_state())  # noqa: NPY002
+        try:
+            with torch.enable_grad():
+                self.ppo.train()
+            self.order.set_state(np.random.get_state())  # noqa: NPY002
+        finally:
+            np.random.set_state(before)  # noqa: NPY002
+        self.num_updates += 1
+        buffer.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes, between two batches."""
+        name, keys, position, has_gauss, gauss = self.order.get_state(legacy=True)
+        state: dict[str, Any] = {"generator": self.generator.get_state(), "num_updates": self.num_updates, "num_slots": 0}
+        state["order"] = {
+            "name": name,
+            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            "rest": [position, has_gauss, gauss],
+        }
+        if self.ppo is None:
+            return state
+        buffer, full = self.ppo.rollout_buffer, self.ppo.rollout_buffer.full
+        buffer.full = False  # a complete rollout waits for its update here, and is no less worth keeping
+        kept = buffer.collected()
+        buffer.full = full
+        parts = {"policy": self.ppo.policy.state_dict(), "optimizer": self.ppo.policy.optimizer.state_dict()}
+        return state | parts | {"rollout": kept, "num_slots": self.ppo.n_envs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
+        if state["num_slots"]:
+            self._build(state["num_slots"])
+            self.ppo.policy.load_state_dict(state["policy"])
+            self.ppo.policy.optimizer.load_state_dict(state["optimizer"])
+            buffer = self.ppo.rollout_buffer
+            buffer.refill(state["rollout"])
+            buffer.full = buffer.pos == buffer.buffer_size
+        self.generator.set_state(state["generator"])
+        order = state["order"]
+        self.order.set_state((order["name"], order["keys"].numpy().astype(np.uint32), *order["rest"]))
+        self.num_updates, self._asked = state["num_updates"], None

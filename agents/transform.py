@@ -1,0 +1,169 @@
+"""RL-Mix in anyone's loop: a learned policy, frozen, or one that learns while that loop trains."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.policies import Policy
+from rlmix.agents.sb3.online import OnlinePPO
+from rlmix.common.saved_config import read_config
+from rlmix.config import MASK_PATCHES, Config, PPOConfig
+from rlmix.envs.credit import share_credit
+from rlmix.envs.process import Decision
+from rlmix.envs.rewards import Reaction, build_reward
+from rlmix.maps.gradient import check_images, patch_saliency, saliency, salient_mask
+from rlmix.maps.patches import check_patches, pixel_share
+from rlmix.mixing.core import Mixed, blend, check_mixing, patch_weights, sample_pairing, soft_targets
+from rlmix.training.guard import finite_saliency
+from rlmix.training.trainer import Batch
+
+
+class RLMix:
+    """RL-Mix for any training loop, used as :class:`rlmix.RMix` is: ``mixed = mixer(model, images, labels)``.
+
+    With a run, ``RLMix("runs/...")``, the policy that was learned there decides, frozen; what it mixes with is that run's. With
+    ``RLMix(learn=True)`` PPO learns in this loop: after ``loss.backward()`` a call of :meth:`feedback` pays it. Every process of several
+    learns a policy of its own.
+
+    Args:
+        policy: A run's folder, or a :class:`~rlmix.agents.policies.Policy`.
+        learn: Whether PPO learns here; then there is no ``policy``.
+        agent: PPO's hyperparameters, where it learns.
+        reward: What a mixture earns, one of maps, where it learns.
+        credit: Who earns it, where it learns.
+        observation: What is seen of an image, where it learns.
+        num_top_k: How many top-k values there are, where it learns.
+        num_patches: Patches per side of the masks, one drawn a batch; the run's, or 2 and 4.
+        alpha: Of ``lam ~ Beta(alpha, alpha)``, above 0; the run's, or 1.
+        rule: How patches are mixed; the run's, or R-Mix's.
+        seed: Of the policy's weights and draws.
+
+    Raises:
+        FileNotFoundError: If there is no such run.
+        ValueError: If nobody learned in it, or an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+        >>> mixer = RLMix(learn=True)
+        >>> mixed = mixer(model, torch.rand(6, 3, 16, 16), torch.arange(6) % 5)
+        >>> nn.functional.cross_entropy(model(mixed.images), mixed.targets).backward()
+        >>> mixer.feedback().shape
+        torch.Size([6])
+    """
+
+    def __init__(
+        self,
+        policy: str | Path | Policy | None = None,
+        *,
+        learn: bool = False,
+        agent: PPOConfig | None = None,
+        reward: str = "cosine",
+        credit: str = "pair",
+        observation: str = "pair",
+        num_top_k: int = 10,
+        num_patches: tuple[int, ...] | None = None,
+        alpha: float | None = None,
+        rule: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        if learn == (policy is not None):
+            raise ValueError(f"policy must be given, or learn be True, and not both, got {policy} and {learn}")
+        config = Config()
+        self.policy: Policy | None = None
+        if isinstance(policy, str | Path):
+            self.policy, config = LearnedPolicy(Path(policy), seed), Config.from_mapping(read_config(Path(policy)))
+        elif policy is not None:
+            self.policy = policy
+        self.num_patches = tuple(num_patches or config.mixing.num_patches or MASK_PATCHES)
+        self.alpha = alpha if alpha is not None else config.policy_alpha
+        self.rule = rule or config.mixing.rule
+        check_mixing(num_top_k, self.num_patches, self.alpha, self.rule)
+        self.reward, self.credit = build_reward(reward), credit
+        if self.reward.parameters == ("training",):
+            raise ValueError(f"reward must be one of maps in a loop of one's own, got {reward}")
+        self.learner = OnlinePPO(agent or PPOConfig(), observation, num_top_k, seed) if learn else None
+        self._waiting: tuple[Mixed, Decision, Tensor] | None = None
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Int[Tensor, " batch"],
+        *,
+        num_classes: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: float = 0.0,
+    ) -> Mixed:
+        """Mix a batch.
+
+        Args:
+            model: The classifier in training; left as found.
+            images: The batch, as the model takes it, of at least 8 pixels a side.
+            labels: Class indices.
+            num_classes: N; as many as the model has logits where not given.
+            generator: Draws partners, lam and num_patches; the global one where None.
+            progress: Part of the training that is over, in [0, 1], which the pair's observation shows.
+
+        Raises:
+            ValueError: If the images are none, or too small.
+        """
+        check_images(images)
+        check_patches((8, *self.num_patches), images.shape[2:])
+        seen, sound = finite_saliency(saliency(model, images, labels))
+        pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
+        pairing = pairing._replace(partner=pairing.partner.to(images.device, non_blocking=True))
+        decision = Decision(Batch(images, labels), seen, pairing, progress, sound)
+        choose: Any = self.learner or self.policy
+        top_k = choose(decision).to(images.device)
+        mask = salient_mask(patch_saliency(seen.map, pairing.num_patches), top_k)
+        weights = patch_weights(mask, mask[pairing.partner], pairing.lam, self.rule)
+        targets = soft_targets(labels, num_classes or seen.logits.shape[1])
+        mixed = blend(images, targets, weights, pairing.partner)
+        if self.learner is not None:
+            mixed = mixed._replace(images=mixed.images.detach().requires_grad_())
+            self._waiting = mixed, decision, pixel_share(weights, images.shape[2:])
+        return mixed
+
+    def feedback(self, gradient: Float[Tensor, "batch channel height width"] | None = None) -> Float[Tensor, " batch"]:
+        """Pay the policy for the last batch; after a rollout it is updated before it chooses again.
+
+        Args:
+            gradient: Of the loss with respect to the mixed images, times any constant; what ``loss.backward()`` has left in
+                ``mixed.images.grad`` where not given.
+
+        Returns:
+            What each image's choice was paid; 0 where the gradient is not finite.
+
+        Raises:
+            RuntimeError: If nothing learns here, no batch waits, or there has been no backward pass.
+        """
+        if self.learner is None or self._waiting is None:
+            raise RuntimeError("feedback() must follow a call of RLMix(learn=True)")
+        (mixed, decision, share), self._waiting = self._waiting, None
+        gradient = mixed.images.grad if gradient is None else gradient
+        if gradient is None:
+            raise RuntimeError("feedback() must follow loss.backward(), or be given the gradient of the mixed images")
+        with self.reward.around(None) as judge:  # type: ignore[arg-type]  # a reward of maps asks no training
+            rewards = judge(mixed, Reaction(decision.saliency.map, gradient.float(), decision.pairing.partner, share))
+        rewards = torch.where(rewards.isfinite() & decision.sound, rewards, 0.0)
+        paid = share_credit(rewards, rewards[decision.host], self.credit)
+        self.learner.pay(paid.detach().cpu())
+        return paid.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything that changes, between two batches."""
+        decider: Any = self.learner or self.policy
+        state: dict[str, Any] = decider.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where :meth:`state_dict` was taken."""
+        decider: Any = self.learner or self.policy
+        decider.load_state_dict(state)
+        self._waiting = None

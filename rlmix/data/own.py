@@ -1,0 +1,91 @@
+"""Somebody's own data: ``--data module:function``, which gives two torch data sets, (train, test), of (image, label)."""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rlmix.common.registry import load_attribute
+from rlmix.config import Config
+from rlmix.data.memory import ImageData, image_data
+
+
+def load_own(name: str, config: Config) -> ImageData:
+    """Call what ``module:function`` names and read both data sets into memory.
+
+    Args:
+        name: ``module:function``; it is called with nothing, or with ``config`` where it takes that.
+        config: How many images are taken, and what is kept for validation.
+
+    Raises:
+        ValueError: If it fails, or gives other than two data sets of (image, label). Images are PIL's, uint8 (H, W, C), or float (C, H, W)
+            in [0, 1]; labels are integers.
+    """
+    load = load_attribute("data", name)
+    if not callable(load):
+        raise ValueError(f"data {name} must be a function, got {type(load).__name__}")
+    try:
+        found = load(**({"config": config} if "config" in inspect.signature(load).parameters else {}))
+    except Exception as error:  # whatever somebody's function does
+        raise ValueError(f"data {name} must give (train, test), got {type(error).__name__}: {error}") from error
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise ValueError(f"data {name} must give two data sets, (train, test), got {type(found).__name__}")
+    arrays = [
+        array for split, part in zip(("train", "test"), found, strict=True) for array in read_split(part, f"{name} {split}")
+    ]
+    data = config.data
+    return image_data(
+        *arrays,
+        num_train=data.train_images,
+        num_test=data.test_images,
+        val_fraction=data.val_fraction,
+        relabel=data.relabel,
+        source=name,
+    )
+
+
+def read_split(split: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, H, W, C) and labels (n,) of a torch data set; ValueError, which names ``where``, for other items."""
+    images, labels = [], []
+    for index, item in enumerate(_items(split)):
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise ValueError(f"data {where} must hold pairs of image and label, got {type(item).__name__} at {index}")
+        images.append(as_pixels(item[0], f"{where} at {index}"))
+        label = item[1].item() if isinstance(item[1], Tensor | np.ndarray) else item[1]
+        if isinstance(label, bool) or not isinstance(label, int | np.integer):
+            raise ValueError(f"data {where} must have integers as labels, got {type(label).__name__} at {index}")
+        labels.append(int(label))
+    if not images:
+        raise ValueError(f"data {where} must hold images, and is empty")
+    sizes = {image.shape for image in images}
+    if len(sizes) > 1:
+        first, second = sorted(sizes)[:2]
+        raise ValueError(f"data {where} must hold images of one size, got {first} and {second}")
+    return np.stack(images), np.array(labels)
+
+
+def as_pixels(image: Any, where: str) -> np.ndarray:
+    """An image as bytes (H, W, C) or (H, W)."""
+    if isinstance(image, Image.Image):
+        return np.asarray(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB"))
+    array = image.numpy() if isinstance(image, Tensor) else image
+    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
+        raise ValueError(f"data {where} must be an image, got {type(image).__name__}")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind != "f":
+        raise ValueError(f"data {where} must be uint8 (H, W, C) or float (C, H, W) in [0, 1], got {array.dtype}")
+    if not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(f"data {where} must be float in [0, 1], got {array.min():g} to {array.max():g}")
+    pixels = np.rint(array * 255).astype(np.uint8)
+    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+def _items(split: Any) -> Iterable[Any]:
+    if isinstance(split, torch.utils.data.IterableDataset):
+        return split
+    return (split[index] for index in range(len(split)))

@@ -1,0 +1,166 @@
+"""RL-Mix in a loop of one's own: frozen, and learning."""
+
+import doctest
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import rlmix
+from rlmix.agents import transform
+from rlmix.agents.policies import ConstantPolicy
+from rlmix.agents.sb3.online import OnlinePPO
+from rlmix.envs.process import Decision
+from rlmix.scripts import train as command
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5)
+    )
+
+
+def loop(mixer, steps, model=None, batch=12, first=0):
+    """Mix, train, pay; gives every mixture and what was paid."""
+    model = model or network()
+    optimizer, found = torch.optim.SGD(model.parameters(), 0.05), []
+    for step in range(first, first + steps):
+        draw = torch.Generator().manual_seed(step)
+        images, labels = torch.rand(batch, 3, 16, 16, generator=draw), torch.randint(5, (batch,), generator=draw)
+        mixed = mixer(model, images, labels, generator=draw, progress=step / 40)
+        loss = F.cross_entropy(model(mixed.images), mixed.targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append((mixed.images.detach().clone(), mixed.targets, mixer.feedback()))
+    return found
+
+
+QUICK = rlmix.PPOConfig(rollout_steps=3, passes=2, minibatch_size=12)
+
+
+def test_the_example_runs():
+    assert doctest.testmod(transform).failed == 0
+
+
+def test_a_constant_policy_mixes_as_the_equations_say():
+    model, images, labels = network(), torch.rand(6, 3, 16, 16), torch.arange(6) % 5
+    mixer = rlmix.RLMix(ConstantPolicy(0.0), num_patches=(4,))
+    mixed = mixer(model, images, labels, generator=torch.Generator().manual_seed(3))
+    draw = torch.Generator().manual_seed(3)  # of top-k 0 all is salient of everyone: Input Mix-up
+    partner = torch.randperm(6, generator=draw)
+    lam = float(np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=draw))).beta(1, 1))
+    torch.testing.assert_close(mixed.images, lam * images + (1 - lam) * images[partner])
+    one_hot = F.one_hot(labels, 5).float()
+    torch.testing.assert_close(mixed.targets, lam * one_hot + (1 - lam) * one_hot[partner])
+
+
+def test_a_runs_policy_decides_with_the_runs_mixing(tmp_path):
+    tiny = ["--data", "digits", "--train-images", "64", "--batch-size", "16", "--epochs", "1", "--device", "cpu"]
+    command.main([*tiny, "--method", "rlmix", "--num-patches", "2", "--alpha", "0.4", "--out", str(tmp_path / "run")])
+    mixer, again = (rlmix.RLMix(tmp_path / "run", seed=4) for _ in range(2))
+    assert (mixer.num_patches, mixer.alpha, mixer.rule) == ((2,), 0.4, "mix_top")
+    model, images, labels = network(), torch.rand(6, 3, 16, 16), torch.arange(6) % 5
+    first, second = (each(model, images, labels, generator=torch.Generator().manual_seed(1)) for each in (mixer, again))
+    assert torch.equal(first.images, second.images)
+    assert first.targets.sum(1).tolist() == pytest.approx([1] * 6)
+
+
+def test_what_is_learned_twice_is_the_same_and_moves_no_global_state():
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    runs = []
+    for _ in range(2):
+        mixer, model = rlmix.RLMix(learn=True, agent=QUICK, seed=1), network()
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+        runs.append(loop(mixer, 8, model))
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+        assert mixer.learner.num_updates == 2
+    for first, second in zip(*runs, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_it_goes_on_from_its_state_to_the_bit(stop):
+    whole, model = rlmix.RLMix(learn=True, agent=QUICK, seed=1), network()
+    loop(whole, stop, model)
+    state, weights = whole.state_dict(), {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.load(__import__("io").BytesIO(_saved(state)), weights_only=True)
+    expected = loop(whole, 6, model, first=stop)
+    other, resumed = network(), rlmix.RLMix(learn=True, agent=QUICK, seed=9)
+    other.load_state_dict(weights)
+    resumed.load_state_dict(state)
+    for first, second in zip(expected, loop(resumed, 6, other, first=stop), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def _saved(state):
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def test_a_scaled_gradient_and_a_batch_of_another_size():
+    mixer, model = rlmix.RLMix(learn=True, agent=QUICK), network()
+    images, labels = torch.rand(12, 3, 16, 16), torch.arange(12) % 5
+    mixed = mixer(model, images, labels)
+    loss = F.cross_entropy(model(mixed.images), mixed.targets)
+    (gradient,) = torch.autograd.grad(loss, mixed.images)
+    waiting = mixer._waiting
+    paid = mixer.feedback(gradient)
+    mixer._waiting = waiting
+    torch.testing.assert_close(mixer.feedback(1024 * gradient), paid)
+    small = mixer(model, images[:5], labels[:5])
+    F.cross_entropy(model(small.images), small.targets).backward()
+    filled = mixer.learner.ppo.rollout_buffer.pos
+    assert mixer.feedback().shape == (5,)
+    assert mixer.learner.ppo.rollout_buffer.pos == filled  # other slots: mixed, and not learned from
+
+
+def test_it_learns_what_pays(monkeypatch):
+    """Where the largest top-k value alone pays, it is chosen in the end."""
+    learner, draw = (
+        OnlinePPO(rlmix.PPOConfig(rollout_steps=4, minibatch_size=64, learning_rate=0.01), "paper", 4, 0),
+        torch.Generator(),
+    )
+    chosen = torch.zeros(32)
+    for _ in range(100):
+        maps = torch.rand(32, 16, 16, generator=draw)
+        seen = rlmix.Saliency(maps, torch.randn(32, 5, generator=draw))
+        decision = Decision(None, seen, None, 0.0, torch.tensor(True))
+        chosen = learner(decision)
+        learner.pay((chosen > 0.9).float())
+    assert (chosen > 0.9).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "policy must be given, or learn be True"),
+        ({"policy": ConstantPolicy(0.0), "learn": True}, "policy must be given, or learn be True"),
+        ({"learn": True, "reward": "cosin"}, "did you mean 'cosine'"),
+        ({"learn": True, "reward": "last_layer"}, "reward must be one of maps in a loop of one's own, got last_layer"),
+        ({"learn": True, "alpha": 0.0}, "alpha must be above 0, got 0.0"),
+        ({"learn": True, "num_patches": (0,)}, "num_patches must be one or more numbers of at least 1"),
+    ],
+)
+def test_arguments_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        rlmix.RLMix(**options)
+
+
+def test_feedback_comes_after_a_mixture_and_its_gradient():
+    mixer, model = rlmix.RLMix(learn=True), network()
+    with pytest.raises(RuntimeError, match=r"feedback\(\) must follow a call"):
+        mixer.feedback()
+    mixer(model, torch.rand(4, 3, 16, 16), torch.arange(4))
+    with pytest.raises(RuntimeError, match=r"must follow loss.backward\(\)"):
+        mixer.feedback()
+    with pytest.raises(RuntimeError, match=r"feedback\(\) must follow a call"):
+        rlmix.RLMix(ConstantPolicy(0.0)).feedback()
