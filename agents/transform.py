@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from rlmix.agents.learned import LearnedPolicy
@@ -94,7 +94,7 @@ class RLMix:
         self,
         model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         *,
         num_classes: int | None = None,
         generator: torch.Generator | None = None,
@@ -105,7 +105,7 @@ class RLMix:
         Args:
             model: The classifier in training; left as found.
             images: The batch, as the model takes it, of at least 8 pixels a side.
-            labels: Class indices.
+            labels: Class indices of any integer type, or soft targets (B, N).
             num_classes: N; as many as the model has logits where not given.
             generator: Draws partners, lam and num_patches; the global one where None.
             progress: Part of the training that is over, in [0, 1], which the pair's observation shows.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlmix.config import RunConfig as RunConfig
     from rlmix.envs.making import make_env as make_env
     from rlmix.envs.making import make_vec_env as make_vec_env
+    from rlmix.experiments.callbacks import Callback as Callback
     from rlmix.experiments.compare import Compare as Compare
     from rlmix.experiments.compare import compare as compare
     from rlmix.experiments.evaluate import Evaluate as Evaluate
@@ -51,6 +52,7 @@ _HOME = {
     "PPOConfig": "rlmix.config",
     "RunConfig": "rlmix.config",
     # what the commands do
+    "Callback": "rlmix.experiments.callbacks",
     "Compare": "rlmix.experiments.compare",
     "compare": "rlmix.experiments.compare",
     "Evaluate": "rlmix.experiments.evaluate",

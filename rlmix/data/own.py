@@ -12,8 +12,10 @@ from torch import Tensor
 from rlmix.common.registry import load_attribute
 from rlmix.config import Config
 from rlmix.data.memory import ImageData, image_data
+from rlmix.data.registry import DATA
 
 
+@DATA.register("own", path=True, doc="module:function of one's own, which gives two torch data sets, (train, test).")
 def load_own(name: str, config: Config) -> ImageData:
     """Call what ``module:function`` names and read both data sets into memory.
 

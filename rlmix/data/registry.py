@@ -7,8 +7,12 @@ from rlmix.config import Config
 from rlmix.data.dataset import Dataset
 from rlmix.recipes import data_recipe, is_own, settled_data
 
-DATA: Registry[Callable[[str, Config], Dataset]] = Registry("data", homes=("rlmix.data.memory", "rlmix.data.folder"))
-"""Loaders of what stands behind the colon of ``kind:PATH``, which is empty where there is none. Trait ``path``: whether there must be."""
+DATA: Registry[Callable[[str, Config], Dataset]] = Registry(
+    "data", homes=("rlmix.data.memory", "rlmix.data.folder", "rlmix.data.own")
+)
+"""Loaders of what stands behind the colon of ``kind:PATH``, which is empty where there is none; ``own`` of
+``module:function``. Trait ``path``:
+whether there must be one."""
 
 
 def load_data(config: Config) -> Dataset:
@@ -21,8 +25,4 @@ def load_data(config: Config) -> Dataset:
     name = settled_data(config.data.name)
     data_recipe(name)
     kind, _, path = name.partition(":")
-    if is_own(name):
-        from rlmix.data.own import load_own
-
-        return load_own(name, config)
-    return DATA[kind](path, config)
+    return DATA["own"](name, config) if is_own(name) else DATA[kind](path, config)

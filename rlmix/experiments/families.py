@@ -59,7 +59,8 @@ def rows(family: str) -> list[tuple[str, str, str]]:
 def markdown_rows(family: str) -> list[str]:
     """The table of a family for the documentation."""
     lines = ["| name | what it is | reads |", "| --- | --- | --- |"]
-    return lines + [f"| `{name}` | {doc} | {reads} |" for name, doc, reads in rows(family)]
+    members = [row for row in rows(family) if row[1] != "torchvision's."]
+    return lines + [f"| `{name}` | {doc.replace('|', chr(92) + '|')} | {reads} |" for name, doc, reads in members]
 
 
 def _reads(family: str, registry: Registry[Any], name: str) -> str:

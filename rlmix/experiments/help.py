@@ -96,3 +96,20 @@ def spell_default(option: Option) -> str:
     if value in (None, False, True, "", MISSING) or value == () or option.path[-1] == "hyperparameters":
         return ""
     return f" [{' '.join(map(str, value)) if isinstance(value, tuple) else value}]"
+
+
+def options_page(kind: type[Any]) -> str:
+    """docs/options.md: every option with all of its text, its default and what it may be."""
+    lines = ["# Options", "", "Of `rlmix train`; `rlmix list options` prints this page. A recipe is what a data set settles, see"]
+    lines += ["`rlmix/recipes.py`. Other commands hold some of the groups, with the same names and defaults."]
+    known = options_of(kind)
+    for title, names in _groups(kind, known).items():
+        lines += ["", f"## {title}", ""]
+        for name in names:
+            option = known[name]
+            default = spell_default(option).strip(" []") or ("off" if option.type is bool and not option.default else "")
+            allowed = "; ".join(rule.words for rule in option.rules if hasattr(rule, "words"))
+            notes = ", ".join(part for part in (f"default {default}" if default else "", allowed) if part)
+            text = f"- `{spell_flag(name, option)}`{f' ({notes})' if notes else ''}: {option.doc}"
+            lines += textwrap.wrap(text, 140, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    return "\n".join(lines) + "\n"

@@ -20,6 +20,7 @@ from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.evaluation.metrics import measure_metric
+from rlmix.experiments.callbacks import Callbacks
 from rlmix.experiments.settings import is_policy, learns
 from rlmix.experiments.stopping import Interrupted, StopRequest
 from rlmix.reporting.progress import TrainingProgress
@@ -134,7 +135,15 @@ def fixed_policy(options: Config, ranks: Ranks | None = None) -> Policy:
 class Session:
     """Watches a task: measures it, logs it, keeps checkpoints."""
 
-    def __init__(self, run: Run, options: Config, task: Task, stop: StopRequest, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        options: Config,
+        task: Task,
+        stop: StopRequest,
+        quiet: bool = False,
+        callbacks: Callbacks | None = None,
+    ) -> None:
         self.run, self.options, self.task, self.stop = run, options, task, stop
         training, self.ranks = task.training, task.training.ranks
         quiet = quiet or not self.ranks.first
@@ -143,6 +152,8 @@ class Session:
             f"{options.run.method} on {options.data.name} with {options.model.name}, "
             f"{training.steps_per_epoch} steps an epoch: {run.folder}"
         )
+        self.callbacks = callbacks if callbacks is not None and self.ranks.first else Callbacks()
+        self.callbacks.call("on_start", options.as_dict(), training)
         self._resumed_at = time.perf_counter()
         self._training_seconds = task.seconds
         self._data = training.data.checksum()
@@ -152,6 +163,7 @@ class Session:
     def step(self) -> None:
         """After each step within an epoch, when no batch waits: show it, and keep a checkpoint where one is due."""
         every = self.options.run.checkpoint_every
+        self.callbacks.call("on_step", self.task.training, before_raising=lambda: self._save(self.task.trained()))
         stop = self._stop_reason()
         if stop is not None or (every and self.task.training.global_step % every == 0):
             self._save(self.task.trained())
@@ -191,6 +203,9 @@ class Session:
         self._save(self._state, best)
         if self.ranks.first:
             self.progress.epoch(record)
+        self.callbacks.call("on_step", self.task.training)
+        self.callbacks.call("on_epoch", record, self.task.training)
+        self._resumed_at = time.perf_counter()
         stop = self._stop_reason()
         if stop is not None and not self.task.training.finished:
             raise stop
@@ -224,6 +239,7 @@ class Session:
             "reward_mean": epochs[-1].get("reward_mean"),
         }
         self.run.finish(result, self.options.as_dict())
+        self.callbacks.call("on_end", result)
         calibration = f", calibration error {result['ece']:.2f} %" if "ece" in result else ""
         self.progress.say(f"test top-1 {result['top1']:.2f} %{calibration}, {seconds:.0f} s: {self.run.folder}")
         return result
@@ -241,7 +257,7 @@ class Session:
             "seconds": self._training_seconds,
             "training": trained,
         }
-        self.run.save_checkpoint(state | self.task.deciders(), best)
+        self.callbacks.call("on_checkpoint", self.run.save_checkpoint(state | self.task.deciders(), best))
         self._resumed_at = time.perf_counter()
 
     def _stop_reason(self) -> Interrupted | None:

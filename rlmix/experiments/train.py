@@ -2,12 +2,14 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from rlmix.common.ranks import Ranks, leave, peers
 from rlmix.common.saved_config import read_config
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
+from rlmix.experiments.callbacks import CallbackError, Callbacks
 from rlmix.experiments.result import Result
 from rlmix.experiments.resuming import check_resumable
 from rlmix.experiments.session import Session, Task
@@ -17,12 +19,13 @@ from rlmix.training.allocator import keep_freed_memory
 from rlmix.training.run_folder import Run, check_free
 
 
-def train(options: Config, data: Dataset | None = None, *, quiet: bool = False) -> Result:
+def train(options: Config, data: Dataset | None = None, callbacks: Sequence[Any] = (), *, quiet: bool = False) -> Result:
     """Run a training to its end.
 
     Args:
         options: What is trained, on what, how, who decides, and where the run lies. With ``run.resume`` a run goes on.
         data: The data set, where it is loaded already; what ``options`` name otherwise.
+        callbacks: Each a :class:`~rlmix.experiments.callbacks.Callback`. One that raises stops the run, as SIGTERM does.
         quiet: Print nothing.
 
     Returns:
@@ -32,6 +35,7 @@ def train(options: Config, data: Dataset | None = None, *, quiet: bool = False) 
         ValueError: If an option is out of range, or not that of the run to resume; nothing has been written then.
         OSError: If the data or the run's folder cannot be used.
         FloatingPointError: If the loss or a gradient stops being finite.
+        CallbackError: If a callback raised.
         ConnectionError: If another process of the same training is gone.
         Interrupted: If a signal or the time limit stopped it; a checkpoint holds everything up to the step.
     """
@@ -43,23 +47,26 @@ def train(options: Config, data: Dataset | None = None, *, quiet: bool = False) 
         counts = f"{options.device.devices}, {options.device.nodes}"
         raise ValueError(f"devices and nodes must be 1 but for the command rlmix train, got {counts}")
     with StopRequest(options.run.time_limit) as stop:
-        figures, epochs = _train(options, data, stop, quiet)
+        figures, epochs = _train(options, data, stop, quiet, Callbacks(callbacks))
     leave()
     return Result(options.folder, options, figures, epochs)
 
 
-def _train(options: Config, data: Dataset | None, stop: StopRequest, quiet: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _train(
+    options: Config, data: Dataset | None, stop: StopRequest, quiet: bool, callbacks: Callbacks
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     task = Task(options, data)
     ranks = task.training.ranks
     run = _resume(options, task) if options.run.resume is not None else _start(options, ranks)
-    session = Session(run, options, task, stop, quiet)
+    session: Session | None = None
     try:
+        session = Session(run, options, task, stop, quiet, callbacks)
         with session.progress, peers(ranks):
             task.fit(session)
             result = session.finish()
             ranks.any(False)  # the others wait for rank 0's last measurements
         return result, run.epochs
-    except (KeyboardInterrupt, FloatingPointError, OSError) as error:
+    except (KeyboardInterrupt, FloatingPointError, OSError, CallbackError) as error:
         if not ranks.first and not isinstance(error, OSError):
             raise SystemExit(getattr(error, "code", 2)) from error  # rank 0 says it
         error.add_note(run.describe_kept(options.optim.epochs))

@@ -1,15 +1,16 @@
 """Saliency maps and the masks cut from them: Equations 2, 3 and 4 of R-Mix."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from rlmix.maps.patches import pool
 from rlmix.models.as_found import frozen_statistics
 from rlmix.models.loss_gradient import in_float16, loss_gradients
+from rlmix.models.outputs import logits_of
 from rlmix.models.wrappers import inner_forward
 
 
@@ -23,8 +24,8 @@ class Saliency(NamedTuple):
 def saliency(
     model: nn.Module,
     images: Float[Tensor, "batch channel height width"],
-    labels: Int[Tensor, " batch"],
-    forward: Callable[[Tensor], Tensor] | None = None,
+    labels: Shaped[Tensor, "batch *classes"],
+    forward: Callable[[Tensor], Any] | None = None,
 ) -> Saliency:
     """How strongly each pixel moves the loss (Eq. 2): ``sqrt(mean_c (d loss / d image)^2)``.
 
@@ -34,24 +35,25 @@ def saliency(
     Args:
         model: Any classifier, images to logits; wrappers (DDP, Fabric, compiled) are taken off; Fabric's precision is kept.
         images: As the model takes them (normalised).
-        labels: Class indices in [0, N).
+        labels: Class indices in [0, N) of any integer type, or soft targets (B, N).
         forward: How to run ``model`` where that is not to call it, such as :func:`rlmix.training.compilation.compile_saliency`.
 
     Returns:
         The map (B, H, W), >= 0, and the logits (B, N), both float32 and detached.
 
     Raises:
-        ValueError: If the shapes disagree, or the images are no tensor of floating-point numbers.
+        ValueError: If the shapes disagree, the images are no tensor of floating-point numbers, or the model gives no logits.
     """
     check_images(images)
+    labels = check_labels(labels, len(images))
     model, run = inner_forward(model)
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must have shape ({len(images)},), got {tuple(labels.shape)}")
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices), frozen_statistics(model):
         images, labels = (value.clone() if value.is_inference() else value for value in (images, labels))
         inputs = images.detach().requires_grad_()
-        output = (forward or run)(inputs)
+        output = logits_of((forward or run)(inputs))
+        if labels.ndim == 2 and labels.shape != output.shape:
+            raise ValueError(f"labels must have shape {tuple(output.shape)} where they are soft, got {tuple(labels.shape)}")
         _, (gradient,) = loss_gradients(output.float(), labels, [inputs], in_float16(inputs, output))
     if gradient is None:
         raise ValueError(f"model must give logits that depend on its images, and those of {type(model).__name__} do not")
@@ -66,6 +68,23 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"images must have shape (batch, channel, height, width), got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ValueError(f"images must be floating-point numbers, as the model takes them, got {images.dtype}")
+
+
+def check_labels(labels: Tensor, batch_size: int) -> Tensor:
+    """Labels (B,) as int64, or soft targets (B, N) as float32.
+
+    Raises:
+        ValueError: If they are neither, or not as many as the images.
+    """
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels must be a torch tensor, got {type(labels).__name__}")
+    if labels.ndim not in (1, 2) or len(labels) != batch_size:
+        raise ValueError(f"labels must have shape ({batch_size},) or ({batch_size}, classes), got {tuple(labels.shape)}")
+    if labels.ndim == 2:
+        return labels.float()
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integers where they are class indices, got {labels.dtype}")
+    return labels.long()
 
 
 def gradient_map(gradient: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch height width"]:

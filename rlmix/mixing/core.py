@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlmix.common.names import check_name
 from rlmix.common.registry import Registry
 from rlmix.config import MASK_PATCHES
-from rlmix.maps.gradient import check_images, patch_saliency, saliency, salient_mask
+from rlmix.maps.gradient import check_images, check_labels, patch_saliency, saliency, salient_mask
 from rlmix.maps.patches import check_patches, enlarge, pixel_share
 
 RULES: Registry[Callable[[Tensor, Tensor, Tensor], Tensor]] = Registry("rule")
@@ -166,9 +166,10 @@ def blend(
 
 
 def soft_targets(targets: Shaped[Tensor, "batch *classes"], num_classes: int | None) -> Float[Tensor, "batch classes"]:
-    """Labels as one-hot rows; soft targets (B, N) as they are. Float32."""
+    """Labels of any integer type as one-hot rows; soft targets (B, N) as they are. Float32."""
+    targets = check_labels(targets, len(targets))
     if targets.ndim == 2:
-        return targets.float()
+        return targets
     if num_classes is None:
         raise ValueError("num_classes must be given where targets are labels, got None")
     return F.one_hot(targets, num_classes).float()
@@ -187,6 +188,7 @@ class RMix:
             divide have patches that differ by a pixel, see :func:`rlmix.maps.patches.patch_sides`.
         alpha: Parameter of ``lam ~ Beta(alpha, alpha)``, > 0.
         rule: How patches are mixed, see :func:`mix`.
+        num_classes: N of the labels; as many as the model has logits where it is given nowhere.
 
     Source: "Expeditious Saliency-guided Mix-up through Random Gradient Thresholding" (Luu et al. 2022), Eq. 2 to 7.
     """
@@ -195,6 +197,7 @@ class RMix:
     num_patches: tuple[int, ...] = MASK_PATCHES
     alpha: float = 1.0
     rule: str = "mix_top"
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_patches", tuple(self.num_patches))
@@ -204,9 +207,9 @@ class RMix:
         self,
         model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         *,
-        num_classes: int,
+        num_classes: int | None = None,
         generator: torch.Generator | None = None,
         top_k_generator: torch.Generator | None = None,
     ) -> Mixed:
@@ -215,14 +218,15 @@ class RMix:
         Args:
             model: The classifier in training; left as found.
             images: The batch, as the model takes it.
-            labels: Class indices.
-            num_classes: N.
+            labels: Class indices of any integer type, or soft targets (B, N): one-hot, smoothed, multi-hot.
+            num_classes: N; the constructor's, or as many as the model has logits, where not given.
             generator: Draws partners, lam and num_patches; the global one where None.
             top_k_generator: Draws the top-k values; ``generator`` where None.
         """
         check_images(images)
         check_patches(self.num_patches, images.shape[2:])
-        map = saliency(model, images, labels).map
+        map, logits = saliency(model, images, labels)
+        num_classes = num_classes or self.num_classes or logits.shape[1]
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
         top_k = sample_top_k(len(images), self.num_top_k, top_k_generator or generator)
         return self.apply(images, labels, map, pairing, top_k, num_classes=num_classes)
@@ -230,7 +234,7 @@ class RMix:
     def apply(
         self,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         map: Float[Tensor, "batch height width"],
         pairing: Pairing,
         top_k: Float[Tensor, " batch"],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 EXPONENTS = (10, 4, -2, -8)
@@ -19,13 +19,13 @@ def in_float16(images: Tensor, logits: Tensor) -> bool:
 
 
 def loss_gradients(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], inputs: Sequence[Tensor], half: bool
+    logits: Float[Tensor, "batch classes"], labels: Shaped[Tensor, "batch *classes"], inputs: Sequence[Tensor], half: bool
 ) -> tuple[Float[Tensor, ""], list[Tensor | None]]:
     """The batch's mean cross-entropy, and its gradients with respect to ``inputs``; None for one that it does not depend on.
 
     Args:
         logits: Float32.
-        labels: Class indices.
+        labels: Class indices (B,), or soft targets (B, N).
         inputs: What to differentiate by.
         half: Whether the pass was :func:`in_float16`. There the logits' gradient, which is small in a large batch and for a classifier
             that is sure, is scaled by a power of two, and the gradients are divided in float32 (Micikevicius et al. 2018, "Mixed

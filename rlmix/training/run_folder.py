@@ -134,11 +134,12 @@ class Run:
         kept = f"{done} of {epochs} epochs" + (f" and {steps} step{'s' * (steps > 1)}" if steps else "") + " are kept"
         return f"{kept} in {self.last}" if self.last else kept
 
-    def save_checkpoint(self, state: dict[str, Any], best: bool = False) -> None:
-        """Keep ``state``, whose ``epoch`` is the number of epochs done and whose ``steps`` that of steps after them."""
+    def save_checkpoint(self, state: dict[str, Any], best: bool = False) -> Path:
+        """Keep ``state``, whose ``epoch`` is the number of epochs done and whose ``steps`` that of steps after them; gives its file."""
         kept = (state["epoch"], state["steps"])
         state = state | {"records": self.epochs}  # metrics.jsonl is made from them where a run goes on
         self.last, self.kept = save_checkpoint(self.folder / "checkpoints", kept[0], state, kept[1], best), kept
+        return self.last
 
     def finish(self, result: dict[str, Any], hparams: dict[str, Any]) -> None:
         """Write result.json and TensorBoard's hparams, which end the run."""

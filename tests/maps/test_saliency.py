@@ -250,7 +250,7 @@ def test_wrong_shapes_are_named():
     with oracle.unchecked():
         with pytest.raises(ValueError, match=r"images must have shape .* got \(4, 2, 6\)"):
             saliency(model, images[..., 0], labels)
-        with pytest.raises(ValueError, match=r"labels must have shape \(4,\), got \(3,\)"):
+        with pytest.raises(ValueError, match=r"labels must have shape \(4,\) or \(4, classes\), got \(3,\)"):
             saliency(model, images, labels[:3])
         with pytest.raises(ValueError, match=r"top_k must have shape \(4,\), got \(3,\)"):
             salient_mask(torch.rand(4, 2, 2), torch.rand(3))

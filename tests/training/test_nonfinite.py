@@ -309,10 +309,10 @@ def test_probabilities_that_cannot_be_drawn_from_are_named(config, name, tmp_pat
 
     def spoiled(probabilities, *args, **kwargs):
         calls.append(probabilities)
-        return draw(probabilities * (float("nan") if len(calls) == 80 else 1), *args, **kwargs)
+        return draw(probabilities * (float("nan") if len(calls) == 9 else 1), *args, **kwargs)
 
     monkeypatch.setattr(torch, "multinomial", spoiled)
-    options = [*AGENTS[name], "--epochs", "40", "--out", tmp_path / "run"]
+    options = [*AGENTS[name], "--epochs", "4", "--out", tmp_path / "run"]
     line = refused(capsys, "--data", config.data.name, *OPTIONS, *options)
     assert re.match(
         r"rlmix: error: the agent's scores are not finite in epoch \d+, after step \d+, at agent\.learning_rate ", line
