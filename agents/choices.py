@@ -22,8 +22,10 @@ PROGRESS = tuple(tenth / 10 for tenth in range(10))
 
 
 class Recorder:
-    """Notes, while policies are tried (:func:`~rlmix.agents.measurement.try_policies`), what the learned ones choose for whom, and what the
-    search finds."""
+    """Notes, while policies are tried, what the learned ones choose for whom, and what the search finds.
+
+    :func:`~rlmix.agents.measurement.try_policies` calls it.
+    """
 
     def __init__(self, policies: Mapping[str, Policy]) -> None:
         self.learned = {name: policy for name, policy in policies.items() if isinstance(policy, LearnedPolicy)}

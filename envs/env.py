@@ -23,7 +23,8 @@ from rlmix.envs.observations import observation_space
 
 
 class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
-    """
+    """The environment in which one agent mixes the whole batch.
+
     ## Description
     A classifier trains. Before each of its steps the agent sees the batch, and decides for every image how much of it counts as
     salient; the images are mixed in pairs accordingly (R-Mix), and the classifier takes its step on the result. B images, N classes.

@@ -15,7 +15,8 @@ from rlmix.envs.observations import observation_space
 
 
 class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
-    """
+    """The environment in which every image of the batch is a slot of its own.
+
     ## Description
     ``rlmix/RLMix-v0`` with an agent an image: B slots that share one classifier. What a slot earns is its own image's reward, and
     a policy trained on it does not depend on the batch size. N classes.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rlmix.mixing.core import Mixed as Mixed
     from rlmix.mixing.core import RMix as RMix
     from rlmix.mixing.core import mix as mix
-    from rlmix.mixing.registry import mixer as mixer
+    from rlmix.mixing.mixer import mixer as mixer
 
 __version__ = "0.1.0"
 
@@ -71,7 +71,7 @@ _HOME = {
     "Mixed": "rlmix.mixing.core",
     "RMix": "rlmix.mixing.core",
     "mix": "rlmix.mixing.core",
-    "mixer": "rlmix.mixing.registry",
+    "mixer": "rlmix.mixing.mixer",
     "Saliency": "rlmix.maps.gradient",
     "patch_saliency": "rlmix.maps.gradient",
     "salient_mask": "rlmix.maps.gradient",

@@ -3,6 +3,8 @@
 import doctest
 import importlib
 import re
+import sys
+import types
 import typing
 from pathlib import Path
 
@@ -86,3 +88,16 @@ def test_options_say_what_they_may_be_once():
 def test_every_command_has_a_line_and_a_file():
     for command in COMMANDS:
         assert importlib.import_module(f"rlmix.scripts.{command}").main
+
+
+def test_a_command_is_one_file_and_one_line(monkeypatch, capsys):
+    said = []
+    module = types.ModuleType("rlmix.scripts.toy")
+    module.main = said.append
+    monkeypatch.setitem(sys.modules, "rlmix.scripts.toy", module)
+    monkeypatch.setitem(COMMANDS, "toy", "plays")
+    rlmix_main(["toy", "--loud"])
+    assert said == [["--loud"]]
+    with pytest.raises(SystemExit, match="0"):
+        rlmix_main(["--help"])
+    assert "  toy         plays\n" in capsys.readouterr().out

@@ -149,8 +149,11 @@ def _run_in_processes(runs: Mapping[str, Config], jobs: int, threads: int) -> Ou
 
 
 def _work(run: Config, threads: int, outcome: Connection) -> None:
-    """A run's process. It stops like at Ctrl-C when it is terminated, and when its parent is gone. Other signals it has inherited to
-    ignore, see :func:`_only_terminated`."""
+    """A run's process.
+
+    It stops like at Ctrl-C when it is terminated, and when its parent is gone. Other signals it has inherited to
+    ignore, see :func:`_only_terminated`.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:

@@ -128,7 +128,7 @@ def _with_values(kind: type[Any], args: Sequence[str]) -> list[str]:
 
 
 def one_line(box: str) -> str:
-    """tyro's boxed error as one line: what is wrong, and the option it would have been."""
+    """Tyro's boxed error as one line: what is wrong, and the option it would have been."""
     lines = [re.sub(r"[╭╮╰╯│─]+|-{3,}", " ", line).strip() for line in box.splitlines()[1:]]  # dashes where there is no Unicode
     while lines and not lines[0]:
         del lines[0]

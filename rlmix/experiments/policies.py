@@ -120,8 +120,11 @@ def open_policies(options: Policies) -> dict[str, Policy]:
 
 
 def group(rewards: Iterable[str], learned: Collection[str]) -> dict[str, list[str]]:
-    """Rows by their names. Folders of ``learned`` that differ in their ending ``-s<seed>`` alone are one; what is the same of two paths'
-    endings is left out."""
+    """Rows by their names.
+
+    Folders of ``learned`` that differ in their ending ``-s<seed>`` alone are one; what is the same of two paths'
+    endings is left out.
+    """
     stems = {folder: re.sub(r"-s\d+$", "", os.path.abspath(folder)) for folder in learned}
     names = distinct_names(stems.values(), [name for name in rewards if name not in learned])
     groups: dict[str, list[str]] = {}

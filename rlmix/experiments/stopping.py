@@ -86,8 +86,11 @@ def interrupting() -> Iterator[None]:
 
 
 def comes_again(number: int) -> bool:
-    """Whether a signal is sent more than once for one reason: SIGXCPU every second, a scheduler's to every process of a job, and then
-    once more by the process that started this one. Where that is torchrun, it hands on all of them."""
+    """Whether a signal is sent more than once for one reason.
+
+    SIGXCPU is every second, a scheduler's to every process of a job, and then once more by the process that started this
+    one. Where that is torchrun, it hands on all of them.
+    """
     return "WORLD_SIZE" in os.environ or signal.Signals(number).name in _SCHEDULED
 
 

@@ -88,8 +88,11 @@ class PaperTable:
 
 
 def multistep_options(network: str, epochs: int) -> dict[str, Any]:
-    """MultiStepLR as in the code of Co-Mixup (300 epochs: 0.2, a tenth after 100 and 200) and of PuzzleMix (1200 epochs: 0.1, after 400
-    and 800; WRN28-10, 400 epochs: 0.1, after 200 and 300), which the paper takes these figures from."""
+    """MultiStepLR as in the code that the paper takes these figures from.
+
+    Co-Mixup's (300 epochs: 0.2, a tenth after 100 and 200) and PuzzleMix's (1200 epochs: 0.1, after 400
+    and 800; WRN28-10, 400 epochs: 0.1, after 200 and 300).
+    """
     if network in LONGER:
         return {"schedule": "multistep", "learning_rate": 0.1, "milestones": (0.5, 0.75)}
     rate = 0.2 if epochs <= 300 else 0.1

@@ -44,9 +44,12 @@ from rlmix.training.trainer import Batch
 
 @dataclass(frozen=True)
 class Visualize:
-    """How images are mixed. With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and of a
+    """How images are mixed.
+
+    With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and of a
     learned policy what it chooses for whom. Without one: the same images under every method, with the saliency of a classifier that trains
-    a little first."""
+    a little first.
+    """
 
     FIRST: ClassVar = ("run", "policy", "images", "methods", "num_images", "out")
 

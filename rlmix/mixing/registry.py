@@ -12,7 +12,6 @@ from rlmix.common.registry import Entry, Registry
 from rlmix.common.seeding import derive
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
-from rlmix.mixing.core import RMix
 from rlmix.mixing.objective import Method
 
 METHODS: Registry[type[Method]] = Registry(
@@ -91,40 +90,6 @@ def read_hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
             )
         check_name(f"the hyperparameter mixing.NAME of method {name}", key, own)
     return {key: checked(value, known[key].annotation, f"mixing.{key}") for key, value in given.items()}
-
-
-def mixer(name: str, **hyperparameters: Any) -> Method:
-    """Build a mix-up method for a loop of one's own: ``mixed = mixer("cutmix")(model, images, labels, num_classes=100)``.
-
-    Args:
-        name: ``rmix``, or one of :data:`METHODS`, or ``module:attribute``.
-        hyperparameters: The method's own; ``rlmix list methods`` names them. ``automix`` needs the ``model`` and ``num_steps`` too, and
-            ``augmix`` the ``mean`` and ``std`` that the images are normalised by.
-
-    Returns:
-        A callable that gives :class:`~rlmix.mixing.core.Mixed`, images and targets for a cross-entropy with soft targets. Manifold mix-up,
-        AutoMix, AlignMix, AugMix and Co-Mixup bring a loss of their own: they give an :class:`~rlmix.mixing.objective.Objective`, which is
-        used as ``loss, logits = mixed.score(model)``; :func:`rlmix.mixing.objective.score` takes either.
-
-    Raises:
-        ValueError: If there is no such method, it has no such hyperparameter, or one is out of range.
-    """
-    if name == "rmix":
-        known: Any = RMix
-    else:
-        known = METHODS[name]
-    takes = list(inspect.signature(known).parameters)
-    for key in hyperparameters:
-        check_name(f"hyperparameter of {name}", key, takes)
-    missing = [
-        key
-        for key, parameter in inspect.signature(known).parameters.items()
-        if parameter.default is parameter.empty and key not in hyperparameters
-    ]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} must be given to {name}, which cannot do without")
-    built: Method = known(**hyperparameters)
-    return built
 
 
 def build_method(name: str, config: Config, model: nn.Module, data: Dataset, num_steps: int) -> Method:

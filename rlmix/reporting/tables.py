@@ -189,8 +189,11 @@ def as_markdown(
     pictures: Sequence[Path],
     first_names: int = 2,
 ) -> str:
-    """report.md; ``first`` are tables above the comparison's own, whose first columns are names, and the pictures' paths are relative to
-    the file."""
+    """report.md.
+
+    ``first`` are tables above the comparison's own, whose first columns are names, and the pictures' paths are relative to
+    the file.
+    """
     lines = [f"# {markdown(title)}", "", *(line for text in introduction if text for line in (markdown(text), ""))]
     lines += [line for text, table in first for line in (markdown(text), "", *markdown_table(table, first_names), "")]
     lines += [markdown(caption(report)), "", *markdown_table(cells(report), num_names(report)), ""]
