@@ -11,10 +11,10 @@ from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import Policy
 from rlmix.agents.sb3.online import OnlinePPO
 from rlmix.common.saved_config import read_config
-from rlmix.config import MASK_PATCHES, Config, PPOConfig
-from rlmix.envs.credit import share_credit
+from rlmix.config import Config, EnvConfig, PPOConfig
+from rlmix.envs.credit import CREDITS
 from rlmix.envs.process import Decision
-from rlmix.envs.rewards import Reaction, build_reward
+from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
 from rlmix.maps.gradient import check_images, patch_saliency, saliency, salient_mask
 from rlmix.maps.patches import check_patches, pixel_share
 from rlmix.mixing.core import Mixed, blend, check_mixing, patch_weights, sample_pairing, soft_targets
@@ -31,16 +31,16 @@ class RLMix:
 
     Args:
         policy: A run's folder, or a :class:`~rlmix.agents.policies.Policy`.
-        learn: Whether PPO learns here; then there is no ``policy``.
-        agent: PPO's hyperparameters, where it learns.
-        reward: What a mixture earns, one of maps, where it learns.
-        credit: Who earns it, where it learns.
-        observation: What is seen of an image, where it learns.
-        num_top_k: How many top-k values there are, where it learns.
-        num_patches: Patches per side of the masks, one drawn a batch; the run's, or 2 and 4.
+        learn: Whether PPO learns here; then there is no ``policy``, and the next five may be given, and only then.
+        agent: PPO's hyperparameters; the defaults of ``rlmix train``.
+        reward: What a mixture earns, one of maps; ``cosine``.
+        credit: Who earns it; ``pair``.
+        observation: What is seen of an image; ``pair``.
+        num_top_k: How many top-k values there are, at least 1; 10.
+        num_patches: Patches per side of the masks, at least 1, one drawn a batch; the run's, or 2 and 4.
         alpha: Of ``lam ~ Beta(alpha, alpha)``, above 0; the run's, or 1.
         rule: How patches are mixed; the run's, or R-Mix's.
-        seed: Of the policy's weights and draws.
+        seed: Of the policy's weights and draws, at least 0.
 
     Raises:
         FileNotFoundError: If there is no such run.
@@ -63,10 +63,10 @@ class RLMix:
         *,
         learn: bool = False,
         agent: PPOConfig | None = None,
-        reward: str = "cosine",
-        credit: str = "pair",
-        observation: str = "pair",
-        num_top_k: int = 10,
+        reward: str | None = None,
+        credit: str | None = None,
+        observation: str | None = None,
+        num_top_k: int | None = None,
         num_patches: tuple[int, ...] | None = None,
         alpha: float | None = None,
         rule: str | None = None,
@@ -74,19 +74,26 @@ class RLMix:
     ) -> None:
         if learn == (policy is not None):
             raise ValueError(f"policy must be given, or learn be True, and not both, got {policy} and {learn}")
+        of_learning = {"agent": agent, "reward": reward, "credit": credit, "observation": observation, "num_top_k": num_top_k}
+        for name, value in of_learning.items():
+            if value is not None and not learn:
+                raise ValueError(f"{name} must be left out with a policy that does not learn here, got {value}")
         config = Config()
         self.policy: Policy | None = None
         if isinstance(policy, str | Path):
             self.policy, config = LearnedPolicy(Path(policy), seed), Config.from_mapping(read_config(Path(policy)))
         elif policy is not None:
             self.policy = policy
-        self.num_patches = tuple(num_patches or config.mixing.num_patches or MASK_PATCHES)
-        self.alpha = alpha if alpha is not None else config.policy_alpha
-        self.rule = rule or config.mixing.rule
+        num_top_k = config.mixing.num_top_k if num_top_k is None else num_top_k
+        self.num_patches = config.mask_patches if num_patches is None else tuple(num_patches)
+        self.alpha = config.policy_alpha if alpha is None else alpha
+        self.rule = config.mixing.rule if rule is None else rule
         check_mixing(num_top_k, self.num_patches, self.alpha, self.rule)
-        self.reward, self.credit = build_reward(reward), credit
-        if self.reward.parameters == ("training",):
+        reward = EnvConfig.reward if reward is None else reward
+        self.reward, self.credit = build_reward(reward), CREDITS["pair" if credit is None else credit]
+        if not self.reward.of_maps or reward == UNMEASURED:
             raise ValueError(f"reward must be one of maps in a loop of one's own, got {reward}")
+        observation = "pair" if observation is None else observation
         self.learner = OnlinePPO(agent or PPOConfig(), observation, num_top_k, seed) if learn else None
         self._waiting: tuple[Mixed, Decision, Tensor] | None = None
 
@@ -111,10 +118,13 @@ class RLMix:
             progress: Part of the training that is over, in [0, 1], which the pair's observation shows.
 
         Raises:
-            ValueError: If the images are none, or too small.
+            ValueError: If the images are none, or too small, or ``progress`` is out of range.
+            FloatingPointError: If the learning policy is not finite any more.
         """
         check_images(images)
-        check_patches((8, *self.num_patches), images.shape[2:])
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress must be in [0, 1], got {progress}")
+        check_patches((AGENT_PATCHES, *self.num_patches), images.shape[2:])
         seen, sound = finite_saliency(saliency(model, images, labels))
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
         pairing = pairing._replace(partner=pairing.partner.to(images.device, non_blocking=True))
@@ -149,10 +159,9 @@ class RLMix:
         gradient = mixed.images.grad if gradient is None else gradient
         if gradient is None:
             raise RuntimeError("feedback() must follow loss.backward(), or be given the gradient of the mixed images")
-        with self.reward.around(None) as judge:  # type: ignore[arg-type]  # a reward of maps asks no training
-            rewards = judge(mixed, Reaction(decision.saliency.map, gradient.float(), decision.pairing.partner, share))
+        rewards = self.reward.judge(mixed, Reaction(decision.saliency.map, gradient.float(), decision.pairing.partner, share))
         rewards = torch.where(rewards.isfinite() & decision.sound, rewards, 0.0)
-        paid = share_credit(rewards, rewards[decision.host], self.credit)
+        paid = self.credit(rewards, rewards[decision.host])
         self.learner.pay(paid.detach().cpu())
         return paid.detach()
 

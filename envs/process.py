@@ -72,8 +72,6 @@ class MixingProcess:
     Attributes:
         on_epoch_end: Called with the training after an epoch's last step, before anything else is drawn.
         outcome: The last decision and what it led to.
-        observation: Name of what is seen of an image; the paper's where the configuration names none.
-        credit: Name of who earns a reward; the image itself where the configuration names none.
         unseeded: Whether the configuration came without a seed; it is 0 here, and an environment draws another.
     """
 
@@ -85,8 +83,6 @@ class MixingProcess:
         self.alpha = config.policy_alpha
         check_mixing(config.mixing.num_top_k, self.num_patches, self.alpha, config.mixing.rule)
         self.config = config
-        self.observation = config.env.observation or "paper"
-        self.credit = config.env.credit or "own"
         self.data = load_data(config) if data is None else data
         height, width = self.data.image_size
         if min(height, width) < AGENT_PATCHES:
@@ -289,6 +285,16 @@ class MixingProcess:
 
     def _gather(self, values: list[Tensor]) -> Float[Tensor, "rank images"]:
         return self.require_training().ranks.gather(torch.cat(values) if values else torch.empty(0))
+
+    @property
+    def observation(self) -> str:
+        """Name of what is seen of an image; the paper's where the configuration names none."""
+        return self.config.env.observation or "paper"
+
+    @property
+    def credit(self) -> str:
+        """Name of who earns a reward; the image itself where the configuration names none."""
+        return self.config.env.credit or "own"
 
     @property
     def ranks(self) -> Ranks:

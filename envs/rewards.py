@@ -71,12 +71,22 @@ class Reward:
 
     def around(self, training: Training) -> AbstractContextManager[Judge]:
         """What is entered before one step of the classifier and left after it; it gives the judge."""
-        if self.parameters == ("training",):
+        if not self.of_maps:
             context: AbstractContextManager[Judge] = self.thing(training)
             return context
-        return nullcontext(self._judge)
+        return nullcontext(self.judge)
 
-    def _judge(self, mixed: Mixed, reaction: Reaction) -> Tensor:
+    @property
+    def of_maps(self) -> bool:
+        """Whether it asks nothing but the reaction: no training, and no context around its step."""
+        return self.parameters != ("training",)
+
+    def judge(self, mixed: Mixed, reaction: Reaction) -> Float[Tensor, " batch"]:
+        """What each image earns, of a reward of maps.
+
+        Raises:
+            ValueError: If it gives other than one number an image.
+        """
         known = {name: reaction if name == "reaction" else getattr(reaction, name) for name in self.parameters}
         rewards: Any = self.thing(**known)
         if not isinstance(rewards, Tensor) or rewards.shape != reaction.share.shape:

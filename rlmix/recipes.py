@@ -5,7 +5,6 @@ from importlib.util import find_spec
 
 from rlmix.common.names import check_name
 
-DATA = ("digits", "cifar10", "cifar100", "fashion_mnist", "npz:PATH", "imagefolder:PATH", "module:function")
 AUTO = "auto"
 
 
@@ -53,6 +52,12 @@ RECIPES = {
 }
 
 
+ON_PATH = ("npz", "imagefolder")
+"""Kinds of data that lie at a path: ``npz:PATH``."""
+DATA = (*(f"{kind}:PATH" if kind in ON_PATH else kind for kind in RECIPES), "module:function")
+"""What ``--data`` takes, as errors say it."""
+
+
 def settled_data(data: str) -> str:
     """``data``, and digits in place of auto."""
     return "digits" if data == AUTO else data
@@ -63,7 +68,7 @@ def data_recipe(data: str) -> Recipe:
     kind, _, path = data.partition(":")
     if is_own(data):
         return RECIPES["npz"]
-    if kind not in RECIPES or (kind in ("npz", "imagefolder")) != bool(path):
+    if kind not in RECIPES or (kind in ON_PATH) != bool(path):
         check_name("data", data, DATA)
         raise ValueError(f"data must be one of {', '.join(DATA)} with a path for PATH, got {data!r}")
     return RECIPES[kind]

@@ -6,21 +6,17 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from jaxtyping import Float
-from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor, nn
+from torch import Tensor
 
-from rlmix.agents.features import feature_space, policy_features
-from rlmix.agents.sb3.ppo import Rollout
+from rlmix.agents.features import feature_space, num_features, policy_features
+from rlmix.agents.sb3.ppo import SLOT_ROLLOUT, UNDRAWABLE, build_ppo, shared_arguments
 from rlmix.common.seeding import derive, drawing_from, stream
 from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.process import Decision
 from rlmix.mixing.core import top_k_values
-
-ROLLOUT_STEPS = 10
-"""Batches a rollout where ``rollout_steps`` is not given, as of a decision an image in :class:`~rlmix.agents.sb3.ppo.PPOAgent`."""
 
 
 class Slots(VecEnv):
@@ -66,6 +62,7 @@ class OnlinePPO:
 
     def __init__(self, config: PPOConfig, observation: str, num_top_k: int, seed: int) -> None:
         config.check()
+        num_features(observation)  # raises where there is no such observation
         self.config, self.observation, self.values = config, observation, top_k_values(num_top_k)
         self.generator = stream(seed, "policy")
         self.order = np.random.RandomState(derive(seed, "policy order") % 2**32)
@@ -75,15 +72,23 @@ class OnlinePPO:
 
     @torch.no_grad()
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
-        """Choose for a batch; where a rollout is complete, after the update on it."""
+        """Choose for a batch; where a rollout is complete, after the update on it.
+
+        Raises:
+            FloatingPointError: If the policy's weights or scores are not finite any more.
+        """
         features = policy_features(to_host(decision, self.observation)[0])
         if self.ppo is None:
             self._build(len(features))
         observed, fits = torch.from_numpy(features), len(features) == self.ppo.n_envs
         if fits and self.ppo.rollout_buffer.full:
             self._update(observed)
-        with drawing_from(self.generator):
-            actions, values, log_probabilities = self.ppo.policy(observed)
+        try:
+            with drawing_from(self.generator):
+                actions, values, log_probabilities = self.ppo.policy(observed)
+        except (ValueError, RuntimeError) as error:  # what distributions refuse; and what passes them and cannot be drawn from
+            self._check_finite(scored=not any(said in str(error) for said in UNDRAWABLE))
+            raise
         self._asked = (features, actions, values, log_probabilities) if fits else None
         return self.values[actions]
 
@@ -96,27 +101,18 @@ class OnlinePPO:
         self.ppo.rollout_buffer.add(features, actions.numpy()[:, None], rewards.numpy(), starts, values, log_probabilities)
 
     def _build(self, num_slots: int) -> None:
-        config, steps = self.config, self.config.rollout_steps or ROLLOUT_STEPS
-        layers = {"pi": list(config.policy_layers), "vf": list(config.value_layers)}
-        total = steps * num_slots
+        slots, config = Slots(num_slots, self.observation, len(self.values)), self.config
         with drawing_from(self.generator):
-            self.ppo = PPO(
-                "MlpPolicy",
-                Slots(num_slots, self.observation, len(self.values)),
-                learning_rate=config.learning_rate,
-                n_steps=steps,
-                batch_size=max(2, total // max(1, round(total / config.minibatch_size))),
-                n_epochs=config.passes,
-                gamma=config.gamma,
-                gae_lambda=config.gae_lambda,
-                clip_range=config.clip_range,
-                ent_coef=config.entropy_coefficient,
-                normalize_advantage=total > 1,
-                rollout_buffer_class=Rollout,
-                policy_kwargs={"net_arch": layers, "activation_fn": nn.Tanh, "optimizer_kwargs": {"eps": 1e-5, "fused": True}},
-                device="cpu",
-            )
+            steps = config.rollout_steps or SLOT_ROLLOUT
+            self.ppo = build_ppo("MlpPolicy", slots, config, steps, shared_arguments(config))
         self.ppo.set_logger(Logger(folder=None, output_formats=[]))
+
+    def _check_finite(self, scored: bool = True) -> None:
+        if not scored or not all(bool(parameter.isfinite().all()) for parameter in self.ppo.policy.parameters()):
+            what = "weights" if scored else "scores"
+            raise FloatingPointError(
+                f"the agent's {what} are not finite after update {self.num_updates}, at learning_rate {self.config.learning_rate:g}"
+            )
 
     def _update(self, following: Float[Tensor, "slot features"]) -> None:
         buffer = self.ppo.rollout_buffer
@@ -131,6 +127,7 @@ class OnlinePPO:
             np.random.set_state(before)  # noqa: NPY002
         self.num_updates += 1
         buffer.reset()
+        self._check_finite()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes, between two batches."""
@@ -143,10 +140,7 @@ class OnlinePPO:
         }
         if self.ppo is None:
             return state
-        buffer, full = self.ppo.rollout_buffer, self.ppo.rollout_buffer.full
-        buffer.full = False  # a complete rollout waits for its update here, and is no less worth keeping
-        kept = buffer.collected()
-        buffer.full = full
+        kept = self.ppo.rollout_buffer.collected(updated=False)  # a complete rollout waits for its update here
         parts = {"policy": self.ppo.policy.state_dict(), "optimizer": self.ppo.policy.optimizer.state_dict()}
         return state | parts | {"rollout": kept, "num_slots": self.ppo.n_envs}
 

@@ -34,6 +34,46 @@ def split_epoch(steps_per_epoch: int, rollout_steps: int) -> list[int]:
     return [len(part) for part in np.array_split(np.arange(steps_per_epoch), num_rollouts)]
 
 
+UNDRAWABLE = ("of distribution", "probability tensor")
+"""What torch's errors say of scores that nothing can be drawn from."""
+SLOT_ROLLOUT, JOINT_ROLLOUT = 10, 1000
+"""Steps between two updates where ``rollout_steps`` is not given: of a decision an image, and of the joint one."""
+
+
+def fitting_minibatch(total: int, wanted: int) -> int:
+    """A minibatch's size near ``wanted`` that divides a rollout of ``total`` decisions, so that no small rest is left over."""
+    number = max(1, round(total / wanted))
+    counts = [count for count in range(1, total // 2 + 1) if total % count == 0] or [1]
+    return total // min(counts, key=lambda count: abs(count - number))
+
+
+def shared_arguments(config: PPOConfig) -> dict[str, Any]:
+    """Arguments that all algorithms of Stable-Baselines3 take, by the agent's hyperparameters."""
+    layers = {"pi": list(config.policy_layers), "vf": list(config.value_layers)}
+    adam = {"eps": 1e-5, "fused": True}  # Stable-Baselines3's epsilon; fused, an update takes 4/5 of the time
+    policy = {"net_arch": layers, "activation_fn": nn.Tanh, "optimizer_kwargs": adam}
+    # on the host: of a few thousand parameters a copy to the GPU costs more than the pass
+    return {"learning_rate": config.learning_rate, "gamma": config.gamma, "policy_kwargs": policy, "device": "cpu"}
+
+
+def build_ppo(policy: Any, vec_env: VecEnv, config: PPOConfig, steps: int, arguments: dict[str, Any]) -> PPO:
+    """Stable-Baselines3's PPO with rollouts of so many ``steps`` and the agent's hyperparameters."""
+    total = steps * vec_env.num_envs
+    return PPO(
+        policy,
+        vec_env,
+        n_steps=steps,
+        batch_size=fitting_minibatch(total, config.minibatch_size),
+        n_epochs=config.passes,
+        gae_lambda=config.gae_lambda,
+        clip_range=config.clip_range,
+        ent_coef=config.entropy_coefficient,
+        normalize_advantage=total > 1,
+        rollout_buffer_class=Rollout,
+        **arguments,
+    )
+
+
 @ALGORITHMS.register(
     "ppo",
     reads=tuple(entry.name for entry in fields(PPOConfig)),
@@ -56,7 +96,7 @@ class PPOAgent:
         self.process: MixingProcess = env.process
         self.process.reset()
         steps_per_epoch = self.process.require_training().steps_per_epoch
-        longest = config.rollout_steps or (10 if isinstance(env, RLMixVectorEnv) else 1000)
+        longest = config.rollout_steps or (SLOT_ROLLOUT if isinstance(env, RLMixVectorEnv) else JOINT_ROLLOUT)
         self.rollouts = split_epoch(steps_per_epoch, longest)
         vec_env: VecEnv
         policy: str | type[JointPolicy]
@@ -68,30 +108,13 @@ class PPOAgent:
         self.num_envs = vec_env.num_envs
         vec_env.action_space.seed(derive(seed, "exploration") % 2**32)  # what an epsilon of DQN's draws from
         set_random_seed(derive(seed, "policy") % 2**32)  # PPO(seed=...) would also reseed the environment: a new classifier
-        layers = {"pi": list(config.policy_layers), "vf": list(config.value_layers)}
-        common: dict[str, Any] = {"learning_rate": config.learning_rate, "gamma": config.gamma}
-        adam = {"eps": 1e-5, "fused": True}  # Stable-Baselines3's epsilon; fused, an update takes 4/5 of the time
-        common |= {"policy_kwargs": {"net_arch": layers, "activation_fn": nn.Tanh, "optimizer_kwargs": adam}}
-        common |= {"device": "cpu"}  # a few thousand parameters: a copy to the GPU costs more than the pass
-        self.ppo: Any = self.build(policy, vec_env, config, common)
+        self.ppo: Any = self.build(policy, vec_env, config, shared_arguments(config))
         self._collected: dict[str, torch.Tensor] = {}
         self.ppo.set_logger(Logger(folder=None, output_formats=[]))
 
     def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
         """The algorithm of Stable-Baselines3; ``common`` are arguments that all of them take."""
-        return PPO(
-            policy,
-            vec_env,
-            n_steps=self.rollouts[0],
-            batch_size=self._minibatch(config),
-            n_epochs=config.passes,
-            gae_lambda=config.gae_lambda,
-            clip_range=config.clip_range,
-            ent_coef=config.entropy_coefficient,
-            normalize_advantage=self.rollouts[0] * self.num_envs > 1,
-            rollout_buffer_class=Rollout,
-            **common,
-        )
+        return build_ppo(policy, vec_env, config, self.rollouts[0], common)
 
     def watch(self, on_step: Callable[[], None]) -> None:
         """Have ``on_step`` called whenever a step is done, an epoch's last aside."""
@@ -116,13 +139,6 @@ class PPOAgent:
         """What has been collected since the last update."""
         return self.rollout.collected()
 
-    def _minibatch(self, config: PPOConfig) -> int:
-        """Near the configured size, and dividing the first rollout, so that no small rest is left over."""
-        total = self.rollouts[0] * self.num_envs
-        wanted = max(1, round(total / config.minibatch_size))
-        counts = [count for count in range(1, total // 2 + 1) if total % count == 0] or [1]
-        return total // min(counts, key=lambda count: abs(count - wanted))
-
     @property
     def policy(self) -> nn.Module:
         return self.ppo.policy
@@ -144,7 +160,7 @@ class PPOAgent:
         try:
             self.ppo.learn(remaining * self.num_envs, callback, log_interval=None, reset_num_timesteps=False)
         except (ValueError, RuntimeError) as error:  # what distributions refuse; and what passes them and cannot be drawn from
-            self.check_finite(scored=not any(said in str(error) for said in ("of distribution", "probability tensor")))
+            self.check_finite(scored=not any(said in str(error) for said in UNDRAWABLE))
             raise
 
     def check_finite(self, scored: bool = True) -> None:
@@ -217,9 +233,9 @@ class Rollout(RolloutBuffer):
         if not self.full:
             self.on_add()
 
-    def collected(self) -> dict[str, torch.Tensor]:
-        """The transitions so far; none where the rollout is complete, for the update has had it then."""
-        count = 0 if self.full else self.pos
+    def collected(self, updated: bool = True) -> dict[str, torch.Tensor]:
+        """The transitions so far; where the rollout is complete and the policy ``updated`` on it, none."""
+        count = 0 if self.full and updated else self.pos
         return {name: torch.from_numpy(getattr(self, name)[:count].copy()) for name in _TRANSITION}
 
     def refill(self, transitions: dict[str, torch.Tensor]) -> None:

@@ -5,7 +5,7 @@ import platform
 import random
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +17,8 @@ import torch
 from rich.table import Table
 
 from rlmix.benchmarking.profiler import top_operators
-from rlmix.benchmarking.steps import PARTS, TIMED, Timed, prepare
+from rlmix.benchmarking.steps import PARTS, Timed, check_timed, prepare
 from rlmix.common.files import write_atomically, write_json
-from rlmix.common.names import check_name
 from rlmix.config import Config
 from rlmix.data.memory import ImageData, image_data
 from rlmix.reporting.output import make_console
@@ -81,7 +80,7 @@ def benchmark(options: Benchmark) -> None:
         if getattr(options, name) < (2 if name == "num_classes" else 1):
             raise ValueError(f"{name} must be at least {2 if name == 'num_classes' else 1}, got {getattr(options, name)}")
     for name in options.methods:
-        check_name("method", name, TIMED)
+        check_timed(name)
     config, data = options.training, random_data(options)
     figures = measure(config, options.methods, data, options.rounds, options.warmup, profile=options.profile)
     for name, peak in (measure_memory(options) if options.memory else {}).items():
@@ -115,6 +114,7 @@ def measure(
     *,
     parts: bool = True,
     profile: Path | None = None,
+    hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Time interleaved steps: one of each in every round, in an order drawn anew, as a step's memory is warm or cold by what ran before.
 
@@ -126,6 +126,7 @@ def measure(
         warmup: Steps of each before that.
         parts: Time the parts of the step too, in further rounds, so that watching them does not slow down the step's figure.
         profile: Write each method's top operators to this file.
+        hyperparameters: Of methods, by their names; the defaults where not given.
 
     Returns:
         ``{"machine": ..., "methods": {name: {"step_ms", "spread_ms", "ratio", "parts_ms"}}}``. ``step_ms`` is the median step with
@@ -136,9 +137,10 @@ def measure(
     """
     keep_freed_memory()
     for name in methods:
-        check_name("method", name, TIMED)
+        check_timed(name)
     names = list(dict.fromkeys(("vanilla", *methods)))
-    timed = {name: prepare(name, config, data) for name in names}
+    own = {name: config.changed(method=name, mixing=(hyperparameters or {}).get(name, {})) for name in names}
+    timed = {name: prepare(name, own[name], data) for name in names}
     order = random.Random(0)
     turns = [{name: timed[name].seconds() for name in order.sample(names, len(names))} for _ in range(warmup + rounds)][warmup:]
     part_turns = [{name: timed[name].seconds_by_part() for name in names} for _ in range(-(-rounds // 3) * parts)]

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from stable_baselines3.common.utils import obs_as_tensor
 
-from rlmix.agents.policies import FixedRandomPolicy
+from rlmix.agents.policies import CoinPolicy, FixedRandomPolicy
 from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.benchmarking.reference_loop import best_loop
 from rlmix.benchmarking.stopwatch import Span, time_parts, time_steps
+from rlmix.common.names import check_name
 from rlmix.config import Config, PPOConfig
 from rlmix.data.memory import ImageData
 from rlmix.data.registry import load_data
@@ -30,7 +31,7 @@ from rlmix.training.trainer import Training
 
 CHEAPER = {f"rmix-{mode}": mode for mode in ("bfloat16", "half", "alternate")}
 """R-Mix under cheaper saliency; previous has two kinds of epochs, and its cost is half of their difference."""
-TIMED = ("saliency", "rmix", "rmix-p8", "rmix-reward", "rlmix", "rmix-dropin", *CHEAPER, "handwritten", *METHODS)
+TIMED = ("saliency", "rmix", "rmix-p8", "rmix-reward", "rlmix", "rmix-dropin", *CHEAPER, "handwritten", "coin", *METHODS)
 """saliency is the bare pass of vanilla's model. R-Mix runs in the environment without a reward, rmix-reward with the agent's, as rlmix
 train and compare measure it, rmix-dropin in the plain trainer. handwritten is vanilla as a tutorial writes it."""
 PARTS = ("data", "saliency", "mix", "method", "train", "policy", "ppo_update", "logging")
@@ -72,12 +73,21 @@ class Timed:
         return time_parts(self.step, self.spans, self.rest, self.device, self.lead, self.run)
 
 
+def check_timed(name: str) -> None:
+    """Raise ValueError where ``name`` is nothing that can be timed; ``module:attribute`` is a method of one's own."""
+    if ":" in name:
+        METHODS.entry(name)
+    else:
+        check_name("method", name, TIMED)
+
+
 def prepare(name: str, config: Config, data: ImageData | None) -> Timed:
     """A fresh classifier under method ``name``, ready to step."""
     if name == "handwritten":
         return _prepare_handwritten(config, data)
-    if name in ("saliency", "rmix-dropin", *METHODS):
-        training = Training(config, data, method=name if name in METHODS else "vanilla")
+    is_method = name in METHODS or ":" in name
+    if is_method or name in ("saliency", "rmix-dropin"):
+        training = Training(config, data, method=name if is_method else "vanilla")
         if name == "saliency":
             batch = training.next_batch()
             return Timed(lambda: training.saliency(batch), training.device, "saliency")
@@ -94,7 +104,8 @@ def prepare(name: str, config: Config, data: ImageData | None) -> Timed:
         config = config.changed(saliency_mode=CHEAPER[name])
     process = MixingProcess(config, data)
     training = process.reset()
-    policy = FixedRandomPolicy(process.config.mixing.num_top_k, seed=0)
+    kind = CoinPolicy if name == "coin" else FixedRandomPolicy
+    policy = kind(process.config.mixing.num_top_k, seed=0)
     return Timed(
         lambda: process.act(policy(process.observe())),
         training.device,

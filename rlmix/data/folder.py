@@ -173,7 +173,7 @@ def soundness(images: list[Tensor | str]) -> Tensor:
     return torch.tensor([not isinstance(image, str) for image in images])
 
 
-@DATA.register("imagefolder", path=True, reads=("workers", "skip_corrupt", "image_size", "resize_size"))
+@DATA.register("imagefolder", reads=("workers", "skip_corrupt", "image_size", "resize_size"))
 def load_imagefolder(path: str, config: Config) -> "FolderData":
     """A folder a class in train/ and in val/, decoded as it is read."""
     return load_folder(Path(path), config)

@@ -90,7 +90,8 @@ class ImageData:
         return checksum
 
 
-def _in_memory(name: str, arrays: list[np.ndarray], config: Config) -> ImageData:
+def in_memory(name: str, arrays: list[np.ndarray], config: Config) -> ImageData:
+    """The data set called ``name`` of four arrays, as :func:`image_data` takes them, and as the configuration takes images and labels."""
     data = config.data
     return image_data(
         *arrays,
@@ -105,31 +106,31 @@ def _in_memory(name: str, arrays: list[np.ndarray], config: Config) -> ImageData
 @DATA.register("digits")
 def load_digits(path: str, config: Config) -> ImageData:
     """1,797 scanned digits that come with scikit-learn, 32x32."""
-    return _in_memory("digits", _load_digits(), config)
+    return in_memory("digits", _load_digits(), config)
 
 
 @DATA.register("cifar10", reads=("data_root", "download"))
 def load_cifar10(path: str, config: Config) -> ImageData:
     """CIFAR-10, from torchvision."""
-    return _in_memory("cifar10", _load_torchvision("cifar10", config), config)
+    return in_memory("cifar10", _load_torchvision("cifar10", config), config)
 
 
 @DATA.register("cifar100", reads=("data_root", "download"))
 def load_cifar100(path: str, config: Config) -> ImageData:
     """CIFAR-100, from torchvision."""
-    return _in_memory("cifar100", _load_torchvision("cifar100", config), config)
+    return in_memory("cifar100", _load_torchvision("cifar100", config), config)
 
 
 @DATA.register("fashion_mnist", reads=("data_root", "download"))
 def load_fashion_mnist(path: str, config: Config) -> ImageData:
     """Fashion-MNIST, from torchvision, padded to 32x32."""
-    return _in_memory("fashion_mnist", _load_torchvision("fashion_mnist", config), config)
+    return in_memory("fashion_mnist", _load_torchvision("fashion_mnist", config), config)
 
 
-@DATA.register("npz", path=True)
+@DATA.register("npz")
 def load_npz(path: str, config: Config) -> ImageData:
     """An archive of x_train, y_train, x_test, y_test."""
-    return _in_memory(f"npz:{path}", _load_npz(Path(path)), config)
+    return in_memory(f"npz:{path}", _load_npz(Path(path)), config)
 
 
 def image_data(

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rlmix.common.registry import load_attribute
 from rlmix.config import Config
-from rlmix.data.memory import ImageData, image_data
+from rlmix.data.memory import ImageData, in_memory
 from rlmix.data.registry import DATA
 
 
-@DATA.register("own", path=True, doc="module:function of one's own, which gives two torch data sets, (train, test).")
+@DATA.register("own", doc="module:function of one's own, which gives two torch data sets, (train, test).")
 def load_own(name: str, config: Config) -> ImageData:
     """Call what ``module:function`` names and read both data sets into memory.
 
@@ -39,15 +39,7 @@ def load_own(name: str, config: Config) -> ImageData:
     arrays = [
         array for split, part in zip(("train", "test"), found, strict=True) for array in read_split(part, f"{name} {split}")
     ]
-    data = config.data
-    return image_data(
-        *arrays,
-        num_train=data.train_images,
-        num_test=data.test_images,
-        val_fraction=data.val_fraction,
-        relabel=data.relabel,
-        source=name,
-    )
+    return in_memory(name, arrays, config)
 
 
 def read_split(split: Any, where: str) -> tuple[np.ndarray, np.ndarray]:

@@ -10,9 +10,7 @@ from rlmix.recipes import data_recipe, is_own, settled_data
 DATA: Registry[Callable[[str, Config], Dataset]] = Registry(
     "data", homes=("rlmix.data.memory", "rlmix.data.folder", "rlmix.data.own")
 )
-"""Loaders of what stands behind the colon of ``kind:PATH``, which is empty where there is none; ``own`` of
-``module:function``. Trait ``path``:
-whether there must be one."""
+"""Loaders of what stands behind the colon of ``kind:PATH``, which is empty where there is none; ``own`` of ``module:function``."""
 
 
 def load_data(config: Config) -> Dataset:

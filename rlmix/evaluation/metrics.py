@@ -53,7 +53,8 @@ def measure_metric(name: str, *, frozen: bool, **given: Any) -> float | None:
     unknown = [parameter for parameter in takes if parameter not in _GIVEN]
     if unknown:
         raise ValueError(f"metric {name} must be a function of {', '.join(_GIVEN)}, got {', '.join(takes)}")
+    found: Any = entry.thing(**{parameter: given[parameter] for parameter in takes})
     try:
-        return float(entry.thing(**{parameter: given[parameter] for parameter in takes}))
+        return float(found)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"metric {name} must give one number, got {type(error).__name__}: {error}") from error
+        raise ValueError(f"metric {name} must give one number, got {type(found).__name__}") from error

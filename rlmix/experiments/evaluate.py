@@ -10,7 +10,7 @@ import tyro
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from rlmix import evaluation as metrics
+from rlmix import evaluation
 from rlmix.common.files import write_atomically, write_json
 from rlmix.config import Config
 from rlmix.data.boxes import read_boxes
@@ -147,10 +147,10 @@ def measure(training: Training, options: Evaluate) -> dict[str, Any]:
     if options.boxes is not None:
         if not isinstance(data, FolderData):
             raise ValueError(f"boxes must be given with an imagefolder only, got {training.config.data.name}")
-        metrics.classifier_of(model)  # before anything takes long
+        evaluation.classifier_of(model)  # before anything takes long
     logits, labels = training.predict(split), data.labels(split)
-    figures = metrics.accuracy(logits, labels, split)
-    bins = metrics.reliability_bins(logits.softmax(1), labels)
+    figures = evaluation.accuracy(logits, labels, split)
+    bins = evaluation.reliability_bins(logits.softmax(1), labels)
     result: dict[str, Any] = {
         "split": split,
         "num_images": len(labels),
@@ -159,14 +159,14 @@ def measure(training: Training, options: Evaluate) -> dict[str, Any]:
         "reliability": bins.as_dict(),
         "epsilon": options.epsilon,
     }
-    attacks = {"fgsm": metrics.fgsm_error, "pgd": metrics.pgd_error}
+    attacks = {"fgsm": evaluation.fgsm_error, "pgd": evaluation.pgd_error}
     for name in options.attacks:
         result[f"{name}_error"] = attacks[name](model, data, options.epsilon / 255, split)
     if options.boxes is not None and isinstance(data, FolderData):
         boxes = read_boxes(options.boxes, data, split)
         protocol = options.localization
-        threshold = metrics.protocol_of(protocol).threshold if options.threshold is None else options.threshold
-        found = metrics.localization_accuracy(model, data, boxes.by_image, protocol, threshold, split)
+        threshold = evaluation.protocol_of(protocol).threshold if options.threshold is None else options.threshold
+        found = evaluation.localization_accuracy(model, data, boxes.by_image, protocol, threshold, split)
         drawn = {"protocol": protocol, "threshold": threshold}
         result["localization"] = vars(found) | drawn | {"skipped_boxes": dict(boxes.skipped)}
     return result
@@ -203,7 +203,7 @@ def as_table(result: Mapping[str, Any]) -> Table:
         names = {"gt_known": "class known", "top1": "top-1", "whole_image": "of the whole image (control)"}
         rows += [(f"localization, {label}", found[name]) for name, label in names.items()]
         caption += f"; boxes of {found['num_images']} images, IoU >= 0.5, {found['protocol']} at {found['threshold']:g} "
-        caption += metrics.protocol_of(found["protocol"]).meaning
+        caption += evaluation.protocol_of(found["protocol"]).meaning
         caption += "".join(f"; {count} boxes {reason} skipped" for reason, count in found["skipped_boxes"].items())
     table = Table("", "%", title=f"{result['model']}: {result['source']}", caption=caption)
     table.columns[1].justify = "right"

@@ -14,8 +14,9 @@ from rlmix.agents.choices import Recorder
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.measurement import CEILINGS, Rewards, closed_share, difference, try_policies
 from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
+from rlmix.common.groups import check_values
 from rlmix.common.names import distinct_names
-from rlmix.common.ranges import at_least, from_to, one_of
+from rlmix.common.ranges import at_least, one_of
 from rlmix.config import Config, DataConfig, DeviceConfig, EnvConfig, MixingConfig, ModelConfig, OptimConfig
 from rlmix.data.dataset import Dataset
 from rlmix.envs.process import MixingProcess
@@ -34,7 +35,7 @@ class Policies:
 
     policies: tuple[str, ...] = ()
     """Runs in which an agent learned. Folders that differ in their ending -s<seed> alone are one policy of several seeds."""
-    constants: Annotated[tuple[float, ...], from_to(0, 1)] = (0.0, 0.11, 0.44, 0.99)
+    constants: tuple[float, ...] = (0.0, 0.11, 0.44, 0.99)
     """Constant policies to measure beside them. Uniform, and a coin between 0 and 0.99, are always there."""
     batches: Annotated[int, at_least(2)] = 100
     """Batches that every policy chooses for."""
@@ -86,8 +87,9 @@ def measure(options: Policies, data: Dataset | None = None) -> Findings:
     """
     if options.model.freeze_from is None:
         raise ValueError("freeze_from must name the run whose classifier is taken, got none")
-    if not options.searched <= options.batches or options.batches < 2:
+    if not 0 <= options.searched <= options.batches or options.batches < 2:
         raise ValueError(f"batches must be at least 2, and searched at most as many, got {options.batches}, {options.searched}")
+    check_values(options)
     policies = open_policies(options)
     process = MixingProcess(options.config, data)
     process.reset()

@@ -142,10 +142,11 @@ def measure(study: Study, threads: int) -> dict[str, dict[str, float]]:
     for model in dict.fromkeys(arm.options.model.name for arm in study.arms):
         arms = [arm for arm in study.arms if arm.options.model.name == model]
         config = settled(study.run(arms[0], study.seeds[0])).changed(epochs=1000, num_patches=None, alpha=None)
+        own = {arm.options.run.method: arm.options.mixing.hyperparameters for arm in arms}
         with using_threads(threads):
-            methods = benchmark.measure(config, [arm.options.run.method for arm in arms], rounds=TIMING_ROUNDS, parts=False)[
-                "methods"
-            ]
+            methods = benchmark.measure(
+                config, [arm.options.run.method for arm in arms], rounds=TIMING_ROUNDS, parts=False, hyperparameters=own
+            )["methods"]
         for arm in arms:
             timing[arm.name] = {name: methods[arm.options.run.method][name] for name in ("ratio", "step_ms")}
     return timing

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import FixedRandomPolicy, Policy
-from rlmix.common.groups import options_of
+from rlmix.common.groups import check_values, options_of
 from rlmix.common.names import check_name
+from rlmix.common.ranges import at_least
 from rlmix.common.seeding import stream
 from rlmix.config import Config, DataConfig, DeviceConfig, EnvConfig, MixingConfig, ModelConfig, OptimConfig
 from rlmix.data.augmentation import denormalize, normalize
@@ -75,7 +76,7 @@ class Visualize:
     out: Path | None = None
     """Where the pictures go; the run's folder, or methods.png. Of a run figure2.png, figure4.png, top_k.png (an agent's choices by epoch)
     and policy/."""
-    seed: int = 0
+    seed: Annotated[int, at_least(0)] = 0
     """Seed of what is drawn."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -124,6 +125,7 @@ def visualize(options: Visualize) -> None:
         ValueError: If they do not go together, or one is out of range.
         OSError: If there is no such run, file or folder.
     """
+    check_values(options)
     if not options.num_images >= 1:
         raise ValueError(f"num_images must be at least 1, got {options.num_images}")
     keep_freed_memory()
@@ -138,7 +140,8 @@ def visualize(options: Visualize) -> None:
     else:
         names = gallery.SHOWN if options.methods == ("all",) else options.methods
         for name in names:
-            check_name("method", name, gallery.SHOWN)
+            if ":" not in name:
+                check_name("method", name, gallery.SHOWN)
         config = Config.of(options, seed=options.seed).resolved()
         _save(gallery.draw_methods(config, names, options.num_images), options.out or Path("methods.png"))
 

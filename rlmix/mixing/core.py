@@ -126,25 +126,33 @@ def patch_weights(
 
 
 @RULES.register("cut_top")
-def cut_top(own: Tensor, theirs: Tensor, lam: Tensor) -> Tensor:
+def cut_top(
+    own: Bool[Tensor, "batch patch patch"], theirs: Bool[Tensor, "batch patch patch"], lam: Float[Tensor, "#batch 1 1"]
+) -> Float[Tensor, "batch patch patch"]:
     """Strategy 1: the own image where it is salient, else the partner."""
     return own.float()
 
 
 @RULES.register("cut_top_least")
-def cut_top_least(own: Tensor, theirs: Tensor, lam: Tensor) -> Tensor:
+def cut_top_least(
+    own: Bool[Tensor, "batch patch patch"], theirs: Bool[Tensor, "batch patch patch"], lam: Float[Tensor, "#batch 1 1"]
+) -> Float[Tensor, "batch patch patch"]:
     """Strategy 2: the own image where both or neither are salient, else the partner."""
     return (own == theirs).float()
 
 
 @RULES.register("mix_top")
-def mix_top(own: Tensor, theirs: Tensor, lam: Tensor) -> Tensor:
+def mix_top(
+    own: Bool[Tensor, "batch patch patch"], theirs: Bool[Tensor, "batch patch patch"], lam: Float[Tensor, "#batch 1 1"]
+) -> Float[Tensor, "batch patch patch"]:
     """Strategy 3, R-Mix: a blend where both or neither are salient, else the salient one."""
     return torch.where(own == theirs, lam, own.float())
 
 
 @RULES.register("mix_least")
-def mix_least(own: Tensor, theirs: Tensor, lam: Tensor) -> Tensor:
+def mix_least(
+    own: Bool[Tensor, "batch patch patch"], theirs: Bool[Tensor, "batch patch patch"], lam: Float[Tensor, "#batch 1 1"]
+) -> Float[Tensor, "batch patch patch"]:
     """Strategy 4: a blend where both or neither are salient, else the one that is not."""
     return torch.where(own == theirs, lam, theirs.float())
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rlmix.common.mapping import checked
 from rlmix.common.names import check_name
-from rlmix.common.registry import Entry, Registry
+from rlmix.common.registry import Registry
 from rlmix.common.seeding import derive
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
@@ -59,13 +59,9 @@ def dividing(method: str, candidates: tuple[int, ...], image_size: tuple[int, in
 
 def hyperparameters(name: str) -> dict[str, inspect.Parameter]:
     """The hyperparameters of the method called ``name``: their types and defaults; ValueError where there is no such method."""
-    return _hyperparameters(METHODS.entry(name))
-
-
-def _hyperparameters(entry: Entry[type[Method]]) -> dict[str, inspect.Parameter]:
-    known: Any = entry.thing
+    known: Any = METHODS[name]
     if not callable(known):
-        raise ValueError(f"method {entry.name} must be a class or a function, got {type(known).__name__}")
+        raise ValueError(f"method {name} must be a class or a function, got {type(known).__name__}")
     hints = get_type_hints(vars(known).get("__init__", known) if inspect.isclass(known) else known)
     found = inspect.signature(known).parameters.items()
     return {name: parameter.replace(annotation=hints.get(name, Any)) for name, parameter in found if name not in _SETTLED}

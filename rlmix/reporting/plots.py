@@ -49,32 +49,33 @@ def draw(curves: Curves, bins: Bins, folder: Path) -> dict[Path, str]:
     return written
 
 
-@PLOTS.register("learning_curves", doc="Test top-1 by epoch.", banded=True)
+@PLOTS.register("learning_curves", banded=True)
 def learning_curves(curves: Curves, bins: Bins) -> Figure | None:
     """Test top-1 by epoch."""
     return curves_by_epoch(curves, "test_top1", "test top-1, %")
 
 
-@PLOTS.register("accuracy_by_time", doc="Test top-1 against the time spent training, mean over the seeds.")
-def _accuracy_by_time(curves: Curves, bins: Bins) -> Figure | None:
+@PLOTS.register("accuracy_by_time")
+def top1_by_time(curves: Curves, bins: Bins) -> Figure | None:
+    """Test top-1 against the time spent training, mean over the seeds."""
     return accuracy_by_time(curves)
 
 
-@PLOTS.register("train_loss", doc="Training loss by epoch.", banded=True)
+@PLOTS.register("train_loss", banded=True)
 def train_loss(curves: Curves, bins: Bins) -> Figure | None:
     """Training loss by epoch."""
     return curves_by_epoch(curves, "train_loss", "training loss (of the mixed batches)")
 
 
-@PLOTS.register("reward", doc="Mean reward by epoch.", banded=True)
+@PLOTS.register("reward", banded=True)
 def reward(curves: Curves, bins: Bins) -> Figure | None:
     """Mean reward by epoch."""
     return curves_by_epoch(curves, "reward_mean", "mean reward")
 
 
-@PLOTS.register("reward_top1", doc="Reward against test top-1 over the runs, both of the last epoch: a point a run.")
+@PLOTS.register("reward_top1")
 def reward_top1(curves: Curves, bins: Bins) -> Figure | None:
-    """Reward against top-1, a point a run."""
+    """Reward against test top-1 over the runs, both of the last epoch: a point a run."""
     return reward_scatter(curves)
 
 
@@ -89,9 +90,9 @@ def reliability(curves: Curves, bins: Bins) -> Figure | None:
     return reliability_diagrams(bins)
 
 
-@PLOTS.register("top_k", doc="How often each top-k value was chosen, epoch by epoch.", wide=True)
+@PLOTS.register("top_k", wide=True)
 def top_k(curves: Curves, bins: Bins) -> Figure | None:
-    """Choices by epoch, a panel an arm."""
+    """How often each top-k value was chosen, epoch by epoch."""
     return top_k_histograms(curves)
 
 

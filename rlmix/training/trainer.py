@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
-from rlmix import evaluation as metrics
+from rlmix import evaluation
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import stream
 from rlmix.config import Config
@@ -290,7 +290,7 @@ class Training:
         """``test_loss``, ``test_top1``, ``test_top5`` on the test split, and before them the like on a validation split."""
         result: dict[str, float] = {}
         for split in self.data.measured:
-            result |= metrics.accuracy(self.predict(split), self.data.labels(split), split)
+            result |= evaluation.accuracy(self.predict(split), self.data.labels(split), split)
         return result
 
     def predict(self, split: str = "test") -> Float[Tensor, "split classes"]:
@@ -298,7 +298,7 @@ class Training:
         if split in self._frozen_logits:
             return self._frozen_logits[split]
         with self.fabric.autocast():
-            logits = metrics.predict(self.model, self.data, split)
+            logits = evaluation.predict(self.model, self.data, split)
         if self.frozen:
             self._frozen_logits[split] = logits
         return logits

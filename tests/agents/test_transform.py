@@ -1,6 +1,7 @@
 """RL-Mix in a loop of one's own: frozen, and learning."""
 
 import doctest
+import io
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_it_goes_on_from_its_state_to_the_bit(stop):
     whole, model = rlmix.RLMix(learn=True, agent=QUICK, seed=1), network()
     loop(whole, stop, model)
     state, weights = whole.state_dict(), {name: value.clone() for name, value in model.state_dict().items()}
-    state = torch.load(__import__("io").BytesIO(_saved(state)), weights_only=True)
+    state = torch.load(io.BytesIO(_saved(state)), weights_only=True)
     expected = loop(whole, 6, model, first=stop)
     other, resumed = network(), rlmix.RLMix(learn=True, agent=QUICK, seed=9)
     other.load_state_dict(weights)
@@ -99,8 +100,6 @@ def test_it_goes_on_from_its_state_to_the_bit(stop):
 
 
 def _saved(state):
-    import io
-
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
@@ -146,6 +145,17 @@ def test_it_learns_what_pays(monkeypatch):
         ({"policy": ConstantPolicy(0.0), "learn": True}, "policy must be given, or learn be True"),
         ({"learn": True, "reward": "cosin"}, "did you mean 'cosine'"),
         ({"learn": True, "reward": "last_layer"}, "reward must be one of maps in a loop of one's own, got last_layer"),
+        ({"learn": True, "reward": "none"}, "reward must be one of maps in a loop of one's own, got none"),
+        ({"learn": True, "credit": "pairs"}, "credit must be one of own, pair, batch, got 'pairs'"),
+        ({"learn": True, "observation": "papers"}, "observation must be one of paper, pair, got 'papers'"),
+        ({"learn": True, "num_patches": ()}, "num_patches must be one or more numbers of at least 1"),
+        ({"learn": True, "rule": ""}, "rule must be one of"),
+        ({"learn": True, "num_top_k": 0}, "num_top_k must be at least 1, got 0"),
+        (
+            {"policy": ConstantPolicy(0.0), "credit": "own"},
+            "credit must be left out with a policy that does not learn here, got own",
+        ),
+        ({"policy": ConstantPolicy(0.0), "num_top_k": 5}, "num_top_k must be left out with a policy that does not learn here"),
         ({"learn": True, "alpha": 0.0}, "alpha must be above 0, got 0.0"),
         ({"learn": True, "num_patches": (0,)}, "num_patches must be one or more numbers of at least 1"),
     ],
@@ -153,6 +163,23 @@ def test_it_learns_what_pays(monkeypatch):
 def test_arguments_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         rlmix.RLMix(**options)
+
+
+def test_progress_and_small_images_are_named():
+    mixer, labels = rlmix.RLMix(ConstantPolicy(0.0)), torch.arange(4)
+    with pytest.raises(ValueError, match=r"progress must be in \[0, 1\], got 1.5"):
+        mixer(network(), torch.rand(4, 3, 16, 16), labels, progress=1.5)
+    with pytest.raises(ValueError, match="num_patches must be"):
+        mixer(network(), torch.rand(4, 3, 7, 7), labels)
+
+
+def test_a_policy_that_is_not_finite_ends_in_one_line():
+    mixer, model = rlmix.RLMix(learn=True, agent=QUICK), network()
+    loop(mixer, 1, model)
+    with torch.no_grad():
+        next(mixer.learner.ppo.policy.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"^the agent's scores are not finite after update 0, at learning_rate 0.001$"):
+        loop(mixer, 1, model)
 
 
 def test_feedback_comes_after_a_mixture_and_its_gradient():

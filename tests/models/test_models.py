@@ -268,3 +268,15 @@ def test_unknown_model_is_named_with_the_nearest():
         build_model("preactresnet_18", 10)
     with pytest.raises(ValueError, match=r"got 'zzz'$"):
         build_model("zzz", 10)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])
+def test_timms_networks_take_the_images_and_classes_there_are(name):
+    pytest.importorskip("timm")
+    model = build_model(f"timm:{name}", 7, 3, 0, (32, 32)).eval()
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_torchvisions_are_the_same_by_either_name():
+    first, second = (build_model(name, 4, seed=1).state_dict() for name in ("resnet18", "torchvision:resnet18"))
+    assert all(torch.equal(first[key], second[key]) for key in first)

@@ -10,8 +10,11 @@ import toy_package
 
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.bandit import BanditAgent
+from rlmix.agents.features import num_features
 from rlmix.common.saved_config import read_config
+from rlmix.envs.credit import share_credit
 from rlmix.experiments.families import FAMILIES, rows
+from rlmix.mixing.core import patch_weights
 from rlmix.reporting.plots import PLOTS
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import newest_state
@@ -56,6 +59,13 @@ def test_what_they_do_is_what_they_say(tmp_path):
     assert read_config_of(tmp_path, epochs, "method")["mixing"] == {"strength": 0.25}
     halves = epochs("rule")
     assert all(0 < line["reward_mean"] <= 1 for line in halves)
+    masks = torch.rand(2, 3, 4, 4) > 0.5
+    assert patch_weights(*masks, 0.9, "toy_package:half").tolist() == torch.full((3, 4, 4), 0.5).tolist()
+    OWN["both"] = [*OWN["reward"], "--rule", "toy_package:half"]
+    assert [line["reward_mean"] for line in epochs("both")] == [0.5, 0.5]  # each image's share of its target
+    del OWN["both"]
+    assert share_credit(torch.tensor([1.0, 2.0]), torch.zeros(2), "toy_package:twice").tolist() == [2, 4]
+    assert num_features("toy_package:WITH_LOSS") == num_features("paper") + 1
     shares = epochs("reward")
     assert all(0 < line["reward_mean"] < 1 for line in shares)
     chosen = epochs("policy")[-1]["top_k_counts"]
@@ -65,6 +75,10 @@ def test_what_they_do_is_what_they_say(tmp_path):
     assert epochs("schedule")[-1]["learning_rate"] == pytest.approx(0.05 / 6)
     rate = epochs("torch's optimizer")[0]
     assert rate["train_loss"] > 0
+    optimizers = [
+        newest_state(tmp_path / name)["training"]["optimizer"]["state"][0] for name in ("torch's optimizer", "schedule")
+    ]
+    assert [set(state) for state in optimizers] == [{"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}]
     epochs("metric")
     result = json.loads((tmp_path / "metric" / "result.json").read_text())
     assert isinstance(result["toy_package:mean_logit"], float)
@@ -79,14 +93,37 @@ def read_config_of(tmp_path, epochs, kind):
 def test_a_comparison_runs_them_in_processes_of_their_own(tmp_path, register):
     register(PLOTS, "epochs", toy_package.number_of_epochs)
     methods = ["--methods", "vanilla", "toy_package:Darken", "--mixing.strength", "0.25", "--metrics", "toy_package:mean_logit"]
-    rlmix_main(
-        ["compare", *TINY, *methods, "--seeds", "0", "1", "--no-timing", "--jobs", "2", "--threads", "1", "--out", str(tmp_path)]
-    )
+    rlmix_main(["compare", *TINY, *methods, "--seeds", "0", "1", "--jobs", "2", "--threads", "1", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "compare.json").read_text())
     assert set(report["methods"]) == {"vanilla", "toy_package:Darken"}
     assert "toy_package:mean_logit" in report["methods"]["vanilla"]
+    assert report["methods"]["toy_package:Darken"]["step_ratio"] > 0
     assert (tmp_path / "plots" / "epochs.png").exists()
     assert "mean_logit" in (tmp_path / "report.md").read_text()
+
+
+def test_every_command_reads_such_a_run(tmp_path):
+    for name, method in (("frozen", "vanilla"), ("darkened", "toy_package:Darken"), ("learned", "rlmix")):
+        rlmix_main(["train", *TINY, "--method", method, "--out", str(tmp_path / name)])
+        rlmix_main(["evaluate", str(tmp_path / name), "--attacks", "fgsm"])
+        assert json.loads((tmp_path / name / "evaluate.json").read_text())["num_images"] == 12
+        rlmix_main(["visualize", str(tmp_path / name), "--batches", "2", "--out", str(tmp_path / "pictures" / name)])
+        assert (tmp_path / "pictures" / name / "figure2.png").exists()
+        rlmix_main(["export", str(tmp_path / name)])
+        assert (tmp_path / name / "classifier.pt").exists()
+    rlmix_main(["visualize", *TINY, "--methods", "vanilla", "toy_package:Darken", "--out", str(tmp_path / "methods.png")])
+    options = [
+        "--policies",
+        str(tmp_path / "learned"),
+        "--batches",
+        "2",
+        "--batch-size",
+        "8",
+        "--out",
+        str(tmp_path / "policies"),
+    ]
+    rlmix_main(["policies", "--freeze-from", str(tmp_path / "frozen"), *options])
+    assert "learned" in (tmp_path / "policies" / "report.md").read_text()
 
 
 def test_an_algorithm_is_one_class(tmp_path, register):
