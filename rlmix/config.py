@@ -378,8 +378,7 @@ class Config:
         """Give plain values by flat option, for YAML and checkpoints."""
         values = to_flat(self)
         values["seed"] = int(self.run.seed)
-        left_out = NOT_SAVED if self.mixing.hyperparameters else (*NOT_SAVED, "mixing")
-        return {name: value for name, value in values.items() if name not in left_out}
+        return {name: value for name, value in values.items() if name not in NOT_SAVED}
 
 
 Composed = TypeVar("Composed")

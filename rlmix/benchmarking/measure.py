@@ -17,7 +17,7 @@ import torch
 from rich.table import Table
 
 from rlmix.benchmarking.profiler import top_operators
-from rlmix.benchmarking.steps import PARTS, Timed, check_timed, prepare
+from rlmix.benchmarking.steps import PARTS, Timed, check_timed, is_method, prepare
 from rlmix.common.files import write_atomically, write_json
 from rlmix.config import Config
 from rlmix.data.memory import ImageData, image_data
@@ -139,7 +139,10 @@ def measure(
     for name in methods:
         check_timed(name)
     names = list(dict.fromkeys(("vanilla", *methods)))
-    own = {name: config.changed(method=name, mixing=(hyperparameters or {}).get(name, {})) for name in names}
+    own = {name: config.changed(mixing={}) for name in names}
+    own |= {
+        name: own[name].changed(method=name, mixing=(hyperparameters or {}).get(name, {})) for name in names if is_method(name)
+    }
     timed = {name: prepare(name, own[name], data) for name in names}
     order = random.Random(0)
     turns = [{name: timed[name].seconds() for name in order.sample(names, len(names))} for _ in range(warmup + rounds)][warmup:]

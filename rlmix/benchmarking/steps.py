@@ -81,13 +81,17 @@ def check_timed(name: str) -> None:
         check_name("method", name, TIMED)
 
 
+def is_method(name: str) -> bool:
+    """Whether a method without environment is called so, shipped or ``module:attribute``."""
+    return name in METHODS or ":" in name
+
+
 def prepare(name: str, config: Config, data: ImageData | None) -> Timed:
     """A fresh classifier under method ``name``, ready to step."""
     if name == "handwritten":
         return _prepare_handwritten(config, data)
-    is_method = name in METHODS or ":" in name
-    if is_method or name in ("saliency", "rmix-dropin"):
-        training = Training(config, data, method=name if is_method else "vanilla")
+    if is_method(name) or name in ("saliency", "rmix-dropin"):
+        training = Training(config, data, method=name if is_method(name) else "vanilla")
         if name == "saliency":
             batch = training.next_batch()
             return Timed(lambda: training.saliency(batch), training.device, "saliency")

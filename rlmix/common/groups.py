@@ -201,14 +201,19 @@ def to_flat(config: Any) -> dict[str, Any]:
     """Plain values by their flat names; those of a group within a group as a mapping under the outer one's name."""
     flat: dict[str, Any] = {}
     for name, option in options_of(type(config)).items():
-        value = option.of(config)
-        value = list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+        value = _plain(option.of(config))
         group, _, own = name.rpartition(".")
         if group:
             flat.setdefault(group, {})[own] = value
         else:
             flat[name] = value
     return flat
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check_values(config: Any, prefix: str = "") -> None:

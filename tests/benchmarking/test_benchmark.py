@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from rlmix.benchmarking import measure as measure_module
 from rlmix.benchmarking import reference_loop as handwritten
 from rlmix.benchmarking.measure import Benchmark, Timed, _figures, measure_memory, random_data
 from rlmix.benchmarking.stopwatch import Span, time_parts
@@ -150,3 +151,21 @@ def test_bad_input_is_one_line(capsys):
         assert stop.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert words in line
+
+
+def test_a_methods_hyperparameters_are_timed_with_it(monkeypatch):
+    """Vanilla and the others are timed without; what one alone reads is no other's."""
+    built = {}
+    prepare = measure_module.prepare
+
+    def noted(name, config, data):
+        built[name] = dict(config.mixing.hyperparameters)
+        return prepare(name, config, data)
+
+    monkeypatch.setattr(measure_module, "prepare", noted)
+    options = Benchmark(model="preactresnet18_w16", batch_size=4, image_size=16, num_classes=3, device="cpu")
+    names = ["augmix", "coin", "saliency"]
+    given = {"augmix": {"num_chains": 1}}
+    figures = measure_module.measure(options.training, names, random_data(options), 1, 0, parts=False, hyperparameters=given)
+    assert list(figures["methods"]) == ["vanilla", *names]
+    assert built == {"vanilla": {}, "augmix": {"num_chains": 1}, "coin": {}, "saliency": {}}

@@ -21,6 +21,7 @@ from PIL import Image
 from scipy import stats
 from toys import write_npz
 
+from rlmix.common.saved_config import read_config
 from rlmix.config import MixingConfig
 from rlmix.evaluation import reliability_bins
 from rlmix.evaluation.calibration import pool_bins
@@ -405,3 +406,18 @@ def test_a_report_of_odd_names_keeps_its_table(folder):
     assert any(row.startswith(r"| r\|mix\* |") for row in rows)
     assert len({row.replace(r"\|", "").count("|") for row in (header, *rows)}) == 1
     assert r"on a\|b\*.npz" in text
+
+
+def test_a_hyperparameter_is_one_methods_and_part_of_its_runs(options, tmp_path, capsys):
+    """The others are trained without; the finished run is found again, and is not that of another value."""
+    args = [*options, "--methods", "manifold_mixup", "vanilla", "--epochs", "1", "--seeds", "1", "--out", str(tmp_path)]
+    layers = ["--mixing.layers", "input", "stage1"]
+    command.main([*args, *layers, "--no-timing"])
+    results = [tmp_path / "runs" / name / "result.json" for name in ("manifold_mixup-s1", "vanilla-s1")]
+    written = [path.stat().st_mtime_ns for path in results]
+    assert read_config(tmp_path / "runs" / "manifold_mixup-s1")["mixing"] == {"layers": ["input", "stage1"]}
+    assert read_config(tmp_path / "runs" / "vanilla-s1")["mixing"] == {}
+    command.main([*args, *layers, "--no-timing"])
+    assert [path.stat().st_mtime_ns for path in results] == written
+    for other in ([], ["--mixing.layers", "input"]):
+        assert "mixing" in refused(capsys, [*args, *other, "--no-timing"])
