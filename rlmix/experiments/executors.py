@@ -117,7 +117,7 @@ def _run_here(runs: Mapping[str, Config], threads: int, quiet: bool) -> Outcomes
 
 
 def _run_in_processes(runs: Mapping[str, Config], jobs: int, threads: int) -> Outcomes:
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA or the parent's thread pools
+    context = _starting()
     waiting = list(runs.items())
     running: dict[Any, tuple[str, Any]] = {}
     try:
@@ -148,13 +148,22 @@ def _run_in_processes(runs: Mapping[str, Config], jobs: int, threads: int) -> Ou
             process.kill()
 
 
+def _starting() -> Any:
+    """How processes are started: by copies of one that has imported all, where there is such; a copy of this one could not use CUDA."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rlmix.experiments.train", "torch._dynamo", "stable_baselines3", "torch.utils.tensorboard"])
+    return context
+
+
 def _work(run: Config, threads: int, outcome: Connection) -> None:
     """A run's process.
 
-    It stops like at Ctrl-C when it is terminated, and when its parent is gone. Other signals it has inherited to
-    ignore, see :func:`_only_terminated`.
+    It stops like at Ctrl-C when it is terminated, and when its parent is gone. Other signals it ignores, see :func:`_only_terminated`.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
         outcome.send(_attempt(run, threads, quiet=True))

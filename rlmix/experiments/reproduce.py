@@ -35,7 +35,7 @@ from rlmix.experiments.table_form import PaperRun, PaperTable, multistep_options
 from rlmix.recipes import data_recipe
 from rlmix.reporting import tables
 from rlmix.reporting.output import make_console
-from rlmix.reporting.report import write_report
+from rlmix.reporting.report import Section, write_report
 
 TABLES = PAPER_TABLES | OWN_TABLES
 TIMED_ONLY = frozenset({"table", "model", "models", "batch_size", "device", "precision", "threads", "out"})
@@ -123,8 +123,7 @@ def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
             drawn_from(study),
             table.title,
             [statement, table.note],
-            [(layout.CAPTION, cells)],
-            1 + len(table.headings),
+            [Section(layout.CAPTION, *cells, names=1 + len(table.headings))],
         )
     else:
         layout.write(options.folder, report, table, cells)

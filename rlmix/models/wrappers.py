@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
@@ -20,11 +19,11 @@ def inner(model: nn.Module) -> nn.Module:
 def inner_forward(model: nn.Module) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """The classifier itself, and how to run it: at the precision of Fabric's module, where it was in one."""
     wrapped: Any = model
-    if isinstance(model, OptimizedModule):
+    if isinstance(model, _known("OptimizedModule", "torch._dynamo.eval_frame")):
         return inner_forward(wrapped._orig_mod)
     if isinstance(model, DistributedDataParallel | DataParallel):
         return inner_forward(wrapped.module)
-    if isinstance(model, _fabric_modules()):
+    if isinstance(model, _known("_FabricModule", "lightning_fabric.wrappers", "lightning.fabric.wrappers")):
         found, run = inner_forward(wrapped._forward_module)
         return found, _at_precision(run, wrapped._strategy.precision)
     return model, model
@@ -39,7 +38,6 @@ def _at_precision(run: Callable[[Tensor], Tensor], precision: Any) -> Callable[[
     return forward
 
 
-def _fabric_modules() -> tuple[type, ...]:
-    """Fabric's wrapper, by either name of its package; no import where nobody has imported it."""
-    found = [sys.modules.get(name) for name in ("lightning_fabric.wrappers", "lightning.fabric.wrappers")]
-    return tuple(wrappers._FabricModule for wrappers in found if wrappers is not None)
+def _known(name: str, *homes: str) -> tuple[type, ...]:
+    """The classes called so in those of ``homes`` that somebody has imported: what nobody has imported wraps nothing."""
+    return tuple(getattr(sys.modules[home], name) for home in homes if home in sys.modules)

@@ -2,36 +2,14 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlmix.common.files import write_atomically, write_json
 from rlmix.evaluation import ReliabilityBins
 from rlmix.reporting import plots, tables
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --paper: #ffffff; --band: #f3f5f7; --line: #d0d7de; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --soft: #9da7b1; --paper: #0f1419; --band: #1a2129; --line: #3a434d; }
-}
-body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .25rem; } h2 { font-size: 1.2rem; margin: 2.25rem 0 .75rem; }
-p { max-width: 62rem; margin: .5rem 0; } .soft { color: var(--soft); }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-caption { text-align: left; color: var(--soft); padding-bottom: .5rem; }
-th, td { padding: .4rem .7rem; text-align: right; vertical-align: top; white-space: nowrap; border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; white-space: normal; } tbody th, .name { text-align: left; }
-tbody tr:nth-child(odd) { background: var(--band); }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1.25rem; }
-figure { margin: 0; min-width: 0; } figure.wide { grid-column: 1 / -1; }
-img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: .4rem; }
-figcaption { color: var(--soft); font-size: .9rem; margin-top: .35rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.25rem; font-size: .9rem; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-"""
 
 
 class Drawn(NamedTuple):
@@ -43,14 +21,42 @@ class Drawn(NamedTuple):
     """A run's reliability diagram, where it is known."""
 
 
+class Section(NamedTuple):
+    """A table and what stands above it."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int = 1
+    """How many columns, the first ones, are names."""
+
+
+class Picture(NamedTuple):
+    """A plot's file, and what it shows."""
+
+    path: Path
+    text: str
+
+    @property
+    def name(self) -> str:
+        return self.path.stem.replace("_", " ")
+
+    @property
+    def wide(self) -> bool:
+        return bool(plots.PLOTS.entry(self.path.stem).traits.get("wide"))
+
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.path.read_bytes()).decode()
+
+
 def write_report(
     out: Path,
     report: dict[str, Any],
     drawn: Drawn,
     title: str,
     introduction: Sequence[str] = (),
-    first: Sequence[tuple[str, tables.Cells]] = (),
-    first_names: int = 2,
+    first: Sequence[Section] = (),
 ) -> None:
     """Write every file into the folder ``out``.
 
@@ -60,104 +66,63 @@ def write_report(
         drawn: What the plots are drawn from.
         title: Of report.md and report.html.
         introduction: Paragraphs above the table.
-        first: Captions and cells of tables above the comparison's own.
-        first_names: How many columns of these are names.
+        first: Tables above the comparison's own.
     """
     pictures = plots.draw(drawn.curves, drawn.bins, out / "plots")
     write_json(out / "compare.json", report)
-    paths = [path.relative_to(out) for path in pictures]
-    files = {
-        "compare.csv": tables.as_csv(report),
-        "report.md": tables.as_markdown(report, title, introduction, first, paths, first_names),
-        "report.html": as_html(report, title, introduction, first, pictures, first_names),
-    }
+    files = {"compare.csv": tables.as_csv(report)}
+    files |= {name: render(name, report, title, introduction, first, pictures, out) for name in ("report.md", "report.html")}
     for name, text in files.items():
         write_atomically(out / name, lambda handle, text=text: handle.write(text.encode()))  # type: ignore[misc]
 
 
-def as_html(
+def render(
+    name: str,
     report: dict[str, Any],
     title: str,
-    introduction: Sequence[str],
-    first: Sequence[tuple[str, tables.Cells]],
-    pictures: dict[Path, str],
-    first_names: int = 2,
+    introduction: Sequence[str] = (),
+    first: Sequence[Section] = (),
+    pictures: Mapping[Path, str] | None = None,
+    folder: Path = Path(),
 ) -> str:
-    """report.html: style and pictures are inside, and nothing is fetched.
+    """A study's report as text.
 
     Args:
+        name: ``report.md``, or ``report.html``, in which style and pictures are inside, and nothing is fetched.
         report: What compare.json holds.
         title: The heading.
         introduction: Paragraphs above the table.
-        first: Captions and cells of tables above the comparison's own.
+        first: Tables above the comparison's own.
         pictures: Files, and what each shows.
-        first_names: How many columns of ``first`` are names.
+        folder: Where the text will lie; report.md's pictures are relative to it.
     """
-    settings = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in report["config"].items())
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{escape(title)}</h1>
-{_paragraphs(introduction)}
-{"".join(html_table(cells, text, first_names) for text, cells in first)}
-{html_table(tables.cells(report), tables.caption(report), tables.num_names(report))}
-{_paragraphs(tables.notes(report), soft=True)}
-{_correlations(report)}
-<h2>Plots</h2>
-<div class="plots">
-{"".join(_figure(path, text) for path, text in pictures.items())}</div>
-<h2>Settings of all runs</h2>
-<dl>{settings}</dl>
-</main>
-</body>
-</html>
-"""
-
-
-def html_table(table: tables.Cells, caption: str, names: int = 1) -> str:
-    """A table with headers for rows and columns; it scrolls by itself where the page is narrower."""
-    header, lines = table
-    head = "".join(f'<th scope="col"{_name(index, names)}>{escape(cell)}</th>' for index, cell in enumerate(header))
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<th scope="row">{escape(cell)}</th>' if index < names else f"<td>{escape(cell).replace(' [', '<br>[')}</td>"
-            for index, cell in enumerate(line)
-        )
-        + "</tr>\n"
-        for line in lines
-    )
+    drawn = [Picture(path, text) for path, text in (pictures or {}).items()]
+    correlations = tables.correlation_cells(report)
     return (
-        f'<div class="scroll" role="region" aria-label="Table" tabindex="0"><table><caption>{escape(caption)}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
+        _templates()
+        .get_template(name)
+        .render(
+            title=title,
+            introduction=[line for line in introduction if line],
+            tables=[*first, Section(tables.caption(report), *tables.cells(report), names=tables.num_names(report))],
+            notes=tables.notes(report),
+            correlations=None if correlations is None else Section(tables.CORRELATIONS, *correlations),
+            correlation_notes=None if correlations is None else tables.correlation_notes(report),
+            pictures=drawn,
+            relative=lambda picture: picture.path.relative_to(folder).as_posix(),
+            settings=report["config"],
+        )
     )
 
 
-def _correlations(report: dict[str, Any]) -> str:
-    cells = tables.correlation_cells(report)
-    if cells is None:
-        return ""
-    return html_table(cells, tables.CORRELATIONS) + _paragraphs(tables.correlation_notes(report), soft=True)
-
-
-def _name(index: int, names: int) -> str:
-    return ' class="name"' if index < names else ""
-
-
-def _paragraphs(lines: Sequence[str], soft: bool = False) -> str:
-    mark = ' class="soft"' if soft else ""
-    return "\n".join(f"<p{mark}>{escape(line)}</p>" for line in lines if line)
-
-
-def _figure(path: Path, text: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    wide = ' class="wide"' if plots.PLOTS.entry(path.stem).traits.get("wide") else ""
-    return f'<figure{wide}><img alt="{escape(text)}" src="data:image/png;base64,{data}"><figcaption>{escape(text)}</figcaption></figure>\n'
+def _templates() -> Environment:
+    found = Environment(
+        loader=PackageLoader("rlmix.reporting"),
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["markdown"] = tables.markdown
+    found.filters["lines"] = lambda table: "\n".join(tables.markdown_table((table.header, table.rows), table.names))
+    return found

@@ -15,7 +15,7 @@ TITLES = {"ece": "ECE %", "fgsm_error": "FGSM error %"}
 """Of metrics; another's is its name."""
 CORRELATIONS = "Reward against top-1 over the runs"
 
-Cells = tuple[list[str], list[list[str]]]
+Cells = tuple[Sequence[str], Sequence[Sequence[str]]]
 """A header, and rows of as many cells."""
 
 
@@ -179,34 +179,6 @@ def as_csv(report: dict[str, Any]) -> str:
             figures = ("" if result.get(name) is None else result[name] for name in wanted)
             writer.writerow([row["model"], row["label"], seed, *figures])
     return text.getvalue()
-
-
-def as_markdown(
-    report: dict[str, Any],
-    title: str,
-    introduction: Sequence[str],
-    first: Sequence[tuple[str, Cells]],
-    pictures: Sequence[Path],
-    first_names: int = 2,
-) -> str:
-    """report.md.
-
-    ``first`` are tables above the comparison's own, whose first columns are names, and the pictures' paths are relative to
-    the file.
-    """
-    lines = [f"# {markdown(title)}", "", *(line for text in introduction if text for line in (markdown(text), ""))]
-    lines += [line for text, table in first for line in (markdown(text), "", *markdown_table(table, first_names), "")]
-    lines += [markdown(caption(report)), "", *markdown_table(cells(report), num_names(report)), ""]
-    lines += [line for note in notes(report) for line in (markdown(note), "")]
-    correlations = correlation_cells(report)
-    if correlations is not None:
-        lines += [f"## {CORRELATIONS}", "", *markdown_table(correlations), ""]
-        lines += [line for note in correlation_notes(report) for line in (markdown(note), "")]
-    lines += ["## Plots", ""]
-    lines += [line for picture in pictures for line in (f"![{picture.stem.replace('_', ' ')}]({picture.as_posix()})", "")]
-    return "\n".join(
-        [*lines, "## Settings", "", *(f"- {name}: {markdown(str(value))}" for name, value in report["config"].items()), ""]
-    )
 
 
 def mean_std(figure: Mapping[str, Any], digits: int = 2) -> str:

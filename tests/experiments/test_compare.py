@@ -34,6 +34,7 @@ from rlmix.experiments.settings import settled
 from rlmix.models import MODELS
 from rlmix.models.preactresnet import PreActResNet
 from rlmix.reporting import tables
+from rlmix.reporting.report import render
 from rlmix.reporting.statistics import paired_difference, summarize
 from rlmix.scripts import compare as command
 from rlmix.scripts.main import main as rlmix_main
@@ -401,7 +402,7 @@ def test_a_report_of_odd_names_keeps_its_table(folder):
     report = json.loads((folder / "compare.json").read_text())
     report["methods"]["rmix"]["label"] = "r|mix*"
     report["config"]["data"] = "npz:a|b*.npz"
-    text = tables.as_markdown(report, "Of a|b", [], [], [])
+    text = render("report.md", report, "Of a|b")
     header, _, *rows = text[text.index("| method") :].split("\n\n")[0].splitlines()
     assert any(row.startswith(r"| r\|mix\* |") for row in rows)
     assert len({row.replace(r"\|", "").count("|") for row in (header, *rows)}) == 1
