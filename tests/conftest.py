@@ -35,7 +35,7 @@ for name, handler in (("SIGHUP", signal.SIG_DFL), ("SIGQUIT", signal.SIG_DFL), (
 @pytest.fixture(scope="session")
 def tiny_config() -> rlmix.Config:
     """Two epochs of four steps on 64 digits: a second or two."""
-    return rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=2)
+    return rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=2)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A classifier in training: weights, optimizer, schedule, data order and every random state it uses, one step at a time."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -360,5 +361,12 @@ class Training:
 
     def _catch_up(self) -> None:
         """Move the schedule to the next step."""
-        while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
+        target = min(self.global_step, self.num_steps - 1)
+        if self.scheduler.last_epoch == 0 < target:
+            with (
+                warnings.catch_warnings()
+            ):  # a frozen classifier's optimizer has not stepped, nor one whose first step was skipped
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                self.scheduler.step()
+        while self.scheduler.last_epoch < target:
             self.scheduler.step()

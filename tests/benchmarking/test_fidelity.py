@@ -8,7 +8,20 @@ import torch
 from rlmix.benchmarking.fidelity import agreement
 from rlmix.scripts import fidelity
 
-TINY = ["--data", "digits", "--train-images", "64", "--batch-size", "16", "--epochs", "2", "--device", "cpu"]
+TINY = [
+    "--data",
+    "digits",
+    "--train-images",
+    "64",
+    "--test-images",
+    "40",
+    "--batch-size",
+    "16",
+    "--epochs",
+    "2",
+    "--device",
+    "cpu",
+]
 
 
 def test_agreement_of_literal_masks():
@@ -27,7 +40,7 @@ def test_every_mode_has_its_figures_and_they_repeat(tmp_path, capsys):
     assert found[0] == found[1]
     modes = found[0]["modes"]
     assert list(modes) == ["bfloat16", "half", "alternate", "previous", "chance"]
-    assert found[0]["steps"] == 8
+    assert found[0]["steps"] == 4
     assert modes["bfloat16"]["same"] > modes["chance"]["same"]
     assert modes["previous"]["cosine"] > 0.5, "exact in the first of two epochs"
     assert all(0 <= value <= 1 for row in modes.values() for value in row.values())

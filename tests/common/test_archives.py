@@ -64,6 +64,7 @@ def test_a_tensor_cannot_claim_more_than_its_member_holds(tmp_path):
         read_weights(tmp_path / "swollen.pt")
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize(
     "tensor",
     [torch.zeros(1).expand(10**10), torch.zeros(10**6, 10**6, device="meta"), torch.zeros(10**9, layout=torch.sparse_coo)],

@@ -1,4 +1,4 @@
-"""Metrics against NumPy, torchmetrics and formulas written by hand."""
+"""Metrics against NumPy and formulas written by hand."""
 
 from dataclasses import replace
 
@@ -7,7 +7,6 @@ import oracle
 import pytest
 import torch
 from torch import nn
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from rlmix import evaluation as metrics
 from rlmix.data.memory import image_data
@@ -61,24 +60,6 @@ def test_reliability_bins_hold_the_diagrams_data():
     assert bins["count"] == [0, 2, 1]
     assert bins["confidence"] == [None, pytest.approx(0.6), pytest.approx(0.9)]
     assert bins["accuracy"] == [None, 0.5, 1.0]
-
-
-def test_ece_within_a_millionth_of_torchmetrics_where_that_is_right():
-    """Away from confidence 1 and from edges, where torchmetrics puts images elsewhere."""
-    for seed in range(5):
-        probabilities, labels = random_predictions(seed, number=2000)
-        result = metrics.expected_calibration_error(torch.tensor(probabilities), torch.tensor(labels))
-        expected = multiclass_calibration_error(torch.tensor(probabilities), torch.tensor(labels), num_classes=7, n_bins=15)
-        assert result / 100 == pytest.approx(float(expected), abs=1e-6)
-
-
-@pytest.mark.parametrize("k", [1, 3, 5])
-def test_topk_equals_torchmetrics(k):
-    for seed in range(3):
-        probabilities, labels = random_predictions(seed)
-        logits = torch.tensor(np.log(probabilities + 1e-12)).float()
-        expected = multiclass_accuracy(logits.softmax(1), torch.tensor(labels), num_classes=7, top_k=k, average="micro")
-        assert int(metrics.topk_correct(logits, torch.tensor(labels), k)) == round(float(expected) * len(labels))
 
 
 def test_topk_of_more_than_there_are_classes_is_all():

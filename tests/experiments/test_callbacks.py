@@ -12,7 +12,15 @@ from rlmix.training.run_folder import read_metrics
 
 
 def config_in(folder, **options):
-    tiny = {"data": "digits", "train_images": 64, "batch_size": 16, "epochs": 2, "device": "cpu", "picture_every": 0}
+    tiny = {
+        "data": "digits",
+        "train_images": 64,
+        "test_images": 40,
+        "batch_size": 16,
+        "epochs": 2,
+        "device": "cpu",
+        "picture_every": 0,
+    }
     return rlmix.Config.flat(**(tiny | {"method": "vanilla", "out": folder} | options))
 
 

@@ -17,9 +17,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy import stats
-from toys import write_npz
+from toys import picture_size, write_npz
 
 from rlmix.common.saved_config import read_config
 from rlmix.config import MixingConfig
@@ -124,7 +123,7 @@ def test_the_table_is_that_of_the_runs(folder):
     assert all(f"| {method} |" in text for method in report["methods"])
     for name in PLOTS:
         assert f"plots/{name}.png" in text
-        assert min(Image.open(folder / "plots" / f"{name}.png").size) > 200
+        assert min(picture_size(folder / "plots" / f"{name}.png")) > 200
 
 
 def test_reward_is_set_against_top1_over_the_runs(folder):

@@ -27,7 +27,20 @@ from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.training.run_folder import Run, read_metrics
 
-TINY = ["--data", "digits", "--train-images", "64", "--batch-size", "16", "--epochs", "2", "--device", "cpu"]
+TINY = [
+    "--data",
+    "digits",
+    "--train-images",
+    "64",
+    "--test-images",
+    "40",
+    "--batch-size",
+    "16",
+    "--epochs",
+    "2",
+    "--device",
+    "cpu",
+]
 METHODS = {
     "rlmix": ["--method", "rlmix"],
     "rlmix-batch": ["--method", "rlmix", "--granularity", "batch"],

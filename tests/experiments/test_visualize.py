@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toys import write_npz
+from toys import picture_size, write_npz
 
 from rlmix.data.picture_folder import read_pictures
 from rlmix.mixing.core import Pairing, mix
@@ -112,7 +112,7 @@ def test_a_run_on_its_own_data_and_on_pictures(run, tmp_path):
     pictures = write_pictures(tmp_path / "pictures", 4)
     visualize.main([str(run), "--images", str(pictures), "--out", str(tmp_path / "out")])
     for name in ("figure2", "figure4"):
-        assert min(Image.open(tmp_path / "out" / f"{name}.png").size) > 300
+        assert min(picture_size(tmp_path / "out" / f"{name}.png")) > 300
 
 
 def test_a_bare_classifier_on_pictures(tmp_path):

@@ -226,7 +226,7 @@ def test_a_network_without_stages_is_refused(batch):
 
 
 def test_three_steps_on_digits():
-    training = Training(rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=1))
+    training = Training(rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=1))
     for _ in range(3):
         training.fit_step(AlignMix())
     assert np.isfinite(training.epoch_metrics()["train_loss"])

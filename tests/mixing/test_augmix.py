@@ -220,7 +220,7 @@ def test_images_of_other_channels_are_refused():
 
 
 def test_three_steps_on_digits():
-    training = Training(rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=1))
+    training = Training(rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=1))
     for _ in range(3):
         training.fit_step(AugMix(training.data.mean, training.data.std))
     assert np.isfinite(training.epoch_metrics()["train_loss"])

@@ -292,7 +292,9 @@ class Awake(AutoMix):
 
 def test_a_resumed_training_goes_on_to_the_bit(register):
     register(METHODS, "automix", Awake)
-    config = rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=2, learning_rate=0.05, device="cpu")
+    config = rlmix.Config.flat(
+        data="digits", train_images=64, test_images=40, batch_size=16, epochs=2, learning_rate=0.05, device="cpu"
+    )
     training = Training(config, method="automix")
     first = copy.deepcopy(training.method.block.state_dict())
     for _ in range(3):

@@ -414,7 +414,7 @@ def test_the_saliency_of_the_clean_pass_is_the_library_s():
 
 
 def test_three_steps_on_digits():
-    training = Training(rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=1))
+    training = Training(rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=1))
     method = CoMixup()
     for _ in range(3):
         training.fit_step(method)

@@ -242,7 +242,7 @@ def test_parameters_out_of_range_are_named(arguments, message):
 
 
 def test_trains_on_digits():
-    training = Training(rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=1))
+    training = Training(rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=1))
     method = CutMix(probability=1.0)
     assert isinstance(method, Method)
     for _ in range(3):

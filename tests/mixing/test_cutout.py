@@ -76,7 +76,7 @@ def test_side_out_of_range_is_named(side):
 
 
 def test_trains_on_digits():
-    training = Training(rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=1))
+    training = Training(rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=1))
     method = Cutout(16)
     assert isinstance(method, Method)
     for _ in range(3):

@@ -114,7 +114,7 @@ def test_alpha_out_of_range_is_named(alpha):
 
 
 def test_trains_on_digits():
-    training = Training(rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=1))
+    training = Training(rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=1))
     method = InputMixup()
     assert isinstance(method, Method)
     for _ in range(3):

@@ -189,7 +189,7 @@ def test_unknown_layers_are_named(layers):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_trains_on_digits(precision):
-    config = rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=1, precision=precision)
+    config = rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=1, precision=precision)
     training = Training(config)
     methods = [ManifoldMixup(layers=(name,)) for name in DEFAULT]
     assert isinstance(methods[0], Method)

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from PIL import Image
-from toys import toy_config
+from toys import picture_size, toy_config
 
 from rlmix.experiments import gallery
 from rlmix.mixing.core import Mixed
@@ -75,8 +74,23 @@ def test_methods_that_need_stages_name_those_a_network_has(tiny_config):
 
 def test_the_picture_shows_every_method(tmp_path):
     path = tmp_path / "methods.png"
-    visualize.main(["--train-images", "64", "--batch-size", "16", "--epochs", "1", "--num-images", "4", "--out", str(path)])
-    assert Image.open(path).size[1] > 100 * len(gallery.SHOWN)
+    visualize.main(
+        [
+            "--train-images",
+            "64",
+            "--test-images",
+            "40",
+            "--batch-size",
+            "16",
+            "--epochs",
+            "1",
+            "--num-images",
+            "4",
+            "--out",
+            str(path),
+        ]
+    )
+    assert picture_size(path)[1] > 100 * len(gallery.SHOWN)
 
 
 def test_alpha_reaches_the_method(tiny_config):

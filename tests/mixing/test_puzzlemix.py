@@ -413,7 +413,7 @@ def test_blocks_that_do_not_divide_the_image_are_refused():
 
 
 def test_three_steps_on_digits():
-    training = Training(rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=1))
+    training = Training(rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=1))
     for _ in range(3):
         training.fit_step(PuzzleMix())
     assert np.isfinite(training.epoch_metrics()["train_loss"])

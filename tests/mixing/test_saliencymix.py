@@ -139,7 +139,7 @@ def test_parameters_out_of_range_are_named(arguments, message):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_trains_on_digits(precision):
-    config = rlmix.Config.flat(data="digits", train_images=64, batch_size=16, epochs=1, precision=precision)
+    config = rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=1, precision=precision)
     training = Training(config)
     method = SaliencyMix(probability=1.0)
     assert isinstance(method, Method)

@@ -200,6 +200,7 @@ def test_depths_that_cannot_be_are_named(build, depth):
         build(depth)
 
 
+@pytest.mark.filterwarnings("ignore:.* keeps its stem")
 @pytest.mark.parametrize("method", ["manifold_mixup", "automix", "alignmix"])
 @pytest.mark.parametrize("name", ["wideresnet", "resnext", "resnet18"])
 def test_methods_that_mix_features_train_every_network(name, method, register):
@@ -215,6 +216,7 @@ def test_methods_that_mix_features_train_every_network(name, method, register):
     assert not any(map(torch.equal, before, training.model.parameters()))
 
 
+@pytest.mark.filterwarnings("ignore:.* keeps its stem")
 @pytest.mark.parametrize("method", ["manifold_mixup", "automix", "alignmix"])
 def test_methods_that_mix_features_refuse_a_network_without_stages(method):
     config = rlmix.Config.flat(batch_size=4, train_images=12, model="squeezenet1_1", epochs=1, device="cpu")

@@ -42,6 +42,19 @@ def test_a_run_killed_three_times_ends_as_if_it_had_not_been(method, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "method"), list(enumerate(["rmix", "rlmix", "automix", "puzzlemix"])))
 def test_thirty_kills_of_six_epochs_of_digits_change_nothing(seed, method, tmp_path):
-    options = ["--data", "digits", "--train-images", "128", "--batch-size", "32", "--epochs", "6", "--method", method]
+    options = [
+        "--data",
+        "digits",
+        "--train-images",
+        "128",
+        "--test-images",
+        "40",
+        "--batch-size",
+        "32",
+        "--epochs",
+        "6",
+        "--method",
+        method,
+    ]
     moments = assert_survives(seed, 30, tmp_path, [*options, "--checkpoint-every", "3"])
     assert sum("checkpoint" in moment or "file" in moment for moment in moments) >= 5

@@ -244,7 +244,8 @@ def test_a_reader_that_goes_away_costs_the_lines_and_not_the_run(tiny, tmp_path)
     process.stdout.close()
     assert process.wait(60) == 0
     assert process.stderr is not None
-    assert process.stderr.read() == ""
+    with process.stderr:
+        assert process.stderr.read() == ""
     assert (tmp_path / "run" / "result.json").exists()
 
 

@@ -44,3 +44,9 @@ def write_folder(
                 pixels = 200 * label // num_classes + draw.integers(56, size=(size[1], size[0], 3))
                 Image.fromarray(pixels.astype(np.uint8)).save(place / f"{index:02d}.png")
     return f"imagefolder:{folder}"
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture's file."""
+    with Image.open(path) as picture:
+        return picture.size

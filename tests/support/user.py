@@ -11,7 +11,7 @@ import rlmix
 
 def configure(folder: Path) -> rlmix.Config:
     config = rlmix.Config(
-        data=rlmix.DataConfig(name="digits", train_images=48),
+        data=rlmix.DataConfig(name="digits", train_images=48, test_images=40),
         model=rlmix.ModelConfig(name="preactresnet18_w16"),
         optim=rlmix.OptimConfig(epochs=1, batch_size=16),
         mixing=rlmix.MixingConfig(num_patches=(2, 4)),
@@ -53,7 +53,7 @@ def mix(model: nn.Module, images: Tensor, labels: Tensor) -> list[rlmix.Mixed]:
 
 
 def environments() -> tuple[int, int]:
-    config = rlmix.Config.flat(data="digits", train_images=48, batch_size=16, epochs=1)
+    config = rlmix.Config.flat(data="digits", train_images=48, test_images=40, batch_size=16, epochs=1)
     env, slots = rlmix.make_env(config), rlmix.make_vec_env(config, num_envs=16)
     env.reset(seed=0)
     slots.reset(seed=0)
@@ -67,7 +67,7 @@ def compare(folder: Path) -> list[str]:
         timing=False,
         control=False,
         out=folder / "compared",
-        data=rlmix.DataConfig(name="digits", train_images=48),
+        data=rlmix.DataConfig(name="digits", train_images=48, test_images=40),
         optim=rlmix.OptimConfig(epochs=1, batch_size=16),
     )
     report = rlmix.compare(options, quiet=True)

@@ -16,7 +16,7 @@ from rlmix.training.checkpoints import BEST, load_checkpoint
 from rlmix.training.run_folder import read_metrics
 from rlmix.training.trainer import Training
 
-DATA = {"data": "digits", "train_images": 100, "val_fraction": 0.3, "batch_size": 16, "device": "cpu"}
+DATA = {"data": "digits", "train_images": 100, "test_images": 100, "val_fraction": 0.3, "batch_size": 16, "device": "cpu"}
 OPTIONS = [part for name, value in DATA.items() for part in ("--" + name.replace("_", "-"), str(value))]
 OPTIONS += ["--epochs", "5", "--method", "vanilla", "--learning-rate", "0.03", "--seed", "1"]
 

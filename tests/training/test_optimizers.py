@@ -24,6 +24,7 @@ def config_of(optimizer, **options):
     tiny = {
         "data": "digits",
         "train_images": 64,
+        "test_images": 40,
         "batch_size": 16,
         "epochs": 2,
         "device": "cpu",
