@@ -8,7 +8,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: a second thread 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two spinning threads on two busy cores wait for each other
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # what the tests start is of this checkout, whatever is installed
 
+import lightning_fabric  # noqa: F401  (these before the hook: what is first imported within a module that it checks is compiled anew)
+import matplotlib.pyplot  # noqa: F401
 import pytest
+import scipy.stats  # noqa: F401
+import stable_baselines3  # noqa: F401
+import sympy  # noqa: F401
+import torch.utils.tensorboard  # noqa: F401
+import torchvision  # noqa: F401
 from jaxtyping import install_import_hook
 
 CHECKED = (
