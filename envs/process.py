@@ -211,7 +211,8 @@ class MixingProcess:
         """The mixed batch, and the share of its target that each image has."""
         (images, labels), pairing = decision.batch, decision.pairing
         weights = patch_weights(mask, theirs, pairing.lam, self.config.mixing.rule)
-        mixed = blend(images, soft_targets(labels, self.data.num_classes), weights, pairing.partner)
+        targets = soft_targets(self.require_training().targets(labels), self.data.num_classes)
+        mixed = blend(images, targets, weights, pairing.partner)
         return mixed, pixel_share(weights, images.shape[2:])
 
     def _nearest(self, top_k: Tensor) -> Tensor:

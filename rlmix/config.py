@@ -103,6 +103,9 @@ class OptimConfig:
     """Decay norms and biases too."""
     clip_norm: Annotated[float | None, at_least(0)] = None
     """Longest that a gradient may be; 0 for any length."""
+    label_smoothing: Annotated[float, from_to(0, 1)] = 0.0
+    """Part of each training target spread evenly over the classes. Whatever the method's loss is made of; a saliency map is that of the
+    smoothed loss. What is measured is not smoothed."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """At a loss that is not finite. Steps left out are counted (nonfinite_steps in metrics.jsonl)."""
 

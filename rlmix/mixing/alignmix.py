@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
@@ -71,7 +71,7 @@ class AlignMix:
         self,
         model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         *,
         num_classes: int,
         generator: torch.Generator | None = None,

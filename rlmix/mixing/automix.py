@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -114,7 +114,7 @@ class AutoMix(nn.Module):
         self,
         model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         *,
         num_classes: int,
         generator: torch.Generator | None = None,

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
@@ -16,7 +16,7 @@ from rlmix.data.dataset import Dataset
 from rlmix.data.registry import load_data
 from rlmix.maps import approximate as approximations
 from rlmix.maps.gradient import Saliency, saliency
-from rlmix.mixing.core import Mixed
+from rlmix.mixing.core import Mixed, smoothed
 from rlmix.mixing.objective import Method, Objective, score
 from rlmix.mixing.registry import build_method
 from rlmix.models import build_model
@@ -188,7 +188,12 @@ class Training:
 
     def saliency_pass(self, images: Tensor, labels: Tensor) -> Saliency:
         """The exact pass, compiled where the configuration says so."""
-        return saliency(self.model, images, labels, self._saliency_forward)
+        return saliency(self.model, images, self.targets(labels), self._saliency_forward)
+
+    def targets(self, labels: Int[Tensor, " batch"]) -> Shaped[Tensor, "batch *classes"]:
+        """What images of these labels are trained towards: the labels, or under ``label_smoothing`` soft targets (B, N)."""
+        smoothing = self.config.optim.label_smoothing
+        return smoothed(labels, smoothing, self.data.num_classes) if smoothing else labels
 
     def step(
         self, mixed: Mixed | Objective, input_gradient: bool = False, sound: Bool[Tensor, ""] | None = None
@@ -264,7 +269,15 @@ class Training:
             raise ValueError(f"method must have no parameters, or be the training's own, got {type(method).__name__}")
         images, labels = self.next_batch()
         with self.fabric.autocast():
-            mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.batch_generator())
+            targets = self.targets(labels)
+            try:
+                mixed = method(self.model, images, targets, num_classes=self.data.num_classes, generator=self.batch_generator())
+            except (IndexError, RuntimeError, TypeError) as error:
+                if targets is labels or type(method).__module__.startswith("rlmix."):
+                    raise
+                raise ValueError(
+                    f"label_smoothing must be 0 with method {self.config.run.method}, which takes no soft targets (batch, classes): {error}"
+                ) from error
         self.step(mixed)
         if hasattr(method, "after_step"):
             method.after_step(self.model)
