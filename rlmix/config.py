@@ -106,6 +106,9 @@ class OptimConfig:
     label_smoothing: Annotated[float, from_to(0, 1)] = 0.0
     """Part of each training target spread evenly over the classes. Whatever the method's loss is made of; a saliency map is that of the
     smoothed loss. What is measured is not smoothed."""
+    ema: Annotated[float | None, between(0, 1)] = None
+    """Evaluate a moving average of the weights too, so much of it kept at a step. Such as 0.999; top1_ema in metrics.jsonl and result.json.
+    It begins at the weights after the first step, and the statistics of batch norms are averaged alike."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """At a loss that is not finite. Steps left out are counted (nonfinite_steps in metrics.jsonl)."""
 

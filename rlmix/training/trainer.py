@@ -21,6 +21,7 @@ from rlmix.mixing.objective import Method, Objective, score
 from rlmix.mixing.registry import build_method
 from rlmix.models import build_model
 from rlmix.models.as_found import frozen_statistics
+from rlmix.training.average import make_average
 from rlmix.training.compilation import can_compile, compile_saliency, compile_training
 from rlmix.training.devices import open_device
 from rlmix.training.frozen import freeze
@@ -84,6 +85,9 @@ class Training:
             freeze(model, recipe.model, config.model.freeze_from)
         if config.model.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        decay = None if self.frozen else config.optim.ema
+        self.average = None if decay is None else make_average(model, decay, device)
+        """Of the classifier's weights."""
         self.method = build_method(method, config, model, self.data, self.num_steps)
         others: list[nn.Parameter] = []
         if isinstance(self.method, nn.Module):
@@ -239,6 +243,8 @@ class Training:
             nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm)
         guarded_step(self._optimizer, finite, self._guarded)
         restore_where_not(finite, buffers, before)
+        if self.average is not None and (not skip or bool(finite)):  # a step that is left out is no part of the average
+            self.average.update_parameters(self.model)
         self._record(loss.detach(), finite, logits.detach(), mixed.targets)
         if not self.finished:
             self.scheduler.step()
@@ -300,21 +306,31 @@ class Training:
         return metrics
 
     def evaluate(self) -> dict[str, float]:
-        """``test_loss``, ``test_top1``, ``test_top5`` on the test split, and before them the like on a validation split."""
+        """``test_loss``, ``test_top1``, ``test_top5`` on the test split, and before them the like on a validation split.
+
+        With an average of the weights also its ``top1_ema``, and ``val_top1_ema``.
+        """
         result: dict[str, float] = {}
         for split in self.data.measured:
-            result |= evaluation.accuracy(self.predict(split), self.data.labels(split), split)
+            labels = self.data.labels(split)
+            result |= evaluation.accuracy(self.predict(split), labels, split)
+            if self.average is not None:
+                found = evaluation.accuracy(self._predict(self.average, split), labels, split)
+                result["top1_ema" if split == "test" else f"{split}_top1_ema"] = found[f"{split}_top1"]
         return result
 
     def predict(self, split: str = "test") -> Float[Tensor, "split classes"]:
         """Logits of the images of a split; a frozen classifier's are computed once."""
         if split in self._frozen_logits:
             return self._frozen_logits[split]
-        with self.fabric.autocast():
-            logits = evaluation.predict(self.model, self.data, split)
+        logits = self._predict(self.model, split)
         if self.frozen:
             self._frozen_logits[split] = logits
         return logits
+
+    def _predict(self, model: nn.Module, split: str) -> Tensor:
+        with self.fabric.autocast():
+            return evaluation.predict(model, self.data, split)
 
     def to_pixels(self, images: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch height width channel"]:
         """Normalised images as bytes again."""
@@ -327,6 +343,7 @@ class Training:
             FloatingPointError: If a step was not finite that had not been looked at yet.
         """
         self.check_finite()
+        average = {} if self.average is None else {"ema": self.average.state_dict()}
         return {
             "model": self.model.state_dict(),
             "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
@@ -338,6 +355,7 @@ class Training:
             "trained": self.trained,
             "order": self.order.indices,
             "tally": self._tally.state_dict(self.ranks),
+            **average,
         }
 
     def generator_states(self) -> list[Tensor]:
@@ -347,6 +365,8 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
         self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["ema"])
         if isinstance(self.method, nn.Module):
             self.method.load_state_dict(state["method"])
         self._source.load_state_dict(state["saliency"])
