@@ -94,6 +94,11 @@ class MixingProcess:
         self._reward = build_reward(config.env.reward)
         if config.model.freeze_from is not None and self._reward.updating:
             raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
+        if config.optim.accumulation > 1 and self._reward.updating:
+            raise ValueError(
+                f"accumulation must be 1 with reward {config.env.reward}, which looks at what each batch's own step does, "
+                f"got {config.optim.accumulation}"
+            )
         self.training: Training | None = None
         self.outcome: Outcome | None = None
         self.on_epoch_end: Callable[[Training], None] = lambda training: None

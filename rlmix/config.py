@@ -103,6 +103,8 @@ class OptimConfig:
     """Decay norms and biases too."""
     clip_norm: Annotated[float | None, at_least(0)] = None
     """Longest that a gradient may be; 0 for any length."""
+    accumulation: Annotated[int, at_least(1)] = 1
+    """Batches whose mean gradient the optimizer takes a step with; schedules count such steps. At an epoch's end, those that are left."""
     label_smoothing: Annotated[float, from_to(0, 1)] = 0.0
     """Part of each training target spread evenly over the classes. Whatever the method's loss is made of; a saliency map is that of the
     smoothed loss. What is measured is not smoothed."""
@@ -367,7 +369,11 @@ class Config:
 
     def check(self) -> None:
         """Raise ValueError where two values do not go together."""
-        data = self.data
+        data, optim = self.data, self.optim
+        if optim.accumulation > 1 and optim.on_nonfinite == "skip":
+            raise ValueError(
+                f"accumulation must be 1 with on_nonfinite skip, for no batch can be taken out of a sum again, got {optim.accumulation}"
+            )
         if self.on_folder:
             if data.relabel:
                 raise ValueError("relabel must be left out with an imagefolder, whose classes are its folders")

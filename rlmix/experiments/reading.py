@@ -39,7 +39,8 @@ CONDITIONS = (
               _method("which is no policy of the environment")),
     Condition(("mixing_seed",), lambda config: config.run.method != "vanilla", _method("which draws nothing")),
     Condition(("schedule", "optimizer", "learning_rate", "div_factor", "pct_start", "final_learning_rate", "milestones", "warmup",
-               "momentum", "weight_decay", "decay_norms", "clip_norm", "ema"),
+               "momentum", "weight_decay", "decay_norms", "clip_norm", "ema",
+               "accumulation"),
               lambda config: config.model.freeze_from is None, lambda config: "--freeze-from, whose classifier is not updated"),
 )  # fmt: skip
 """Of options that several entries of a family read."""

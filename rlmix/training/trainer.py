@@ -21,6 +21,7 @@ from rlmix.mixing.objective import Method, Objective, score
 from rlmix.mixing.registry import build_method
 from rlmix.models import build_model
 from rlmix.models.as_found import frozen_statistics
+from rlmix.training.accumulation import Accumulation
 from rlmix.training.average import make_average
 from rlmix.training.compilation import can_compile, compile_saliency, compile_training
 from rlmix.training.devices import open_device
@@ -79,6 +80,9 @@ class Training:
         self.data = data.to(device)
         self.steps_per_epoch = num_images // recipe.batch_size
         self.num_steps = self.steps_per_epoch * recipe.epochs
+        self.updates = Accumulation(1 if self.frozen else config.optim.accumulation, self.steps_per_epoch)
+        self.num_updates = self.updates.per_epoch * recipe.epochs
+        """Steps of the optimizer; those of the training are batches."""
 
         model = build_model(recipe.model, data.num_classes, data.num_channels, config.run.seed, data.image_size)
         if config.model.freeze_from is not None:
@@ -88,13 +92,13 @@ class Training:
         decay = None if self.frozen else config.optim.ema
         self.average = None if decay is None else make_average(model, decay, device)
         """Of the classifier's weights."""
-        self.method = build_method(method, config, model, self.data, self.num_steps)
+        self.method = build_method(method, config, model, self.data, self.num_updates)
         others: list[nn.Parameter] = []
         if isinstance(self.method, nn.Module):
             self.method.to(device)
             others = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
         optimizer = make_optimizer(model, others, config)
-        self.scheduler = make_schedule(optimizer, config, self.num_steps)
+        self.scheduler = make_schedule(optimizer, config, self.num_updates)
         self._network = model if self.frozen else self.fabric.setup_module(model)  # DDP refuses what asks for no gradient
         self._optimizer: Any = self.fabric.setup_optimizers(optimizer)
         self._parameters = [*model.parameters(), *others]
@@ -202,7 +206,9 @@ class Training:
     def step(
         self, mixed: Mixed | Objective, input_gradient: bool = False, sound: Bool[Tensor, ""] | None = None
     ) -> Tensor | None:
-        """One optimizer step on the softmax cross-entropy with soft targets, or on a method's own objective.
+        """One step on the softmax cross-entropy with soft targets, or on a method's own objective.
+
+        It is the optimizer's, or under ``accumulation`` the last of a group of batches is, with their mean gradient.
 
         Args:
             mixed: What to train on.
@@ -231,7 +237,8 @@ class Training:
             # an objective may hook into stages, which a compiled network does not notice
             loss, logits = score(mixed, self._forward if isinstance(mixed, Mixed) else self._network)
         loss = loss if sound is None else spoil_unless(sound, loss)
-        self._optimizer.zero_grad()
+        if self.updates.begins(self.trained):
+            self._optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.ranks.size > 1 and isinstance(self.method, nn.Module):  # DDP knows the classifier's parameters only
             for parameter in self.method.parameters():
@@ -239,16 +246,25 @@ class Training:
                     parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")  # type: ignore[assignment]
         # of several ranks all must come to the same answer, and share nothing but the gradient
         finite = all_finite(loss if self.ranks.size == 1 else torch.zeros_like(loss), self._parameters)
+        updates = self.updates.ends(self.trained)
+        if updates:
+            self._update(finite)
+        restore_where_not(finite, buffers, before)
+        if updates and self.average is not None and (not skip or bool(finite)):  # a step that is left out is no part of it
+            self.average.update_parameters(self.model)
+        self._record(loss.detach(), finite, logits.detach(), mixed.targets)
+        if updates and not self.finished:
+            self.scheduler.step()
+        return mixed.images.grad if isinstance(mixed, Mixed) else None
+
+    def _update(self, finite: Tensor) -> None:
+        """The optimizer's step with the mean of the gradients that have been summed up."""
+        size = self.updates.size(self.trained)
+        if size > 1:
+            torch._foreach_div_([parameter.grad for parameter in self._parameters if parameter.grad is not None], size)
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm)
         guarded_step(self._optimizer, finite, self._guarded)
-        restore_where_not(finite, buffers, before)
-        if self.average is not None and (not skip or bool(finite)):  # a step that is left out is no part of the average
-            self.average.update_parameters(self.model)
-        self._record(loss.detach(), finite, logits.detach(), mixed.targets)
-        if not self.finished:
-            self.scheduler.step()
-        return mixed.images.grad if isinstance(mixed, Mixed) else None
 
     def look(self, mixed: Mixed) -> "Look":
         """What a step on ``mixed`` would compute, without taking it: the loss, and its gradient with respect to the mixed images alone."""
@@ -285,7 +301,7 @@ class Training:
                     f"label_smoothing must be 0 with method {self.config.run.method}, which takes no soft targets (batch, classes): {error}"
                 ) from error
         self.step(mixed)
-        if hasattr(method, "after_step"):
+        if hasattr(method, "after_step") and self.updates.ends(self.trained):
             method.after_step(self.model)
 
     def skip_epoch(self) -> None:
@@ -343,7 +359,9 @@ class Training:
             FloatingPointError: If a step was not finite that had not been looked at yet.
         """
         self.check_finite()
-        average = {} if self.average is None else {"ema": self.average.state_dict()}
+        more: dict[str, Any] = {} if self.average is None else {"ema": self.average.state_dict()}
+        if not self.updates.ends(self.trained):
+            more["gradients"] = [parameter.grad for parameter in self._parameters]
         return {
             "model": self.model.state_dict(),
             "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
@@ -355,7 +373,7 @@ class Training:
             "trained": self.trained,
             "order": self.order.indices,
             "tally": self._tally.state_dict(self.ranks),
-            **average,
+            **more,
         }
 
     def generator_states(self) -> list[Tensor]:
@@ -377,6 +395,8 @@ class Training:
             generator.set_state(generator_state.cpu())
         self.order.go_to(state["epoch"], state["trained"], state["order"])
         self.trained = state["trained"]
+        for parameter, gradient in zip(self._parameters, state.get("gradients", ()), strict=False):
+            parameter.grad = None if gradient is None else gradient.to(self.device, copy=True)
         self._guard.begin(self.trained)
         self._tally = Tally.load(state["tally"], self.ranks, self.device)
         self._catch_up()
@@ -393,5 +413,6 @@ class Training:
 
     def _catch_up(self) -> None:
         """Move the schedule to the next step."""
-        while self.scheduler.last_epoch < min(self.global_step, self.num_steps - 1):
+        taken = (self.epoch - 1) * self.updates.per_epoch + self.updates.done(self.trained)
+        while self.scheduler.last_epoch < min(taken, self.num_updates - 1):
             self.scheduler.step()
