@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_type_hi
 
 from rlmix.common.groups import changed, check_values, options_of, read_flat, to_flat
 from rlmix.common.mapping import checked
-from rlmix.common.ranges import above, at_least, between, from_to, one_of, within
+from rlmix.common.ranges import above, at_least, between, from_to, one_of, up_to, within
 from rlmix.common.saved_config import read_config, read_yaml, updated
 from rlmix.recipes import AUTO, Recipe, data_recipe, settled_data
 
@@ -65,6 +65,11 @@ class ModelConfig:
     freeze_from: str | None = None
     """Take the classifier of this run, and do not update it. A stationary environment, in which agents are measured. Without --data, the
     run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...)."""
+    weights: str | None = None
+    """Begin with these weights: a state_dict's file (.pt, .safetensors), or a run's folder. The head stays as drawn where the classes are
+    others. Images are normalised by this data set's mean and deviation."""
+    freeze_backbone: bool = False
+    """Train the head alone. The rest stays as it is, with the statistics of its batch norms."""
     channels_last: bool = True
     """Memory format of images and weights. Channels last is the faster one for convolutions."""
     compile: bool = False
@@ -103,6 +108,9 @@ class OptimConfig:
     """Decay norms and biases too."""
     clip_norm: Annotated[float | None, at_least(0)] = None
     """Longest that a gradient may be; 0 for any length."""
+    layer_decay: Annotated[float, up_to(0, 1)] = 1.0
+    """Learning rate of a layer by the next one's. The head's is the full one; a layer is a block, or what stands beside blocks, in the
+    order of definition."""
     accumulation: Annotated[int, at_least(1)] = 1
     """Batches whose mean gradient the optimizer takes a step with; schedules count such steps. At an epoch's end, those that are left."""
     label_smoothing: Annotated[float, from_to(0, 1)] = 0.0
@@ -373,6 +381,13 @@ class Config:
         if optim.accumulation > 1 and optim.on_nonfinite == "skip":
             raise ValueError(
                 f"accumulation must be 1 with on_nonfinite skip, for no batch can be taken out of a sum again, got {optim.accumulation}"
+            )
+        if self.model.freeze_from is not None and (self.model.weights is not None or self.model.freeze_backbone):
+            name = "freeze_backbone" if self.model.weights is None else "weights"
+            raise ValueError(f"{name} must be left out with freeze_from, whose classifier is taken as it is")
+        if self.model.freeze_backbone and optim.layer_decay < 1:
+            raise ValueError(
+                f"layer_decay must be left out with freeze_backbone, which trains one layer, got {optim.layer_decay}"
             )
         if self.on_folder:
             if data.relabel:

@@ -45,7 +45,7 @@ def export(options: Export) -> dict[Path, str]:
     _, state = Run.reopen(options.run)
     if state is None:
         raise ValueError(f"{options.run} must hold a checkpoint, and has none")
-    task, out, name = Task(settings), options.out or options.run, settings.agent.algorithm
+    task, out, name = Task(settings.changed(weights=None)), options.out or options.run, settings.agent.algorithm
     task.load_state_dict(state)
     out.mkdir(parents=True, exist_ok=True)
     written = {out / "classifier.pt": f"a state_dict of {settings.model.name}"}

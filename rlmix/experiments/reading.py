@@ -40,7 +40,7 @@ CONDITIONS = (
     Condition(("mixing_seed",), lambda config: config.run.method != "vanilla", _method("which draws nothing")),
     Condition(("schedule", "optimizer", "learning_rate", "div_factor", "pct_start", "final_learning_rate", "milestones", "warmup",
                "momentum", "weight_decay", "decay_norms", "clip_norm", "ema",
-               "accumulation"),
+               "accumulation", "layer_decay", "weights", "freeze_backbone"),
               lambda config: config.model.freeze_from is None, lambda config: "--freeze-from, whose classifier is not updated"),
 )  # fmt: skip
 """Of options that several entries of a family read."""

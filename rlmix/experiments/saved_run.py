@@ -50,6 +50,7 @@ def load_run(folder: str | Path, *, averaged: bool = False, **changes: Any) -> S
     state = load_checkpoint(checkpoints[-1])
     if averaged and options.optim.ema is None:
         raise ValueError(f"ema must be left out with {folder}, which was trained without it and keeps no average of the weights")
+    changes = {"weights": None} | changes  # the checkpoint has them
     training = Training(options.changed(**changes), method="vanilla" if is_policy(options.run.method) else options.run.method)
     weights = averaged_weights(state["training"]["ema"]) if averaged else state["training"]["model"]
     load_weights(training.model, training.recipe.model, weights, str(checkpoints[-1]))

@@ -152,6 +152,8 @@ class Session:
             f"{options.run.method} on {options.data.name} with {options.model.name}, "
             f"{training.steps_per_epoch} steps an epoch: {run.folder}"
         )
+        if training.loaded is not None:
+            self.progress.say(training.loaded)
         self.callbacks = callbacks if callbacks is not None and self.ranks.first else Callbacks()
         self.callbacks.call("on_start", options.as_dict(), training)
         self._resumed_at = time.perf_counter()

@@ -1,5 +1,6 @@
 """A classifier in training: weights, optimizer, schedule, data order and every random state it uses, one step at a time."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +22,13 @@ from rlmix.mixing.objective import Method, Objective, score
 from rlmix.mixing.registry import build_method
 from rlmix.models import build_model
 from rlmix.models.as_found import frozen_statistics
+from rlmix.models.head import freeze_backbone, layer_rates
+from rlmix.models.pretrained import load_pretrained
 from rlmix.training.accumulation import Accumulation
 from rlmix.training.average import make_average
 from rlmix.training.compilation import can_compile, compile_saliency, compile_training
 from rlmix.training.devices import open_device
-from rlmix.training.frozen import freeze
+from rlmix.training.frozen import freeze, read_pretrained
 from rlmix.training.guard import Guard, all_finite, restore_where_not, spoil_unless
 from rlmix.training.optimizers import guarded_step, is_guarded, make_optimizer
 from rlmix.training.sampler import Order
@@ -87,17 +90,26 @@ class Training:
         model = build_model(recipe.model, data.num_classes, data.num_channels, config.run.seed, data.image_size)
         if config.model.freeze_from is not None:
             freeze(model, recipe.model, config.model.freeze_from)
+        self.loaded: str | None = None
+        """What was loaded of ``config.model.weights``, in a line."""
+        if config.model.weights is not None:
+            source = config.model.weights
+            self.loaded = load_pretrained(model, recipe.model, data.num_classes, read_pretrained(Path(source)), source)
+        if config.model.freeze_backbone:
+            freeze_backbone(model, data.num_classes)
         if config.model.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        decay = None if self.frozen else config.optim.ema
-        self.average = None if decay is None else make_average(model, decay, device)
+        kept = None if self.frozen else config.optim.ema
+        self.average = None if kept is None else make_average(model, kept, device)
         """Of the classifier's weights."""
         self.method = build_method(method, config, model, self.data, self.num_updates)
         others: list[nn.Parameter] = []
         if isinstance(self.method, nn.Module):
             self.method.to(device)
             others = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(model, others, config)
+        decay = config.optim.layer_decay
+        rates = layer_rates(model, data.num_classes, decay) if decay < 1 and not self.frozen else None
+        optimizer = make_optimizer(model, others, config, rates)
         self.scheduler = make_schedule(optimizer, config, self.num_updates)
         self._network = model if self.frozen else self.fabric.setup_module(model)  # DDP refuses what asks for no gradient
         self._optimizer: Any = self.fabric.setup_optimizers(optimizer)
@@ -133,8 +145,8 @@ class Training:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """Of the next step; under ``layer_decay`` the head's."""
+        return next(float(group["lr"]) for group in self._optimizer.param_groups if group.get("scale", 1.0) == 1.0)
 
     @property
     def epoch(self) -> int:
