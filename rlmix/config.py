@@ -65,8 +65,11 @@ class ModelConfig:
     freeze_from: str | None = None
     """Take the classifier of this run, and do not update it. A stationary environment, in which agents are measured. Without --data, the
     run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...)."""
+    stages: tuple[str, ...] | None = None
+    """Modules after which features are mixed. One to four dotted names, under manifold_mixup, automix (the third) and alignmix (the
+    last); most networks of torchvision and timm have stages by themselves (docs/training.md)."""
     weights: str | None = None
-    """Begin with these weights: a state_dict's file (.pt, .safetensors), or a run's folder. The head stays as drawn where the classes are
+    """A state_dict's file, or a run, to begin with. A .safetensors too. The head stays as drawn where the classes are
     others. Images are normalised by this data set's mean and deviation."""
     freeze_backbone: bool = False
     """Train the head alone. The rest stays as it is, with the statistics of its batch norms."""
@@ -112,13 +115,13 @@ class OptimConfig:
     """Learning rate of a layer by the next one's. The head's is the full one; a layer is a block, or what stands beside blocks, in the
     order of definition."""
     accumulation: Annotated[int, at_least(1)] = 1
-    """Batches whose mean gradient the optimizer takes a step with; schedules count such steps. At an epoch's end, those that are left."""
+    """Batches that a step takes the mean gradient of. At an epoch's end, those that are left; schedules count such steps."""
     label_smoothing: Annotated[float, from_to(0, 1)] = 0.0
-    """Part of each training target spread evenly over the classes. Whatever the method's loss is made of; a saliency map is that of the
+    """Part of a target spread evenly over the classes. Whatever the method's loss is made of; a saliency map is that of the
     smoothed loss. What is measured is not smoothed."""
     ema: Annotated[float | None, between(0, 1)] = None
-    """Evaluate a moving average of the weights too, so much of it kept at a step. Such as 0.999; top1_ema in metrics.jsonl and result.json.
-    It begins at the weights after the first step, and the statistics of batch norms are averaged alike."""
+    """Decay of an average of the weights, evaluated too. Such as 0.999, which a step keeps of it; top1_ema in metrics.jsonl and in
+    result.json. It begins at the weights after the first step, and the statistics of batch norms are averaged alike."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """At a loss that is not finite. Steps left out are counted (nonfinite_steps in metrics.jsonl)."""
 

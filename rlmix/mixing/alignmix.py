@@ -14,7 +14,7 @@ from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
 from rlmix.mixing.objective import Objective, Scored
 from rlmix.mixing.registry import METHODS
-from rlmix.models.stages import stage, transformed
+from rlmix.models.stages import maps_of, stage, transformed, with_maps
 
 
 class AlignDraw(NamedTuple):
@@ -30,7 +30,7 @@ class AlignDraw(NamedTuple):
     """Whether the partner's features are moved to the image's positions; else the image's to the partner's."""
 
 
-@METHODS.register("alignmix")
+@METHODS.register("alignmix", reads=("stages",))
 @dataclass(frozen=True)
 class AlignMix:
     """AlignMix (Venkataramanan et al., CVPR 2022, "AlignMixup: Improving Representations By Interpolating Aligned Features").
@@ -91,7 +91,10 @@ class AlignMix:
             return Mixed(lam * images + (1 - lam) * images[partner], targets)
 
         def mix(features: Tensor) -> Tensor:
-            return mix_aligned(features, partner, lam, draw.move_partner, self.eps, self.num_iterations)
+            maps = maps_of(features, images.shape[2:])
+            mixed = mix_aligned(maps, partner, lam, draw.move_partner, self.eps, self.num_iterations)
+            # a class token has no position to be moved from
+            return mixed if maps is features else with_maps(lam * features + (1 - lam) * features[partner], mixed)
 
         def score(network: nn.Module) -> Scored:
             with transformed(model, "last", mix):

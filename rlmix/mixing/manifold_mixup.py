@@ -20,7 +20,7 @@ LAYERS = ("input", *STAGE_NAMES)
 """Where there is something to blend: the images, or what a stage gives."""
 
 
-@METHODS.register("manifold_mixup")
+@METHODS.register("manifold_mixup", reads=("stages",))
 @dataclass(frozen=True)
 class ManifoldMixup:
     """Blend the hidden features ``h`` of one random layer, and the targets: ``lam * h + (1 - lam) * h[partner]``.

@@ -72,7 +72,7 @@ def layers(model: nn.Module) -> list[list[nn.Parameter]]:
     found: list[list[nn.Parameter]] = []
     waiting = list(model.parameters(recurse=False))
     for child in model.children():
-        parts = layers(child) if _is_container(child) or _holds_blocks(child) else [list(child.parameters())]
+        parts = layers(child) if is_container(child) or holds_blocks(child) else [list(child.parameters())]
         parts = [part for part in parts if part]
         if parts and waiting:
             parts[0], waiting = [*waiting, *parts[0]], []
@@ -80,15 +80,17 @@ def layers(model: nn.Module) -> list[list[nn.Parameter]]:
     return found + ([waiting] if waiting else [])
 
 
-def _is_container(module: nn.Module) -> bool:
-    return type(module) in (nn.Sequential, nn.ModuleList)  # not what inherits from them: a convolution with its norm is one layer
+def is_container(module: nn.Module) -> bool:
+    """Whether it only holds others; not what inherits from a container, such as a convolution with its norm."""
+    return type(module) in (nn.Sequential, nn.ModuleList)
 
 
-def _holds_blocks(module: nn.Module) -> bool:
-    return any(_is_stack(child) or _holds_blocks(child) for child in module.children())
+def holds_blocks(module: nn.Module) -> bool:
+    """Whether a stack of blocks lies within, such as in a transformer's encoder."""
+    return any(_is_stack(child) or holds_blocks(child) for child in module.children())
 
 
 def _is_stack(module: nn.Module) -> bool:
     """Whether it is a container of several modules of one class that have modules themselves."""
     kinds = [type(child) for child in module.children() if any(True for _ in child.children())]
-    return _is_container(module) and len(kinds) > 1 and len(kinds) == len(list(module.children())) and len(set(kinds)) == 1
+    return is_container(module) and len(kinds) > 1 and len(kinds) == len(list(module.children())) and len(set(kinds)) == 1

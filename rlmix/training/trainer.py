@@ -24,6 +24,7 @@ from rlmix.models import build_model
 from rlmix.models.as_found import frozen_statistics
 from rlmix.models.head import freeze_backbone, layer_rates
 from rlmix.models.pretrained import load_pretrained
+from rlmix.models.stages import name_stages
 from rlmix.training.accumulation import Accumulation
 from rlmix.training.average import make_average
 from rlmix.training.compilation import can_compile, compile_saliency, compile_training
@@ -90,6 +91,8 @@ class Training:
         model = build_model(recipe.model, data.num_classes, data.num_channels, config.run.seed, data.image_size)
         if config.model.freeze_from is not None:
             freeze(model, recipe.model, config.model.freeze_from)
+        if config.model.stages is not None:
+            name_stages(model, config.model.stages)
         self.loaded: str | None = None
         """What was loaded of ``config.model.weights``, in a line."""
         if config.model.weights is not None:
