@@ -1,7 +1,7 @@
 """AlignMix: features of two images mixed after one has been moved, position by position, to where the other has the like."""
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from rlmix.common.ranges import above, at_least
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
 from rlmix.mixing.objective import Objective, Scored
-from rlmix.mixing.registry import METHODS
+from rlmix.mixing.registry import METHODS, Setting
 from rlmix.models.stages import maps_of, stage, transformed, with_maps
 
 
@@ -66,6 +66,12 @@ class AlignMix:
 
     def __post_init__(self) -> None:
         check_values(self)
+
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "AlignMix":
+        """For a training's classifier, which must have stages."""
+        stage(setting.model, "last")
+        return cls(**hyperparameters)
 
     def __call__(
         self,

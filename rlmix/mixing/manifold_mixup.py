@@ -13,7 +13,7 @@ from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
 from rlmix.mixing.input_mixup import interpolate
 from rlmix.mixing.objective import Objective, Scored, score
-from rlmix.mixing.registry import METHODS
+from rlmix.mixing.registry import METHODS, Setting
 from rlmix.models.stages import STAGE_NAMES, stage, transformed
 
 LAYERS = ("input", *STAGE_NAMES)
@@ -48,6 +48,18 @@ class ManifoldMixup:
         if not self.layers or not set(self.layers) <= set(LAYERS):
             raise ValueError(f"layers must be one or more of {', '.join(LAYERS)}, got {self.layers}")
 
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "ManifoldMixup":
+        """For a training's classifier, which must have the layers."""
+        method = cls(**hyperparameters)
+        method._check(setting.model)
+        return method
+
+    def _check(self, model: nn.Module) -> None:
+        for name in self.layers:
+            if name != "input":
+                stage(model, name)
+
     def __call__(
         self,
         model: nn.Module,
@@ -58,9 +70,7 @@ class ManifoldMixup:
         generator: torch.Generator | None = None,
     ) -> Mixed | Objective:
         check_images(images)
-        for name in self.layers:
-            if name != "input":
-                stage(model, name)
+        self._check(model)
         layer = self.layers[int(torch.randint(len(self.layers), (), generator=generator))]
         partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
         lam = sample_lam(self.alpha, generator)

@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 import rlmix
+import rlmix.evaluation
 from rlmix.experiments.reading import read_options
 from rlmix.mixing.alignmix import AlignMix, mix_aligned, sample_align
 from rlmix.mixing.automix import AutoMix, blend, features_after, sample_pair
@@ -297,6 +298,35 @@ def test_where_no_features_are_mixed_they_are_refused(line, message):
     with pytest.raises(ValueError, match=message):
         read_options(line.split())
     read_options(["--method", "alignmix", "--stages", "stage4"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--method manifold_mixup --stages begin", "stage must be one of those Named has (stage1), got 'stage2'"),
+        ("--method automix --stages begin middle", "stage must be one of those Named has (stage1, stage2), got 'stage3'"),
+        (
+            "--method alignmix",
+            "stage must be one of those Named has (none), got 'last'; --stages names up to 4, of begin, middle, ",
+        ),
+        (
+            "--method alignmix --stages begins",
+            "--stages must be one of begin, middle, middle.1, head, got 'begins' (did you mean 'begin'?)",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(line, message, tmp_path, capsys):
+    options = ["--data", "digits", "--train-images", "32", "--model", "test_stages:unnamed", "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit, match="2"):
+        rlmix_main(["train", *options, *line.split()])
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"rlmix: error: {message}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_activation_map_needs_maps(vit, batch):
+    with pytest.raises(ValueError, match=r"^class activation maps need a last stage that gives maps, got \(6, 17, 8\)"):
+        rlmix.evaluation.activation_maps(vit.eval(), batch[0])
 
 
 def test_a_stage_that_gives_no_tensor_is_refused(batch):
