@@ -38,7 +38,7 @@ def last_layer(training: Training) -> Iterator[Judge]:
 @contextmanager
 def parameters(training: Training) -> Iterator[Judge]:
     """Cosine of the step's gradient of all parameters with a clean held-out batch's, given to every image: Deep AutoAugment as it is."""
-    weights = list(training.model.parameters())
+    weights = [weight for weight in training.model.parameters() if weight.requires_grad]
     wanted = flatten(torch.autograd.grad(held_out_loss(training, held_out_batch(training)), weights))
 
     def judge(mixed: Mixed, reaction: Reaction) -> Tensor:

@@ -94,6 +94,11 @@ class MixingProcess:
         self._reward = build_reward(config.env.reward)
         if config.model.freeze_from is not None and self._reward.updating:
             raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
+        if config.optim.accumulation > 1 and self._reward.updating:
+            raise ValueError(
+                f"accumulation must be 1 with reward {config.env.reward}, which looks at what each batch's own step does, "
+                f"got {config.optim.accumulation}"
+            )
         self.training: Training | None = None
         self.outcome: Outcome | None = None
         self.on_epoch_end: Callable[[Training], None] = lambda training: None
@@ -211,7 +216,8 @@ class MixingProcess:
         """The mixed batch, and the share of its target that each image has."""
         (images, labels), pairing = decision.batch, decision.pairing
         weights = patch_weights(mask, theirs, pairing.lam, self.config.mixing.rule)
-        mixed = blend(images, soft_targets(labels, self.data.num_classes), weights, pairing.partner)
+        targets = soft_targets(self.require_training().targets(labels), self.data.num_classes)
+        mixed = blend(images, targets, weights, pairing.partner)
         return mixed, pixel_share(weights, images.shape[2:])
 
     def _nearest(self, top_k: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_type_hi
 
 from rlmix.common.groups import changed, check_values, options_of, read_flat, to_flat
 from rlmix.common.mapping import checked
-from rlmix.common.ranges import above, at_least, between, from_to, one_of, within
+from rlmix.common.ranges import above, at_least, between, from_to, one_of, up_to, within
 from rlmix.common.saved_config import read_config, read_yaml, updated
 from rlmix.recipes import AUTO, Recipe, data_recipe, settled_data
 
@@ -65,6 +65,14 @@ class ModelConfig:
     freeze_from: str | None = None
     """Take the classifier of this run, and do not update it. A stationary environment, in which agents are measured. Without --data, the
     run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...)."""
+    stages: tuple[str, ...] | None = None
+    """Modules after which features are mixed. One to four dotted names, under manifold_mixup, automix (the third) and alignmix (the
+    last); most networks of torchvision and timm have stages by themselves (docs/training.md)."""
+    weights: str | None = None
+    """A state_dict's file, or a run, to begin with. A .safetensors too. The head stays as drawn where the classes are
+    others. Images are normalised by this data set's mean and deviation."""
+    freeze_backbone: bool = False
+    """Train the head alone. The rest stays as it is, with the statistics of its batch norms."""
     channels_last: bool = True
     """Memory format of images and weights. Channels last is the faster one for convolutions."""
     compile: bool = False
@@ -103,6 +111,17 @@ class OptimConfig:
     """Decay norms and biases too."""
     clip_norm: Annotated[float | None, at_least(0)] = None
     """Longest that a gradient may be; 0 for any length."""
+    layer_decay: Annotated[float, up_to(0, 1)] = 1.0
+    """Learning rate of a layer by the next one's. The head's is the full one; a layer is a block, or what stands beside blocks, in the
+    order of definition."""
+    accumulation: Annotated[int, at_least(1)] = 1
+    """Batches that a step takes the mean gradient of. At an epoch's end, those that are left; schedules count such steps."""
+    label_smoothing: Annotated[float, from_to(0, 1)] = 0.0
+    """Part of a target spread evenly over the classes. Whatever the method's loss is made of; a saliency map is that of the
+    smoothed loss. What is measured is not smoothed."""
+    ema: Annotated[float | None, between(0, 1)] = None
+    """Decay of an average of the weights, evaluated too. Such as 0.999, which a step keeps of it; top1_ema in metrics.jsonl and in
+    result.json. It begins at the weights after the first step, and the statistics of batch norms are averaged alike."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """At a loss that is not finite. Steps left out are counted (nonfinite_steps in metrics.jsonl)."""
 
@@ -361,7 +380,18 @@ class Config:
 
     def check(self) -> None:
         """Raise ValueError where two values do not go together."""
-        data = self.data
+        data, optim = self.data, self.optim
+        if optim.accumulation > 1 and optim.on_nonfinite == "skip":
+            raise ValueError(
+                f"accumulation must be 1 with on_nonfinite skip, for no batch can be taken out of a sum again, got {optim.accumulation}"
+            )
+        if self.model.freeze_from is not None and (self.model.weights is not None or self.model.freeze_backbone):
+            name = "freeze_backbone" if self.model.weights is None else "weights"
+            raise ValueError(f"{name} must be left out with freeze_from, whose classifier is taken as it is")
+        if self.model.freeze_backbone and optim.layer_decay < 1:
+            raise ValueError(
+                f"layer_decay must be left out with freeze_backbone, which trains one layer, got {optim.layer_decay}"
+            )
         if self.on_folder:
             if data.relabel:
                 raise ValueError("relabel must be left out with an imagefolder, whose classes are its folders")

@@ -61,6 +61,11 @@ def from_to(low: float, high: float) -> Range:
     return Range(f"in [{low:g}, {high:g})", lambda value: low <= value < high)
 
 
+def up_to(low: float, high: float) -> Range:
+    """More than ``low``, up to ``high``, which is included."""
+    return Range(f"in ({low:g}, {high:g}]", lambda value: low < value <= high)
+
+
 @dataclass(frozen=True)
 class OneOf:
     """A name out of one or more registries, or ``module:attribute``."""

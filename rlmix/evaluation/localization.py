@@ -63,6 +63,9 @@ def activation_maps(
         logits = model(images).float()
     finally:
         handle.remove()
+    if seen["features"].ndim != 4:
+        shape = tuple(seen["features"].shape)
+        raise ValueError(f"class activation maps need a last stage that gives maps, got {shape} of {type(model).__name__}")
     features = seen["features"].float()
     pooled = features.mean((2, 3))
     weight, bias = linear.weight.float(), 0 if linear.bias is None else linear.bias.float()

@@ -46,6 +46,8 @@ class Evaluate:
     """Leave out images that cannot be decoded, for a state_dict."""
     relabel: bool = False
     """The classes' labels were numbered from 0 in training, for a state_dict."""
+    ema: bool = False
+    """Measure the average of the run's weights, of a run that was trained with --ema."""
     split: Literal["test", "val"] = "test"
     """What is measured; val is a run's validation split."""
     epsilon: float = 8
@@ -88,6 +90,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
         raise FileNotFoundError(f"source must be a run's folder or a file with a state_dict, and there is no {options.source}")
     training = open_run(options) if options.source.is_dir() else open_state_dict(options)
     result: dict[str, Any] = {"source": str(options.source), "model": training.recipe.model, "data": training.config.data.name}
+    result |= {"ema": True} if options.ema else {}
     result |= measure(training, options)
     options.folder.mkdir(parents=True, exist_ok=True)
     write_json(options.folder / "evaluate.json", result)
@@ -108,6 +111,8 @@ def check_source(options: Evaluate, typed: Collection[str]) -> None:
     for name in sorted(typed):
         if of_run and name in OF_STATE_DICT:
             raise ValueError(f"--{name.replace('_', '-')} must be left out with a run's folder, which has its own")
+        if name == "ema" and not of_run:
+            raise ValueError("--ema must be left out with a state_dict, which is measured as it is: it would do nothing")
         if name in ("localization", "threshold") and options.boxes is None:
             raise ValueError(f"--{name} must be left out without --boxes: it would do nothing")
         if name == "epsilon" and not options.attacks:
@@ -118,7 +123,7 @@ def check_source(options: Evaluate, typed: Collection[str]) -> None:
 
 def open_run(options: Evaluate) -> Training:
     """A run's data, and its network with the weights of the newest checkpoint."""
-    return load_run(options.source, device=options.device, workers=options.workers).training
+    return load_run(options.source, averaged=options.ema, device=options.device, workers=options.workers).training
 
 
 def open_state_dict(options: Evaluate) -> Training:

@@ -15,6 +15,7 @@ from rlmix.experiments.saved_run import read_settings
 from rlmix.experiments.session import Task
 from rlmix.experiments.settings import settled
 from rlmix.mixing.core import top_k_values
+from rlmix.training.average import averaged_weights
 from rlmix.training.run_folder import Run
 
 
@@ -29,7 +30,9 @@ class Export:
 
 
 def export(options: Export) -> dict[Path, str]:
-    """``classifier.pt``, and where an agent learned, its policy under the algorithm's name: ``policy-ppo.zip``, ``policy-bandit.pt``.
+    """``classifier.pt``, ``classifier-ema.pt`` of a run with an average, and where an agent learned, its policy.
+
+    That lies under the algorithm's name: ``policy-ppo.zip``, ``policy-bandit.pt``.
 
     Returns:
         What was written, and what loads it.
@@ -42,11 +45,15 @@ def export(options: Export) -> dict[Path, str]:
     _, state = Run.reopen(options.run)
     if state is None:
         raise ValueError(f"{options.run} must hold a checkpoint, and has none")
-    task, out, name = Task(settings), options.out or options.run, settings.agent.algorithm
+    task, out, name = Task(settings.changed(weights=None)), options.out or options.run, settings.agent.algorithm
     task.load_state_dict(state)
     out.mkdir(parents=True, exist_ok=True)
     written = {out / "classifier.pt": f"a state_dict of {settings.model.name}"}
     write_atomically(out / "classifier.pt", lambda handle: torch.save(task.training.model.state_dict(), handle))
+    if task.training.average is not None:
+        averaged = averaged_weights(task.training.average.state_dict())
+        write_atomically(out / "classifier-ema.pt", lambda handle: torch.save(averaged, handle))
+        written[out / "classifier-ema.pt"] = "the average of the weights, likewise"
     if isinstance(task.agent, PPOAgent):
         ppo, path = task.agent.ppo, out / f"policy-{name}.zip"
         # the buffer's class is rlmix's own: without it the zip loads where rlmix is not installed

@@ -50,7 +50,7 @@ def apply(training: Training, batch: Batch, name: str, seed: int) -> Mixed | Obj
     method: Method = (
         DROP_INS[name]
         if name in DROP_INS
-        else build_method(name, training.config, training.model, training.data, training.num_steps)
+        else build_method(name, training.config, training.model, training.data, training.num_updates)
     )
     if isinstance(method, torch.nn.Module):
         method.to(training.device)

@@ -11,7 +11,7 @@ from rlmix.config import Config
 from rlmix.data.registry import DATA
 from rlmix.experiments.options import UsageError, parse, typed_options
 from rlmix.experiments.settings import check_names, is_policy, learns
-from rlmix.mixing.registry import hyperparameters
+from rlmix.mixing.registry import METHODS, hyperparameters
 from rlmix.recipes import settled_data
 from rlmix.training.optimizers import OPTIMIZERS
 from rlmix.training.schedules import SCHEDULES
@@ -37,9 +37,12 @@ def _kind(config: Config) -> str:
 CONDITIONS = (
     Condition(("num_top_k", "num_patches", "rule", "reward", "saliency_mode"), lambda config: is_policy(config.run.method),
               _method("which is no policy of the environment")),
+    Condition(("stages",), lambda config: ":" in config.run.method or config.run.method in METHODS.readers("stages"),
+              _method("which mixes no features")),
     Condition(("mixing_seed",), lambda config: config.run.method != "vanilla", _method("which draws nothing")),
     Condition(("schedule", "optimizer", "learning_rate", "div_factor", "pct_start", "final_learning_rate", "milestones", "warmup",
-               "momentum", "weight_decay", "decay_norms", "clip_norm"),
+               "momentum", "weight_decay", "decay_norms", "clip_norm", "ema",
+               "accumulation", "layer_decay", "weights", "freeze_backbone"),
               lambda config: config.model.freeze_from is None, lambda config: "--freeze-from, whose classifier is not updated"),
 )  # fmt: skip
 """Of options that several entries of a family read."""

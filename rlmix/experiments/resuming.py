@@ -50,7 +50,8 @@ def epochs_are_settled(options: Config, training: Training, saved: dict[str, Any
         return f"would have had other learning rates from the first step (schedule {schedule})"
     if options.run.method == "automix":
         return "would have had another momentum from the first step (method automix)"
-    per_epoch, step = training.steps_per_epoch, training.steps_per_epoch * int(state["epoch"]) + int(state["steps"])
+    per_epoch = training.updates.per_epoch
+    step = per_epoch * int(state["epoch"]) + training.updates.done(int(state["steps"]))
     if per_epoch * training.recipe.epochs < step:
         return f"are fewer than are done ({step / per_epoch:g})"
     old, new = (

@@ -10,6 +10,7 @@ from rlmix.common.saved_config import read_config
 from rlmix.config import Config
 from rlmix.experiments.settings import is_policy, settled
 from rlmix.models.weights import load_weights
+from rlmix.training.average import averaged_weights
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.training.trainer import Training
 
@@ -29,16 +30,17 @@ def read_settings(folder: Path) -> Config:
     return Config.from_mapping(read_config(folder))
 
 
-def load_run(folder: str | Path, **changes: Any) -> SavedRun:
+def load_run(folder: str | Path, *, averaged: bool = False, **changes: Any) -> SavedRun:
     """Open the run in ``folder``.
 
     Args:
         folder: The run's.
+        averaged: Take the average of the classifier's weights in their place, which a run with the option ``ema`` keeps.
         changes: Options to open it with in place of its own, such as another device.
 
     Raises:
         FileNotFoundError: If it holds no run, or no checkpoint yet.
-        ValueError: If the checkpoint is damaged, or of another model.
+        ValueError: If the checkpoint is damaged, of another model, or holds no average.
     """
     folder = Path(folder)
     options = settled(read_settings(folder))
@@ -46,12 +48,18 @@ def load_run(folder: str | Path, **changes: Any) -> SavedRun:
     if not checkpoints:
         raise FileNotFoundError(f"{folder} must hold a checkpoint, and has none")
     state = load_checkpoint(checkpoints[-1])
+    if averaged and options.optim.ema is None:
+        raise ValueError(f"ema must be left out with {folder}, which was trained without it and keeps no average of the weights")
+    changes = {"weights": None} | changes  # the checkpoint has them
     training = Training(options.changed(**changes), method="vanilla" if is_policy(options.run.method) else options.run.method)
-    load_weights(training.model, training.recipe.model, state["training"]["model"], str(checkpoints[-1]))
+    weights = averaged_weights(state["training"]["ema"]) if averaged else state["training"]["model"]
+    load_weights(training.model, training.recipe.model, weights, str(checkpoints[-1]))
+    if training.average is not None:
+        training.average.load_state_dict(state["training"]["ema"])
     return SavedRun(options, training, state)
 
 
-def load_model(folder: str | Path, device: str = "auto") -> nn.Module:
+def load_model(folder: str | Path, device: str = "auto", *, ema: bool = False) -> nn.Module:
     """Load a run's classifier as its newest checkpoint has it, in eval mode.
 
     It takes images normalised by its data's mean and deviation, which :func:`load_run` gives.
@@ -59,12 +67,13 @@ def load_model(folder: str | Path, device: str = "auto") -> nn.Module:
     Args:
         folder: The run's.
         device: Where to, as for ``rlmix train``.
+        ema: Take the average of its weights, of a run that was trained with ``--ema``.
 
     Raises:
         FileNotFoundError: If it holds no run, or no checkpoint yet.
-        ValueError: If the checkpoint is damaged.
+        ValueError: If the checkpoint is damaged, or holds no average.
     """
-    return load_run(Path(folder), device=device).training.model.eval()
+    return load_run(Path(folder), averaged=ema, device=device).training.model.eval()
 
 
 def load_policy(folder: str | Path, seed: int = 0) -> LearnedPolicy:

@@ -152,6 +152,8 @@ class Session:
             f"{options.run.method} on {options.data.name} with {options.model.name}, "
             f"{training.steps_per_epoch} steps an epoch: {run.folder}"
         )
+        if training.loaded is not None:
+            self.progress.say(training.loaded)
         self.callbacks = callbacks if callbacks is not None and self.ranks.first else Callbacks()
         self.callbacks.call("on_start", options.as_dict(), training)
         self._resumed_at = time.perf_counter()
@@ -223,15 +225,16 @@ class Session:
         validated = "val_top1" in epochs[-1]
         chosen = max(epochs, key=lambda record: record["val_top1"]) if validated else None
         seconds = sum(record["epoch_seconds"] for record in epochs)
+        more: dict[str, Any] = {name: epochs[-1][name] for name in ("val_top1", "top1_ema", "val_top1_ema") if name in epochs[-1]}
         known: dict[str, Any] = {"logits": training.predict(), "labels": training.data.labels("test")}
         known |= {"model": training.model, "data": training.data}
-        result = {
+        result: dict[str, Any] = {
             "method": self.options.run.method,
             "seed": self.options.run.seed,
             "top1": top1[-1],
             "top1_median10": statistics.median(top1[-10:]),
             "top1_best": None if chosen is None else chosen["test_top1"],
-            **({"val_top1": epochs[-1]["val_top1"]} if validated else {}),
+            **more,
             **{name: measure_metric(name, frozen=training.frozen, **known) for name in self.options.run.metrics},
             "seconds": seconds,
             "seconds_per_epoch": seconds / len(epochs),
@@ -241,7 +244,8 @@ class Session:
         self.run.finish(result, self.options.as_dict())
         self.callbacks.call("on_end", result)
         calibration = f", calibration error {result['ece']:.2f} %" if "ece" in result else ""
-        self.progress.say(f"test top-1 {result['top1']:.2f} %{calibration}, {seconds:.0f} s: {self.run.folder}")
+        averaged = f", averaged {result['top1_ema']:.2f} %" if "top1_ema" in result else ""
+        self.progress.say(f"test top-1 {result['top1']:.2f} %{averaged}{calibration}, {seconds:.0f} s: {self.run.folder}")
         return result
 
     def _save(self, trained: dict[str, Any], best: bool = False) -> None:

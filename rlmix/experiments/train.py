@@ -16,6 +16,7 @@ from rlmix.experiments.session import Session, Task
 from rlmix.experiments.settings import settled
 from rlmix.experiments.stopping import StopRequest
 from rlmix.training.allocator import keep_freed_memory
+from rlmix.training.checkpoints import list_checkpoints
 from rlmix.training.run_folder import Run, check_free
 
 
@@ -55,7 +56,8 @@ def train(options: Config, data: Dataset | None = None, callbacks: Sequence[Any]
 def _train(
     options: Config, data: Dataset | None, stop: StopRequest, quiet: bool, callbacks: Callbacks
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    task = Task(options, data)
+    resumed = options.run.resume is not None and bool(list_checkpoints(options.folder / "checkpoints"))
+    task = Task(options.changed(weights=None) if resumed else options, data)  # the checkpoint has them
     ranks = task.training.ranks
     run = _resume(options, task) if options.run.resume is not None else _start(options, ranks)
     session: Session | None = None

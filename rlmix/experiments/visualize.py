@@ -64,9 +64,8 @@ class Visualize:
     searched: int | None = None
     """Batches of these for which the best choices are searched, K + K^2 passes each; 2 with --policy, none without."""
     images: Path | None = None
-    """A folder of pictures, mixed instead of the run's data."""
-    weights: Path | None = None
-    """With --images and --model: a file with that classifier's state_dict, instead of a run; R-Mix's random choice mixes."""
+    """A folder of pictures, mixed instead of the run's data. Without a run, --weights and --model say what is salient, and R-Mix's random
+    choice mixes."""
     size: int = 32
     """Pixels a side that --weights' classifier takes."""
     methods: tuple[str, ...] = ("all",)
@@ -99,7 +98,7 @@ OF_THOSE = ("batches", "searched", "size")
 
 def check_typed(options: Visualize, typed: Collection[str]) -> None:
     """Raise ValueError where an option was typed that would do nothing."""
-    source = "a run's folder" if options.run is not None else "--weights" if options.weights is not None else None
+    source = "a run's folder" if options.run is not None else "--weights" if options.model.weights is not None else None
     for name in sorted(typed):
         if (name not in READ[source]) if source else (name in OF_THOSE):
             where = f"with {source}" if source else "without a run's folder or --weights"
@@ -133,8 +132,8 @@ def visualize(options: Visualize) -> None:
         draw_run(options, options.run)
     elif options.policy is not None:
         raise ValueError(f"policy must come with a run's folder, whose classifier it meets, got {options.policy}")
-    elif options.weights is not None:
-        draw_weights(options, options.weights)
+    elif options.model.weights is not None:
+        draw_weights(options, Path(options.model.weights))
     elif options.images is not None:
         raise ValueError(f"images must come with a run's folder or --weights, which says what is salient, got {options.images}")
     else:

@@ -1,11 +1,11 @@
 """AlignMix: features of two images mixed after one has been moved, position by position, to where the other has the like."""
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
@@ -13,8 +13,8 @@ from rlmix.common.ranges import above, at_least
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
 from rlmix.mixing.objective import Objective, Scored
-from rlmix.mixing.registry import METHODS
-from rlmix.models.stages import stage, transformed
+from rlmix.mixing.registry import METHODS, Setting
+from rlmix.models.stages import maps_of, stage, transformed, with_maps
 
 
 class AlignDraw(NamedTuple):
@@ -30,7 +30,7 @@ class AlignDraw(NamedTuple):
     """Whether the partner's features are moved to the image's positions; else the image's to the partner's."""
 
 
-@METHODS.register("alignmix")
+@METHODS.register("alignmix", reads=("stages",))
 @dataclass(frozen=True)
 class AlignMix:
     """AlignMix (Venkataramanan et al., CVPR 2022, "AlignMixup: Improving Representations By Interpolating Aligned Features").
@@ -67,11 +67,17 @@ class AlignMix:
     def __post_init__(self) -> None:
         check_values(self)
 
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "AlignMix":
+        """For a training's classifier, which must have stages."""
+        stage(setting.model, "last")
+        return cls(**hyperparameters)
+
     def __call__(
         self,
         model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         *,
         num_classes: int,
         generator: torch.Generator | None = None,
@@ -91,7 +97,10 @@ class AlignMix:
             return Mixed(lam * images + (1 - lam) * images[partner], targets)
 
         def mix(features: Tensor) -> Tensor:
-            return mix_aligned(features, partner, lam, draw.move_partner, self.eps, self.num_iterations)
+            maps = maps_of(features, images.shape[2:])
+            mixed = mix_aligned(maps, partner, lam, draw.move_partner, self.eps, self.num_iterations)
+            # a class token has no position to be moved from
+            return mixed if maps is features else with_maps(lam * features + (1 - lam) * features[partner], mixed)
 
         def score(network: nn.Module) -> Scored:
             with transformed(model, "last", mix):

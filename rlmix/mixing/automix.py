@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,7 +15,7 @@ from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
 from rlmix.mixing.objective import Objective, Scored, score
 from rlmix.mixing.registry import METHODS, Setting
-from rlmix.models.stages import stage
+from rlmix.models.stages import maps_of, stage
 
 
 class Pair(NamedTuple):
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
     """Weight of the first image's label."""
 
 
-@METHODS.register("automix")
+@METHODS.register("automix", reads=("stages",))
 class AutoMix(nn.Module):
     """AutoMix (Liu et al., ECCV 2022, "AutoMix: Unveiling the Power of Mixup for Stronger Classifiers").
 
@@ -114,7 +114,7 @@ class AutoMix(nn.Module):
         self,
         model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         *,
         num_classes: int,
         generator: torch.Generator | None = None,
@@ -250,7 +250,7 @@ class _ReachedError(Exception):
 def features_after(
     model: nn.Module, images: Float[Tensor, "batch channel height width"], name: str
 ) -> Float[Tensor, "batch channel2 height2 width2"]:
-    """What the stage ``name`` gives; the rest of the network does not run."""
+    """The maps that the stage ``name`` gives, see :func:`rlmix.models.stages.maps_of`; the rest of the network does not run."""
 
     def leave(module: nn.Module, inputs: tuple[Tensor, ...], features: Tensor) -> None:
         raise _ReachedError(features)
@@ -259,7 +259,7 @@ def features_after(
     try:
         model(images)
     except _ReachedError as reached:
-        return reached.features
+        return maps_of(reached.features, images.shape[2:])
     finally:
         handle.remove()
     raise ValueError(f"stage must be one that {type(model).__name__} runs through, got {name!r}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -111,7 +111,7 @@ class CoMixup:
         self,
         model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         *,
         num_classes: int,
         generator: torch.Generator | None = None,
@@ -134,7 +134,7 @@ class CoMixup:
     def apply(
         self,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         map: Float[Tensor, "batch height width"],
         prior: Float[Tensor, " batch"],
         *,
@@ -187,7 +187,9 @@ class CleanPass(NamedTuple):
         return self.value + sum(linear)
 
 
-def clean_pass(model: nn.Module, images: Float[Tensor, "batch channel height width"], labels: Int[Tensor, " batch"]) -> CleanPass:
+def clean_pass(
+    model: nn.Module, images: Float[Tensor, "batch channel height width"], labels: Shaped[Tensor, "batch *classes"]
+) -> CleanPass:
     """One forward and backward pass: the saliency map and the gradients of the mean cross-entropy; the model is left as found."""
     model = inner(model)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -217,7 +219,7 @@ def sample_prior(
 
 def collage(
     images: Float[Tensor, "batch channel height width"],
-    labels: Int[Tensor, " batch"],
+    labels: Shaped[Tensor, "batch *classes"],
     sources: Int[Tensor, "outputs patch patch 2"],
     *,
     num_classes: int,

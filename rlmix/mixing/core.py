@@ -183,6 +183,22 @@ def soft_targets(targets: Shaped[Tensor, "batch *classes"], num_classes: int | N
     return F.one_hot(targets, num_classes).float()
 
 
+def smoothed(
+    targets: Shaped[Tensor, "batch *classes"], smoothing: float, num_classes: int | None = None
+) -> Float[Tensor, "batch classes"]:
+    """Spread a part of every target evenly over the N classes: ``(1 - smoothing) y + smoothing / N`` (Szegedy et al. 2016).
+
+    A mixture of smoothed targets is the smoothed mixture.
+
+    Args:
+        targets: Labels (B,) with ``num_classes``, or soft targets (B, N).
+        smoothing: The part, in [0, 1).
+        num_classes: N, where ``targets`` are labels.
+    """
+    targets = soft_targets(targets, num_classes)
+    return (1 - smoothing) * targets + smoothing / targets.shape[1]
+
+
 @dataclass(frozen=True)
 class RMix:
     """R-Mix for any training loop: ``mixed = RMix()(model, images, labels, num_classes=100)``.

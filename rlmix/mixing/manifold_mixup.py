@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
@@ -13,14 +13,14 @@ from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, soft_targets
 from rlmix.mixing.input_mixup import interpolate
 from rlmix.mixing.objective import Objective, Scored, score
-from rlmix.mixing.registry import METHODS
+from rlmix.mixing.registry import METHODS, Setting
 from rlmix.models.stages import STAGE_NAMES, stage, transformed
 
 LAYERS = ("input", *STAGE_NAMES)
 """Where there is something to blend: the images, or what a stage gives."""
 
 
-@METHODS.register("manifold_mixup")
+@METHODS.register("manifold_mixup", reads=("stages",))
 @dataclass(frozen=True)
 class ManifoldMixup:
     """Blend the hidden features ``h`` of one random layer, and the targets: ``lam * h + (1 - lam) * h[partner]``.
@@ -48,19 +48,29 @@ class ManifoldMixup:
         if not self.layers or not set(self.layers) <= set(LAYERS):
             raise ValueError(f"layers must be one or more of {', '.join(LAYERS)}, got {self.layers}")
 
+    @classmethod
+    def for_training(cls, setting: Setting, **hyperparameters: Any) -> "ManifoldMixup":
+        """For a training's classifier, which must have the layers."""
+        method = cls(**hyperparameters)
+        method._check(setting.model)
+        return method
+
+    def _check(self, model: nn.Module) -> None:
+        for name in self.layers:
+            if name != "input":
+                stage(model, name)
+
     def __call__(
         self,
         model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         *,
         num_classes: int,
         generator: torch.Generator | None = None,
     ) -> Mixed | Objective:
         check_images(images)
-        for name in self.layers:
-            if name != "input":
-                stage(model, name)
+        self._check(model)
         layer = self.layers[int(torch.randint(len(self.layers), (), generator=generator))]
         partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
         lam = sample_lam(self.alpha, generator)

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from rlmix.mixing.core import Mixed
@@ -44,7 +44,7 @@ class Method(Protocol):
         self,
         model: nn.Module,
         images: Float[Tensor, "batch channel height width"],
-        labels: Int[Tensor, " batch"],
+        labels: Shaped[Tensor, "batch *classes"],
         *,
         num_classes: int,
         generator: torch.Generator | None = None,
@@ -54,7 +54,7 @@ class Method(Protocol):
         Args:
             model: The classifier in training (the inner module), left as found.
             images: Normalised images.
-            labels: Class indices.
+            labels: Class indices, or under ``label_smoothing`` soft targets (B, N).
             num_classes: N.
             generator: Draws all that is random, on the host; the global one where None.
         """

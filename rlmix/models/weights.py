@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,11 @@ def read_weights(path: Path) -> dict[str, object]:
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If it holds anything else.
+        ValueError: If it holds anything else, or ends in ``.safetensors`` and that library is not installed.
     """
     try:
         with open(path, "rb") as handle:
-            state = load_tensors(handle)
+            state: Any = _load_safetensors(path) if path.suffix == ".safetensors" else load_tensors(handle)
     except OSError:
         raise
     except pickle.UnpicklingError as error:
@@ -39,6 +40,15 @@ def read_weights(path: Path) -> dict[str, object]:
     for prefix in PREFIXES:
         state = {str(name).removeprefix(prefix): value for name, value in state.items()}
     return dict(state)
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ValueError("to be read it needs safetensors: pip install safetensors") from error
+    state: dict[str, Tensor] = load_file(path)
+    return state
 
 
 def load_weights(model: nn.Module, name: str, state: Mapping[str, object], source: str) -> None:

@@ -1,10 +1,10 @@
-"""A classifier that is taken as it is: the stationary part of an environment in which agents are measured."""
+"""A classifier of another training: taken as it is, the stationary part of an environment, or as where another begins."""
 
 from pathlib import Path
 
 from torch import nn
 
-from rlmix.models.weights import load_weights
+from rlmix.models.weights import load_weights, read_weights
 from rlmix.training.checkpoints import newest_state
 
 
@@ -25,3 +25,16 @@ def freeze(model: nn.Module, name: str, folder: str) -> None:
     except ValueError as error:
         raise ValueError(f"freeze_from must name a run of the same model and number of classes: {error}") from error
     model.requires_grad_(False)
+
+
+def read_pretrained(source: Path) -> dict[str, object]:
+    """A classifier's state_dict: the newest of a run's folder, or a file's.
+
+    Raises:
+        OSError: If there is no such file, or no checkpoint in the folder.
+        ValueError: If it holds anything else.
+    """
+    if not source.is_dir():
+        return read_weights(source)
+    state: dict[str, object] = newest_state(source)["training"]["model"]
+    return state

@@ -1,7 +1,7 @@
 """The family of optimizers: what takes the training's steps."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,19 +44,26 @@ def adam(parameters: Sequence[dict[str, Any]], config: Config) -> torch.optim.Op
     return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
-def make_optimizer(model: nn.Module, others: Sequence[nn.Parameter], config: Config) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, others: Sequence[nn.Parameter], config: Config, rates: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
     """The optimizer that ``config.recipe.optimizer`` names.
 
     Args:
         model: The classifier.
         others: A method's own parameters.
         config: Rates, decay, and whether norms and biases are decayed.
+        rates: Of the classifier's parameters, what part of the learning rate they have; all of it where not given.
 
     Raises:
         ValueError: If there is none, or it cannot be built.
     """
     entry = OPTIMIZERS.entry(config.optim.optimizer)
     groups = parameter_groups(model, others, config.optim.decay_norms)
+    if config.model.freeze_backbone:
+        groups = [group | {"params": [one for one in group["params"] if one.requires_grad]} for group in groups]
+    if rates is not None:
+        groups = [part for group in groups for part in by_rate(group, rates, config.recipe.learning_rate)]
     build: Any = entry.thing
     if not callable(build):
         raise ValueError(f"optimizer {entry.name} must be a class or a function, got {type(build).__name__}")
@@ -80,6 +87,14 @@ def parameter_groups(model: nn.Module, others: Sequence[nn.Parameter], decay_nor
     flat = [parameter for parameter in parameters if parameter.ndim < 2]
     rest = [parameter for parameter in parameters if parameter.ndim >= 2]
     return [{"params": rest}, {"params": flat, "weight_decay": 0.0}]
+
+
+def by_rate(group: dict[str, Any], rates: Mapping[nn.Parameter, float], learning_rate: float) -> list[dict[str, Any]]:
+    """A group's parameters in a group a rate, the lowest first; ``scale`` is the part of the learning rate that schedules keep to."""
+    parts: dict[float, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        parts.setdefault(rates.get(parameter, 1.0), []).append(parameter)
+    return [group | {"params": parts[scale], "lr": scale * learning_rate, "scale": scale} for scale in sorted(parts)]
 
 
 def is_guarded(name: str) -> bool:

@@ -206,6 +206,8 @@ def _tag(name: str) -> str:
     for prefix in ("train_", "val_", "test_"):
         if name.startswith(prefix):
             return name.replace("_", "/", 1)
+    if name == "top1_ema":
+        return f"test/{name}"
     if name.startswith(("reward", "top_k")):
         return f"mixing/{name}"
     if name in ("learning_rate", "epoch_seconds", "nonfinite_steps"):

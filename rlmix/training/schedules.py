@@ -23,7 +23,7 @@ def onecycle(optimizer: torch.optim.Optimizer, config: Config, num_steps: int) -
         pct_start += 1e-6
     return OneCycleLR(
         optimizer,
-        max_lr=recipe.learning_rate,
+        max_lr=[recipe.learning_rate * group.get("scale", 1.0) for group in optimizer.param_groups],
         total_steps=num_steps,
         pct_start=pct_start,
         div_factor=optim.div_factor,

@@ -1,10 +1,11 @@
 """A classifier in training: weights, optimizer, schedule, data order and every random state it uses, one step at a time."""
 
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
@@ -17,14 +18,19 @@ from rlmix.data.dataset import Dataset
 from rlmix.data.registry import load_data
 from rlmix.maps import approximate as approximations
 from rlmix.maps.gradient import Saliency, saliency
-from rlmix.mixing.core import Mixed
+from rlmix.mixing.core import Mixed, smoothed
 from rlmix.mixing.objective import Method, Objective, score
 from rlmix.mixing.registry import build_method
 from rlmix.models import build_model
 from rlmix.models.as_found import frozen_statistics
+from rlmix.models.head import freeze_backbone, layer_rates
+from rlmix.models.pretrained import load_pretrained
+from rlmix.models.stages import name_stages
+from rlmix.training.accumulation import Accumulation
+from rlmix.training.average import make_average
 from rlmix.training.compilation import can_compile, compile_saliency, compile_training
 from rlmix.training.devices import open_device
-from rlmix.training.frozen import freeze
+from rlmix.training.frozen import freeze, read_pretrained
 from rlmix.training.guard import Guard, all_finite, restore_where_not, spoil_unless
 from rlmix.training.optimizers import guarded_step, is_guarded, make_optimizer
 from rlmix.training.sampler import Order
@@ -79,19 +85,36 @@ class Training:
         self.data = data.to(device)
         self.steps_per_epoch = num_images // recipe.batch_size
         self.num_steps = self.steps_per_epoch * recipe.epochs
+        self.updates = Accumulation(1 if self.frozen else config.optim.accumulation, self.steps_per_epoch)
+        self.num_updates = self.updates.per_epoch * recipe.epochs
+        """Steps of the optimizer; those of the training are batches."""
 
         model = build_model(recipe.model, data.num_classes, data.num_channels, config.run.seed, data.image_size)
         if config.model.freeze_from is not None:
             freeze(model, recipe.model, config.model.freeze_from)
+        if config.model.stages is not None:
+            name_stages(model, config.model.stages)
+        self.loaded: str | None = None
+        """What was loaded of ``config.model.weights``, in a line."""
+        if config.model.weights is not None:
+            source = config.model.weights
+            self.loaded = load_pretrained(model, recipe.model, data.num_classes, read_pretrained(Path(source)), source)
+        if config.model.freeze_backbone:
+            freeze_backbone(model, data.num_classes)
         if config.model.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        self.method = build_method(method, config, model, self.data, self.num_steps)
+        kept = None if self.frozen else config.optim.ema
+        self.average = None if kept is None else make_average(model, kept, device)
+        """Of the classifier's weights."""
+        self.method = build_method(method, config, model, self.data, self.num_updates)
         others: list[nn.Parameter] = []
         if isinstance(self.method, nn.Module):
             self.method.to(device)
             others = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(model, others, config)
-        self.scheduler = make_schedule(optimizer, config, self.num_steps)
+        decay = config.optim.layer_decay
+        rates = layer_rates(model, data.num_classes, decay) if decay < 1 and not self.frozen else None
+        optimizer = make_optimizer(model, others, config, rates)
+        self.scheduler = make_schedule(optimizer, config, self.num_updates)
         self._network = model if self.frozen else self.fabric.setup_module(model)  # DDP refuses what asks for no gradient
         self._optimizer: Any = self.fabric.setup_optimizers(optimizer)
         self._parameters = [*model.parameters(), *others]
@@ -126,8 +149,8 @@ class Training:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """Of the next step; under ``layer_decay`` the head's."""
+        return next(float(group["lr"]) for group in self._optimizer.param_groups if group.get("scale", 1.0) == 1.0)
 
     @property
     def epoch(self) -> int:
@@ -189,12 +212,19 @@ class Training:
 
     def saliency_pass(self, images: Tensor, labels: Tensor) -> Saliency:
         """The exact pass, compiled where the configuration says so."""
-        return saliency(self.model, images, labels, self._saliency_forward)
+        return saliency(self.model, images, self.targets(labels), self._saliency_forward)
+
+    def targets(self, labels: Int[Tensor, " batch"]) -> Shaped[Tensor, "batch *classes"]:
+        """What images of these labels are trained towards: the labels, or under ``label_smoothing`` soft targets (B, N)."""
+        smoothing = self.config.optim.label_smoothing
+        return smoothed(labels, smoothing, self.data.num_classes) if smoothing else labels
 
     def step(
         self, mixed: Mixed | Objective, input_gradient: bool = False, sound: Bool[Tensor, ""] | None = None
     ) -> Tensor | None:
-        """One optimizer step on the softmax cross-entropy with soft targets, or on a method's own objective.
+        """One step on the softmax cross-entropy with soft targets, or on a method's own objective.
+
+        It is the optimizer's, or under ``accumulation`` the last of a group of batches is, with their mean gradient.
 
         Args:
             mixed: What to train on.
@@ -223,7 +253,8 @@ class Training:
             # an objective may hook into stages, which a compiled network does not notice
             loss, logits = score(mixed, self._forward if isinstance(mixed, Mixed) else self._network)
         loss = loss if sound is None else spoil_unless(sound, loss)
-        self._optimizer.zero_grad()
+        if self.updates.begins(self.trained):
+            self._optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.ranks.size > 1 and isinstance(self.method, nn.Module):  # DDP knows the classifier's parameters only
             for parameter in self.method.parameters():
@@ -231,14 +262,25 @@ class Training:
                     parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")  # type: ignore[assignment]
         # of several ranks all must come to the same answer, and share nothing but the gradient
         finite = all_finite(loss if self.ranks.size == 1 else torch.zeros_like(loss), self._parameters)
+        updates = self.updates.ends(self.trained)
+        if updates:
+            self._update(finite)
+        restore_where_not(finite, buffers, before)
+        if updates and self.average is not None and (not skip or bool(finite)):  # a step that is left out is no part of it
+            self.average.update_parameters(self.model)
+        self._record(loss.detach(), finite, logits.detach(), mixed.targets)
+        if updates and not self.finished:
+            self.scheduler.step()
+        return mixed.images.grad if isinstance(mixed, Mixed) else None
+
+    def _update(self, finite: Tensor) -> None:
+        """The optimizer's step with the mean of the gradients that have been summed up."""
+        size = self.updates.size(self.trained)
+        if size > 1:
+            torch._foreach_div_([parameter.grad for parameter in self._parameters if parameter.grad is not None], size)
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm)
         guarded_step(self._optimizer, finite, self._guarded)
-        restore_where_not(finite, buffers, before)
-        self._record(loss.detach(), finite, logits.detach(), mixed.targets)
-        if not self.finished:
-            self.scheduler.step()
-        return mixed.images.grad if isinstance(mixed, Mixed) else None
 
     def look(self, mixed: Mixed) -> "Look":
         """What a step on ``mixed`` would compute, without taking it: the loss, and its gradient with respect to the mixed images alone."""
@@ -265,9 +307,17 @@ class Training:
             raise ValueError(f"method must have no parameters, or be the training's own, got {type(method).__name__}")
         images, labels = self.next_batch()
         with self.fabric.autocast():
-            mixed = method(self.model, images, labels, num_classes=self.data.num_classes, generator=self.batch_generator())
+            targets = self.targets(labels)
+            try:
+                mixed = method(self.model, images, targets, num_classes=self.data.num_classes, generator=self.batch_generator())
+            except (IndexError, RuntimeError, TypeError) as error:
+                if targets is labels or type(method).__module__.startswith("rlmix."):
+                    raise
+                raise ValueError(
+                    f"label_smoothing must be 0 with method {self.config.run.method}, which takes no soft targets (batch, classes): {error}"
+                ) from error
         self.step(mixed)
-        if hasattr(method, "after_step"):
+        if hasattr(method, "after_step") and self.updates.ends(self.trained):
             method.after_step(self.model)
 
     def skip_epoch(self) -> None:
@@ -288,21 +338,31 @@ class Training:
         return metrics
 
     def evaluate(self) -> dict[str, float]:
-        """``test_loss``, ``test_top1``, ``test_top5`` on the test split, and before them the like on a validation split."""
+        """``test_loss``, ``test_top1``, ``test_top5`` on the test split, and before them the like on a validation split.
+
+        With an average of the weights also its ``top1_ema``, and ``val_top1_ema``.
+        """
         result: dict[str, float] = {}
         for split in self.data.measured:
-            result |= evaluation.accuracy(self.predict(split), self.data.labels(split), split)
+            labels = self.data.labels(split)
+            result |= evaluation.accuracy(self.predict(split), labels, split)
+            if self.average is not None:
+                found = evaluation.accuracy(self._predict(self.average, split), labels, split)
+                result["top1_ema" if split == "test" else f"{split}_top1_ema"] = found[f"{split}_top1"]
         return result
 
     def predict(self, split: str = "test") -> Float[Tensor, "split classes"]:
         """Logits of the images of a split; a frozen classifier's are computed once."""
         if split in self._frozen_logits:
             return self._frozen_logits[split]
-        with self.fabric.autocast():
-            logits = evaluation.predict(self.model, self.data, split)
+        logits = self._predict(self.model, split)
         if self.frozen:
             self._frozen_logits[split] = logits
         return logits
+
+    def _predict(self, model: nn.Module, split: str) -> Tensor:
+        with self.fabric.autocast():
+            return evaluation.predict(model, self.data, split)
 
     def to_pixels(self, images: Float[Tensor, "batch channel height width"]) -> UInt8[Tensor, "batch height width channel"]:
         """Normalised images as bytes again."""
@@ -315,6 +375,9 @@ class Training:
             FloatingPointError: If a step was not finite that had not been looked at yet.
         """
         self.check_finite()
+        more: dict[str, Any] = {} if self.average is None else {"ema": self.average.state_dict()}
+        if not self.updates.ends(self.trained):
+            more["gradients"] = [parameter.grad for parameter in self._parameters]
         return {
             "model": self.model.state_dict(),
             "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
@@ -326,6 +389,7 @@ class Training:
             "trained": self.trained,
             "order": self.order.indices,
             "tally": self._tally.state_dict(self.ranks),
+            **more,
         }
 
     def generator_states(self) -> list[Tensor]:
@@ -335,6 +399,8 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
         self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["ema"])
         if isinstance(self.method, nn.Module):
             self.method.load_state_dict(state["method"])
         self._source.load_state_dict(state["saliency"])
@@ -345,6 +411,8 @@ class Training:
             generator.set_state(generator_state.cpu())
         self.order.go_to(state["epoch"], state["trained"], state["order"])
         self.trained = state["trained"]
+        for parameter, gradient in zip(self._parameters, state.get("gradients", ()), strict=False):
+            parameter.grad = None if gradient is None else gradient.to(self.device, copy=True)
         self._guard.begin(self.trained)
         self._tally = Tally.load(state["tally"], self.ranks, self.device)
         self._catch_up()
@@ -361,11 +429,11 @@ class Training:
 
     def _catch_up(self) -> None:
         """Move the schedule to the next step."""
-        target = min(self.global_step, self.num_steps - 1)
+        taken = (self.epoch - 1) * self.updates.per_epoch + self.updates.done(self.trained)
+        target = min(taken, self.num_updates - 1)
         if self.scheduler.last_epoch == 0 < target:
-            with (
-                warnings.catch_warnings()
-            ):  # a frozen classifier's optimizer has not stepped, nor one whose first step was skipped
+            with warnings.catch_warnings():
+                # a frozen classifier's optimizer has not stepped, nor one whose first step was skipped
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 self.scheduler.step()
         while self.scheduler.last_epoch < target:

@@ -219,8 +219,9 @@ def test_methods_that_mix_features_train_every_network(name, method, register):
 @pytest.mark.filterwarnings("ignore:.* keeps its stem")
 @pytest.mark.parametrize("method", ["manifold_mixup", "automix", "alignmix"])
 def test_methods_that_mix_features_refuse_a_network_without_stages(method):
-    config = rlmix.Config.flat(batch_size=4, train_images=12, model="squeezenet1_1", epochs=1, device="cpu")
-    with pytest.raises(ValueError, match=r"stage must be one of those SqueezeNet has \(none\), got"):
+    config = rlmix.Config.flat(batch_size=4, train_images=12, model="swin_t", epochs=1, device="cpu")
+    named = "; --stages names up to 4, of features, features.0, features.0.0, features.0.2, features.1, features.1.0"
+    with pytest.raises(ValueError, match=rf"stage must be one of those SwinTransformer has \(none\), got '\w+'{named}"):
         Training(config, method=method).fit_epoch()
 
 

@@ -90,6 +90,15 @@ def test_two_processes_have_the_gradient_of_one_on_cifar100(tmp_path, register):
     assert_same_gradients(register, run_driver(tmp_path, f"npz:{CIFAR}", 2000), f"npz:{CIFAR}", 2000)
 
 
+def test_accumulated_steps_and_their_average_are_those_of_one_process(digits, register):
+    register(rlmix.models.MODELS, "norm_free", ranks_driver.make_norm_free)
+    expected = ranks_driver.accumulated("digits", 128)
+    for found in digits[1]:
+        for name, weights in zip(("accumulated", "averaged"), expected, strict=True):
+            for ours, theirs in zip(found[name], weights, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
 def test_a_methods_own_gradients_are_the_mean_of_the_ranks(digits):
     """DDP does not know AutoMix's block; each rank's loss is a mean over its own images."""
     first, second = digits[1]

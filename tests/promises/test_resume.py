@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from sameness import assert_same_run
+from stops import stop_at
 from toys import write_npz
 
 import rlmix.mixing.registry
@@ -21,7 +22,6 @@ from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.training.run_folder import read_metrics
-from rlmix.training.trainer import Training
 
 METHODS = {
     "rlmix": ["--method", "rlmix", "--agent.gamma", "0.5"],
@@ -44,18 +44,6 @@ def tiny(tmp_path_factory):
     data = write_npz(tmp_path_factory.mktemp("toy"), 8, num_train=80)
     recipe = ["--model", "preactresnet18_w16", "--learning-rate", "0.05"]
     return ["--data", data, "--batch-size", "16", "--epochs", "2", "--device", "cpu", *recipe]
-
-
-def stop_at(monkeypatch, step, number):
-    """The process sends itself a signal in the middle of that step."""
-    train_step = Training.step
-
-    def interrupted(training, *args, **kwargs):
-        if training.global_step == step - 1:
-            os.kill(os.getpid(), number)
-        return train_step(training, *args, **kwargs)
-
-    monkeypatch.setattr(Training, "step", interrupted)
 
 
 def stopped(capsys, args, code):

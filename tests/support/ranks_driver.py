@@ -65,6 +65,14 @@ def block_gradients(data, train_images):
     return [own[index] for index in sorted(own)], [weights[index].grad.clone() for index in sorted(own)]
 
 
+def accumulated(data, train_images):
+    """Weights after two steps of the optimizer with two batches each, and their average."""
+    training = Training(config_of(data, train_images).changed(accumulation=2, ema=0.5))
+    for _ in range(4):
+        training.fit_step()
+    return [[weight.detach().clone() for weight in model.parameters()] for model in (training.model, training.average)]
+
+
 def main(folder, data, train_images):
     rlmix.models.MODELS.add("norm_free", make_norm_free, doc="Without norms.")
     found = {}
@@ -77,6 +85,7 @@ def main(folder, data, train_images):
         found[f"{name} weights"] = [parameter.detach().clone() for parameter in training.model.parameters()]
         found[f"{name} right"], found[f"{name} metrics"] = torch.cat(right), training.epoch_metrics()
     rank = training.ranks.rank
+    found["accumulated"], found["averaged"] = accumulated(data, train_images)
     found["block own"], found["block taken"] = block_gradients(data, train_images)
 
     choices = []
