@@ -1,6 +1,7 @@
 """What a run has learned, in the formats of other libraries."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,61 +9,98 @@ import torch
 from torch import nn
 from tyro.conf import Positional
 
+from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.common.files import write_atomically
+from rlmix.common.names import check_name
 from rlmix.config import Config
 from rlmix.experiments.saved_run import read_settings
 from rlmix.experiments.session import Task
 from rlmix.experiments.settings import settled
+from rlmix.experiments.standalone import FORMATS, Standalone, classifier_of, policy_of
 from rlmix.mixing.core import top_k_values
-from rlmix.training.average import averaged_weights
 from rlmix.training.run_folder import Run
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run's policy and classifier for other libraries: Stable-Baselines3's zip, state_dicts. rlmix itself never reads the zip."""
+    """Write a run's classifier and policy: state_dicts, Stable-Baselines3's zip, and programs that need no rlmix."""
 
     run: Positional[Path]
     """The run's folder."""
     out: Path | None = None
     """Where to write; the run's folder where not given."""
+    formats: tuple[str, ...] = ("pt", "pt2")
+    """pt: state_dicts, and an agent's own file. pt2: programs of torch.export, onnx, safetensors: with normalisation and class names, to be
+    read without rlmix; the last two need the extra export."""
 
 
 def export(options: Export) -> dict[Path, str]:
-    """``classifier.pt``, ``classifier-ema.pt`` of a run with an average, and where an agent learned, its policy.
+    """Write ``classifier.*``, ``classifier-ema.*`` of a run with an average, and where an agent learned, its policy.
 
-    That lies under the algorithm's name: ``policy-ppo.zip``, ``policy-bandit.pt``.
+    An agent's own file lies under the algorithm's name: ``policy-ppo.zip``, ``policy-bandit.pt``.
 
     Returns:
         What was written, and what loads it.
 
     Raises:
-        ValueError: If the run has no checkpoint.
+        ValueError: If the run has no checkpoint, a format needs a package that is not there, or cannot hold the network.
         OSError: If it cannot be read, or the files not written.
     """
+    check_formats(options.formats)
     settings = settled(read_settings(options.run))
     _, state = Run.reopen(options.run)
     if state is None:
         raise ValueError(f"{options.run} must hold a checkpoint, and has none")
-    task, out, name = Task(settings.changed(weights=None)), options.out or options.run, settings.agent.algorithm
+    task, out = Task(settings.changed(weights=None)), options.out or options.run
     task.load_state_dict(state)
     out.mkdir(parents=True, exist_ok=True)
-    written = {out / "classifier.pt": f"a state_dict of {settings.model.name}"}
-    write_atomically(out / "classifier.pt", lambda handle: torch.save(task.training.model.state_dict(), handle))
-    if task.training.average is not None:
-        averaged = averaged_weights(task.training.average.state_dict())
-        write_atomically(out / "classifier-ema.pt", lambda handle: torch.save(averaged, handle))
-        written[out / "classifier-ema.pt"] = "the average of the weights, likewise"
-    if isinstance(task.agent, PPOAgent):
-        ppo, path = task.agent.ppo, out / f"policy-{name}.zip"
-        # the buffer's class is rlmix's own: without it the zip loads where rlmix is not installed
-        write_atomically(path, lambda handle: ppo.save(handle, exclude=["rollout_buffer_class", "replay_buffer_class"]))
-        written[path] = f"stable_baselines3.{name.upper()}.load, and no other algorithm's"
-    elif task.agent is not None:
-        path, policy = out / f"policy-{name}.pt", describe_policy(task.agent.policy, settings)
-        write_atomically(path, lambda handle: torch.save(policy, handle))
-        written[path] = "torch.load: algorithm, observation, layers (linear, tanh between them), values (top-k), state_dict"
+    written: dict[Path, str] = {}
+    for name, model in _classifiers(task):
+        if "pt" in options.formats:
+            weights = model.state_dict()
+            write_atomically(out / f"{name}.pt", lambda handle, weights=weights: torch.save(weights, handle))  # type: ignore[misc]
+            written[out / f"{name}.pt"] = f"a state_dict of {settings.model.name}"
+        written |= write_modules(out / name, classifier_of(model, task.training.data, settings), options.formats)
+    if task.agent is None:
+        return written
+    if "pt" in options.formats:
+        written |= _write_agent(out, task.agent, settings)
+    if settings.env.observation in ("paper", "pair"):
+        policy = policy_of(LearnedPolicy(options.run, 0), task.training.data.num_classes)
+        written |= write_modules(out / "policy", policy, options.formats)
+    return written
+
+
+def check_formats(formats: tuple[str, ...]) -> None:
+    """Raise ValueError where a format is unknown, or a package that it needs is not installed."""
+    for name in formats:
+        check_name("formats", name, ("pt", *FORMATS))
+        missing = [package for package in (FORMATS[name].needs if name in FORMATS else ()) if find_spec(package) is None]
+        if missing:
+            raise ValueError(f'formats {name} must have {" and ".join(missing)} installed: pip install "rlmix[export]"')
+
+
+def write_modules(path: Path, what: Standalone, formats: tuple[str, ...]) -> dict[Path, str]:
+    """Write a module in those of ``formats`` that stand alone, under ``path`` with their endings.
+
+    Returns:
+        What was written, and what loads it.
+
+    Raises:
+        ValueError: If a format cannot hold it.
+    """
+    written = {}
+    for name in (name for name in formats if name in FORMATS):
+        file = path.with_name(f"{path.name}.{name}")
+        try:
+            FORMATS[name].write(file, what)
+        except OSError:
+            raise
+        except Exception as error:  # of torch.export and ONNX, of what kind ever
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ValueError(f"formats must be without {name} for {what.about.get('model', 'this policy')}: {reason}") from error
+        written[file] = FORMATS[name].reader
     return written
 
 
@@ -76,3 +114,22 @@ def describe_policy(policy: nn.Module, settings: Config) -> dict[str, Any]:
         "values": top_k_values(settings.mixing.num_top_k).tolist(),
         "state_dict": policy.state_dict(),
     }
+
+
+def _classifiers(task: Task) -> list[tuple[str, nn.Module]]:
+    """By file name; the average of the weights after them."""
+    training = task.training
+    found: list[tuple[str, nn.Module]] = [("classifier", training.model)]
+    return found if training.average is None else [*found, ("classifier-ema", training.average.module)]
+
+
+def _write_agent(out: Path, agent: Any, settings: Config) -> dict[Path, str]:
+    name = settings.agent.algorithm
+    if isinstance(agent, PPOAgent):
+        path = out / f"policy-{name}.zip"
+        # the buffer's class is rlmix's own: without it the zip loads where rlmix is not installed
+        write_atomically(path, lambda handle: agent.ppo.save(handle, exclude=["rollout_buffer_class", "replay_buffer_class"]))
+        return {path: f"stable_baselines3.{name.upper()}.load, and no other algorithm's"}
+    path, policy = out / f"policy-{name}.pt", describe_policy(agent.policy, settings)
+    write_atomically(path, lambda handle: torch.save(policy, handle))
+    return {path: "torch.load: algorithm, observation, layers (linear, tanh between them), values (top-k), state_dict"}

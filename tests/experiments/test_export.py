@@ -24,8 +24,11 @@ def test_export_is_what_the_newest_checkpoint_holds(options, tmp_path, capsys):
     capsys.readouterr()
     export.main([str(tmp_path / "run"), "--out", str(tmp_path / "exported")])
     said = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
-    reader = "policy-ppo.zip: stable_baselines3.PPO.load, and no other algorithm's"
-    assert said == ["classifier.pt: a state_dict of preactresnet18_w16", reader][: 1 + ("rlmix" in options)]
+    program = "torch.export.load(...).module(), without rlmix"
+    expected = ["classifier.pt: a state_dict of preactresnet18_w16", f"classifier.pt2: {program}"]
+    if "rlmix" in options:
+        expected += ["policy-ppo.zip: stable_baselines3.PPO.load, and no other algorithm's", f"policy.pt2: {program}"]
+    assert said == expected
 
     state = load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
     model = build_model("preactresnet18_w16", 10)
@@ -55,7 +58,7 @@ def learned(tmp_path_factory):
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_the_file_of_an_algorithm_is_called_after_it(learned, name, tmp_path, capsys):
-    export.main([str(learned / name), "--out", str(tmp_path)])
+    export.main([str(learned / name), "--out", str(tmp_path), "--formats", "pt"])
     assert f"policy-{name}.zip: stable_baselines3.{name.upper()}.load" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classifier.pt", f"policy-{name}.zip"]
     policy = LOADERS[name].load(tmp_path / f"policy-{name}.zip", device="cpu").policy
@@ -65,7 +68,7 @@ def test_the_file_of_an_algorithm_is_called_after_it(learned, name, tmp_path, ca
 
 def test_the_bandits_policy_stands_alone(learned, tmp_path, capsys):
     """Rebuilt from the file by plain torch, it scores as the run's own does."""
-    export.main([str(learned / "bandit"), "--out", str(tmp_path)])
+    export.main([str(learned / "bandit"), "--out", str(tmp_path), "--formats", "pt"])
     assert f"{tmp_path / 'policy-bandit.pt'}: torch.load: algorithm, observation, layers" in capsys.readouterr().out
     found = torch.load(tmp_path / "policy-bandit.pt", weights_only=True)
     assert {name: found[name] for name in ("algorithm", "observation", "layers")} == {
