@@ -16,6 +16,10 @@ lint:
 types:
     {{python}} -m mypy
 
+# The tables and pages of docs/ that registries and options write
+docs:
+    {{python}} .ci/docs.py
+
 # How much of the code the fast tests run
 coverage:
     {{python}} -m pytest -n auto --dist loadfile --cov --cov-report=term

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlmix.agents.actors import check_algorithm
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.features import num_features, policy_features
-from rlmix.agents.learned import check_algorithm
 from rlmix.common.seeding import drawing_from, stream
 from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host

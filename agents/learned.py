@@ -1,6 +1,5 @@
-"""A run's learned policy, which decides and does not learn: on any classifier, data set, number of classes, batch size."""
+"""A learned policy, which decides and does not learn: on any classifier, data set, number of classes, batch size."""
 
-import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,58 +7,44 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlmix.agents.algorithms import ALGORITHMS
+from rlmix.agents.actors import read_actor
 from rlmix.agents.features import policy_features
 from rlmix.agents.policies import POLICIES
 from rlmix.common.ranks import Ranks
-from rlmix.common.saved_config import read_config
 from rlmix.common.seeding import stream
 from rlmix.config import Config
 from rlmix.envs.conversion import to_host
 from rlmix.envs.process import Decision
-from rlmix.mixing.core import top_k_values
-from rlmix.training.checkpoints import newest_state
 
 
 @POLICIES.register("policy", reads=("policy",))
 class LearnedPolicy:
-    """The policy of the run in ``folder``, frozen.
+    """The policy of a run, or of a zip that Stable-Baselines3 or sb3-contrib saved, frozen.
 
     What it reads is the observation it was trained with (see :func:`~rlmix.agents.features.policy_features`: the ten largest
     log-probabilities, sorted, padded with -20), and what it chooses are its own top-k values. It draws from the distribution that it
     learned, for a mixed policy is one; DQN, which has none, takes the value it thinks best.
 
     Args:
-        folder: The run's.
+        source: The run's folder, or a ``.zip`` of an algorithm that learned on :func:`~rlmix.agents.features.policy_features`.
         seed: Of its own generator.
         ranks: Each of them decides for the whole batch and takes its share.
 
     Raises:
-        OSError: If there is no such run.
-        ValueError: If nobody learned in it.
+        OSError: If there is no such run or file.
+        ValueError: If nobody learned in it, or the zip holds another kind of policy.
     """
 
-    def __init__(self, folder: Path, seed: int, ranks: Ranks | None = None) -> None:
-        config, state = read_config(folder), newest_state(folder)
-        if "parameters" not in state.get("decider", {}):
-            raise ValueError(
-                f"policy must be the folder of a run in which an agent learned, got {folder} of {config.get('method')}"
-            )
-        algorithm, trained = (str(source.get("algorithm", "ppo")) for source in (config, state.get("config", config)))
-        if algorithm != trained:
-            raise ValueError(f"the policy in {folder} must be one of {algorithm}, as its config.yaml says, got one of {trained}")
-        check_algorithm(state["decider"], algorithm)
-        self.observation = str(config.get("observation") or "paper")
-        self.greedy = bool(ALGORITHMS.entry(algorithm).traits.get("greedy"))
-        self.values = top_k_values(int(config["num_top_k"]))
-        self.actor = read_actor(state["decider"]["parameters"]["policy"], algorithm)
+    def __init__(self, source: Path, seed: int, ranks: Ranks | None = None) -> None:
+        actor = read_actor(source)
+        self.actor, self.values, self.observation, self.greedy = actor
         self.generator = stream(seed, "policy")
         self.ranks = ranks or Ranks()
         self.entropy = 0.0
 
     @classmethod
     def from_config(cls, config: Config, ranks: Ranks | None = None) -> Self:
-        """That of the run which ``config.run.policy`` names."""
+        """The one that ``config.run.policy`` names."""
         if config.run.policy is None:
             raise ValueError("policy must be given with method policy, got None")
         return cls(Path(config.run.policy), config.run.seed, ranks)
@@ -81,23 +66,3 @@ class LearnedPolicy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
-
-
-def read_actor(weights: dict[str, Tensor], algorithm: str) -> nn.Sequential:
-    """The network from features to K scores: the tanh layers that the algorithm trained, from its state dict."""
-    pattern = ALGORITHMS.entry(algorithm).traits.get("layers")
-    if pattern is None:
-        raise ValueError(f"algorithm {algorithm} must say by the trait layers where its policy's layers are, and does not")
-    names = [name.removesuffix(".weight") for name in weights if re.fullmatch(rf"({pattern})\.weight", name)]
-    layers: list[nn.Module] = []
-    for name in names:
-        linear = nn.Linear(weights[f"{name}.weight"].shape[1], weights[f"{name}.weight"].shape[0])
-        linear.load_state_dict({part: weights[f"{name}.{part}"] for part in ("weight", "bias")})
-        layers += [linear, nn.Tanh()]
-    return nn.Sequential(*layers[:-1])
-
-
-def check_algorithm(state: dict[str, Any], algorithm: str) -> None:
-    """Raise ValueError where an agent's state is another algorithm's; those of before it was recorded do not say."""
-    if state.get("algorithm", algorithm) != algorithm:
-        raise ValueError(f"the agent's state must be one of {algorithm}, got one of {state['algorithm']}")

@@ -30,7 +30,7 @@ class RLMix:
     learns a policy of its own.
 
     Args:
-        policy: A run's folder, or a :class:`~rlmix.agents.policies.Policy`.
+        policy: A run's folder, a zip of Stable-Baselines3, or a :class:`~rlmix.agents.policies.Policy`.
         learn: Whether PPO learns here; then there is no ``policy``, and the next five may be given, and only then.
         agent: PPO's hyperparameters; the defaults of ``rlmix train``.
         reward: What a mixture earns, one of maps; ``cosine``.
@@ -81,7 +81,8 @@ class RLMix:
         config = Config()
         self.policy: Policy | None = None
         if isinstance(policy, str | Path):
-            self.policy, config = LearnedPolicy(Path(policy), seed), Config.from_mapping(read_config(Path(policy)))
+            self.policy = LearnedPolicy(Path(policy), seed)
+            config = config if Path(policy).suffix == ".zip" else Config.from_mapping(read_config(Path(policy)))
         elif policy is not None:
             self.policy = policy
         num_top_k = config.mixing.num_top_k if num_top_k is None else num_top_k

@@ -233,8 +233,8 @@ class RunConfig:
     top_k: Annotated[float | None, from_to(0, 1)] = None
     """The quantile of --method constant. 0 is plain Input Mix-up."""
     policy: str | None = None
-    """The run whose learned policy --method policy takes. As it is, whatever classifier, data or batch size it was learned with. Or
-    module:attribute, one's own: docs/extending.md."""
+    """The run whose learned policy --method policy takes. As it is, whatever classifier, data or batch size it was learned with. Or a
+    zip of Stable-Baselines3 or sb3-contrib; or module:attribute, one's own: docs/extending.md."""
     seed: Annotated[int, at_least(0)] = Unseeded(0)
     """Seed of everything. Initial weights, data order, augmentation, mixing and policy have a generator each."""
     out: Path | None = None

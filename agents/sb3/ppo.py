@@ -15,9 +15,9 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import nn
 
+from rlmix.agents.actors import check_algorithm
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.features import BatchFeatures
-from rlmix.agents.learned import check_algorithm
 from rlmix.agents.sb3.joint import JointPolicy
 from rlmix.agents.sb3.vec_env import SlotVecEnv
 from rlmix.common.seeding import derive

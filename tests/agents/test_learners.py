@@ -10,9 +10,9 @@ from gymnasium import spaces
 from toys import toy_config
 
 import rlmix
+from rlmix.agents.actors import check_algorithm
 from rlmix.agents.algorithms import ALGORITHMS, build_agent
 from rlmix.agents.features import policy_features
-from rlmix.agents.learned import check_algorithm
 from rlmix.agents.sb3.a2c import A2CAgent
 from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.config import PPOConfig
