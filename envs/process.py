@@ -241,6 +241,13 @@ class MixingProcess:
         measured = {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std(correction=0))}
         return (measured if self.config.env.reward != UNMEASURED else {}) | {"top_k_mean": float(self.epoch_top_k().mean())}
 
+    @isolated()
+    def step_metrics(self, steps: int) -> dict[str, float]:
+        """Over the images of this epoch's last ``steps``: mean ``reward``, where one is measured, and mean ``top_k``."""
+        rewards, top_k = (self._gather(values[-steps:]) for values in (self._rewards, self._top_k))
+        measured = {"reward": float(rewards[rewards.isfinite()].mean())} if self.config.env.reward != UNMEASURED else {}
+        return measured | {"top_k": float(top_k.mean())}
+
     def epoch_top_k(self) -> Float[Tensor, " images"]:
         """Every top-k value chosen in this epoch so far, on the host."""
         return self._gather(self._top_k).flatten()

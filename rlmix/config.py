@@ -247,6 +247,10 @@ class RunConfig:
     """Read options from this YAML file. Such as a run's config.yaml; typed ones win."""
     metrics: Annotated[tuple[str, ...], one_of("rlmix.evaluation.metrics:METRICS")] = ("ece", "fgsm_error")
     """Figures of the trained classifier beside its top-1 (rlmix list metrics)."""
+    log_every: Annotated[int, at_least(0)] = 10
+    """Steps between two points of the loss, the learning rate and the reward in TensorBoard, or 0: means over them."""
+    loggers: Annotated[tuple[str, ...], one_of("rlmix.experiments.loggers:LOGGERS")] = ()
+    """Where else to log: csv, wandb, mlflow (rlmix list loggers), or module:attribute, one's own."""
     picture_every: Annotated[int, at_least(0)] = 5
     """Epochs between two pictures in TensorBoard, or 0."""
     checkpoint_every: Annotated[int, at_least(0)] = 0

@@ -90,6 +90,8 @@ class PPOAgent:
     """
 
     algorithm = "ppo"
+    on_update: Callable[[dict[str, float]], None] = staticmethod(lambda figures: None)
+    """Called after each update within an epoch, with its figures; an epoch's last comes with the epoch."""
 
     def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
         config.check()
@@ -281,4 +283,5 @@ class _EpochCallback(BaseCallback):
         if self.updated and self.collected == 0:
             self.on_epoch_done(self.agent.update_metrics())
         elif self.updated:
+            self.agent.on_update(self.agent.update_metrics())
             self.on_step_done()

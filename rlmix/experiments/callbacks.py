@@ -23,6 +23,12 @@ class Callback:
     def on_step(self, training: Training) -> None:
         """After each step of the classifier; ``training.global_step`` counts them."""
 
+    def on_log(self, figures: Mapping[str, Any]) -> None:
+        """Every ``log_every`` steps; ``figures`` are ``step``, ``epoch``, and means over these steps: ``loss``, ``reward``, ``top_k``."""
+
+    def on_rollout(self, figures: Mapping[str, Any], training: Training) -> None:
+        """After each of an agent's updates, before that step's :meth:`on_step`; ``figures`` are the update's."""
+
     def on_epoch(self, record: Mapping[str, Any], training: Training) -> None:
         """After an epoch and the agent's update on it; ``record`` is the line of metrics.jsonl."""
 

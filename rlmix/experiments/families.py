@@ -12,6 +12,7 @@ from rlmix.envs.credit import CREDITS
 from rlmix.envs.observations import OBSERVATIONS
 from rlmix.envs.rewards import REWARDS
 from rlmix.evaluation.metrics import METRICS
+from rlmix.experiments.loggers import LOGGERS
 from rlmix.maps.approximate import SALIENCY_MODES
 from rlmix.mixing.core import RULES
 from rlmix.mixing.registry import METHODS, hyperparameters
@@ -35,6 +36,7 @@ FAMILIES: Mapping[str, Registry[Any]] = {
     "schedules": SCHEDULES,
     "metrics": METRICS,
     "plots": PLOTS,
+    "loggers": LOGGERS,
 }
 """By the plural that ``rlmix list`` takes."""
 

@@ -7,7 +7,8 @@ from rlmix.config import Config
 from rlmix.training.schedules import SCHEDULES
 from rlmix.training.trainer import Training
 
-FREE = ("data_root", "download", "picture_every", "checkpoint_every", "time_limit", "on_nonfinite", "devices", "nodes", "metrics")
+FREE = frozenset({"data_root", "download", "metrics", "on_nonfinite", "devices", "nodes", "time_limit"})
+FREE |= {"picture_every", "log_every", "loggers", "checkpoint_every"}
 """Options that what is trained does not depend on."""
 
 

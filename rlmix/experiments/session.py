@@ -66,6 +66,8 @@ class Task:
         if self.env is not None and process is not None:
             process.on_epoch_end = session.close_epoch
             if not training.finished and self.agent is not None:
+                if hasattr(self.agent, "on_update"):
+                    self.agent.on_update = session.update
                 self.agent.learn(session.step, session.end_epoch)
             elif not training.finished:
                 self._follow(session)
@@ -165,6 +167,7 @@ class Session:
     def step(self) -> None:
         """After each step within an epoch, when no batch waits: show it, and keep a checkpoint where one is due."""
         every = self.options.run.checkpoint_every
+        self._log_steps()
         self.callbacks.call("on_step", self.task.training, before_raising=lambda: self._save(self.task.trained()))
         stop = self._stop_reason()
         if stop is not None or (every and self.task.training.global_step % every == 0):
@@ -176,8 +179,13 @@ class Session:
             metrics = training.epoch_metrics() | ({} if process is None else process.epoch_metrics())
             self.progress.step(training.epoch, training.global_step, metrics["train_loss"], metrics.get("reward_mean"))
 
+    def update(self, figures: dict[str, float]) -> None:
+        """After an agent's update within an epoch, before :meth:`step`."""
+        self.callbacks.call("on_rollout", figures, self.task.training, before_raising=lambda: self._save(self.task.trained()))
+
     def close_epoch(self, training: Training) -> None:
         """After an epoch's last step, before anything else is drawn: evaluate, and take the classifier's state."""
+        self._log_steps()
         self._pause()
         process = self.task.process
         self._record = {
@@ -205,6 +213,8 @@ class Session:
         self._save(self._state, best)
         if self.ranks.first:
             self.progress.epoch(record)
+        if self.task.agent is not None:
+            self.callbacks.call("on_rollout", update, self.task.training)
         self.callbacks.call("on_step", self.task.training)
         self.callbacks.call("on_epoch", record, self.task.training)
         self._resumed_at = time.perf_counter()
@@ -270,13 +280,25 @@ class Session:
         code = self.ranks.largest(0 if own is None else own.code)
         return own or (Interrupted("another rank was asked to stop", code) if code else None)
 
+    def _log_steps(self) -> None:
+        """Where that many steps are over, what they were like."""
+        training, process, every = self.task.training, self.task.process, self.options.run.log_every
+        if not every or training.global_step % every:
+            return
+        steps = min(every, training.trained)
+        figures = training.step_metrics(steps) | ({} if process is None else process.step_metrics(steps))
+        if self.ranks.first:
+            self.run.log_steps(training.global_step, figures)
+            line = {"step": training.global_step, "epoch": training.epoch, **figures}
+            self.callbacks.call("on_log", line, before_raising=lambda: self._save(self.task.trained()))
+
     def _log_mixing(self, process: MixingProcess, top_k: Tensor) -> None:
         if not self.ranks.first:
             return
-        epoch, every = self._record["epoch"], self.options.run.picture_every
-        self.run.writer.add_histogram("mixing/top_k", top_k, epoch)
+        epoch, step, every = self._record["epoch"], self._record["step"], self.options.run.picture_every
+        self.run.writer.add_histogram("mixing/top_k", top_k, step)
         if every and (epoch % every == 0 or epoch in (1, self.options.optim.epochs)):
-            self.run.writer.add_image("mixing/batch", render_process(process), epoch, dataformats="HWC")
+            self.run.writer.add_image("mixing/batch", render_process(process), step, dataformats="HWC")
 
     def _pause(self) -> None:
         if self.task.training.device.type == "cuda":

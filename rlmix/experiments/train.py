@@ -10,6 +10,7 @@ from rlmix.common.saved_config import read_config
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
 from rlmix.experiments.callbacks import CallbackError, Callbacks
+from rlmix.experiments.loggers import build_logger
 from rlmix.experiments.result import Result
 from rlmix.experiments.resuming import check_resumable
 from rlmix.experiments.session import Session, Task
@@ -48,7 +49,8 @@ def train(options: Config, data: Dataset | None = None, callbacks: Sequence[Any]
         counts = f"{options.device.devices}, {options.device.nodes}"
         raise ValueError(f"devices and nodes must be 1 but for the command rlmix train, got {counts}")
     with StopRequest(options.run.time_limit) as stop:
-        figures, epochs = _train(options, data, stop, quiet, Callbacks(callbacks))
+        own = [build_logger(name, options) for name in options.run.loggers]
+        figures, epochs = _train(options, data, stop, quiet, Callbacks([*callbacks, *own]))
     leave()
     return Result(options.folder, options, figures, epochs)
 

@@ -46,6 +46,8 @@ class Run:
         """The newest checkpoint."""
         self.kept = (len(epochs), 0)
         """What it holds: epochs done, and steps of the one after."""
+        self.steps = epochs[-1]["step"] if epochs else 0
+        """Of the classifier: what TensorBoard's points are over."""
         self._writer: SummaryWriter | None = None
 
     @classmethod
@@ -93,6 +95,7 @@ class Run:
             raise ValueError(f"{path} is not a checkpoint of a run: it does not say what has been done")
         run = cls(folder, records)
         run.last, run.kept = path, (epoch, steps)
+        run.steps += steps
         return run, state
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -102,17 +105,17 @@ class Run:
 
     @property
     def writer(self) -> "SummaryWriter":
-        """TensorBoard's writer; what an interrupted epoch left is purged."""
+        """TensorBoard's writer; what came after the checkpoint that a run goes on from is purged."""
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.folder), purge_step=len(self.epochs) + 1, flush_secs=30)
+            self._writer = SummaryWriter(str(self.folder), purge_step=self.steps + 1, flush_secs=30)
             if not self.epochs:
                 self._writer.add_custom_scalars(LAYOUT)
         return self._writer
 
     def log_epoch(self, record: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl, and its numbers to TensorBoard."""
+        """Append a line to metrics.jsonl, and its numbers to TensorBoard, over the classifier's steps."""
         line = json.dumps(record).encode() + b"\n"
         with open(self.folder / "metrics.jsonl", "ab", buffering=0) as handle:
             size = handle.tell()
@@ -124,9 +127,14 @@ class Run:
                 raise
         self.epochs.append(record)
         for name, value in record.items():
-            if name not in ("epoch", "step") and not isinstance(value, list):
-                self.writer.add_scalar(_tag(name), value, record["epoch"])
+            if name != "step" and not isinstance(value, list):
+                self.writer.add_scalar(_tag(name), value, record["step"])
         self.writer.flush()
+
+    def log_steps(self, step: int, figures: dict[str, float]) -> None:
+        """Write figures of the steps up to ``step`` to TensorBoard."""
+        for name, value in figures.items():
+            self.writer.add_scalar(f"steps/{name}", value, step)
 
     def describe_kept(self, epochs: int | None) -> str:
         """What the newest checkpoint holds of so many epochs, and where it lies."""
@@ -210,6 +218,6 @@ def _tag(name: str) -> str:
         return f"test/{name}"
     if name.startswith(("reward", "top_k")):
         return f"mixing/{name}"
-    if name in ("learning_rate", "epoch_seconds", "nonfinite_steps"):
+    if name in ("epoch", "learning_rate", "epoch_seconds", "nonfinite_steps"):
         return f"train/{name}"
     return f"agent/{name}"

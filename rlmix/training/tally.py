@@ -47,6 +47,11 @@ class Tally:
             "nonfinite_steps": steps - count,
         }
 
+    def mean_loss(self, first: int, last: int, ranks: Ranks) -> float:
+        """Over the steps from ``first`` to before ``last`` of all ranks that were not left out; nan where all were."""
+        finite = self.finite[first:last].cpu()
+        return float(ranks.gather(self.losses)[:, first:last][:, finite].mean())
+
     def state_dict(self, ranks: Ranks) -> dict[str, Tensor]:
         """All ranks' sums, stacked."""
         return {name: ranks.gather(sums) for name, sums in vars(self).items()}

@@ -337,6 +337,11 @@ class Training:
             del metrics["nonfinite_steps"]
         return metrics
 
+    def step_metrics(self, steps: int) -> dict[str, float]:
+        """Of the last ``steps`` of this epoch: their mean ``loss``, and the ``learning_rate`` of the next one."""
+        loss = self._tally.mean_loss(max(0, self.trained - steps), self.trained, self.ranks)
+        return {"loss": loss, "learning_rate": self.learning_rate}
+
     def evaluate(self) -> dict[str, float]:
         """``test_loss``, ``test_top1``, ``test_top5`` on the test split, and before them the like on a validation split.
 

@@ -32,6 +32,7 @@ OWN = {
     "optimizer": ["--method", "vanilla", "--optimizer", "toy_package:momentum_free"],
     "torch's optimizer": ["--method", "vanilla", "--optimizer", "torch.optim:RAdam", "--learning-rate", "0.01"],
     "metric": ["--method", "vanilla", "--metrics", "ece", "toy_package:mean_logit"],
+    "logger": ["--method", "vanilla", "--loggers", "csv", "toy_package:Diary", "--log-every", "1"],
 }
 
 

@@ -94,3 +94,14 @@ def number_of_epochs(curves, bins):
     figure = Figure()
     figure.subplots().bar(list(curves), [len(next(iter(runs.values()))) for runs in curves.values()])
     return figure
+
+
+class Diary:
+    """A logger that keeps a line a step in diary.txt."""
+
+    def __init__(self, folder):
+        self.path = folder / "diary.txt"
+
+    def on_log(self, figures):
+        with open(self.path, "a") as handle:
+            handle.write(f"{figures['step']} {figures['loss']:.6f}\n")
