@@ -60,20 +60,8 @@ def test_a_constant_policy_mixes_as_the_equations_say():
 
 
 def test_a_runs_policy_decides_with_the_runs_mixing(tmp_path):
-    tiny = [
-        "--data",
-        "digits",
-        "--train-images",
-        "64",
-        "--test-images",
-        "40",
-        "--batch-size",
-        "16",
-        "--epochs",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    data = ["--data", "digits", "--train-images", "64", "--test-images", "40"]
+    tiny = [*data, "--batch-size", "16", "--epochs", "1", "--device", "cpu"]
     command.main([*tiny, "--method", "rlmix", "--num-patches", "2", "--alpha", "0.4", "--out", str(tmp_path / "run")])
     mixer, again = (rlmix.RLMix(tmp_path / "run", seed=4) for _ in range(2))
     assert (mixer.num_patches, mixer.alpha, mixer.rule) == ((2,), 0.4, "mix_top")

@@ -8,20 +8,8 @@ import torch
 from rlmix.benchmarking.fidelity import agreement
 from rlmix.scripts import fidelity
 
-TINY = [
-    "--data",
-    "digits",
-    "--train-images",
-    "64",
-    "--test-images",
-    "40",
-    "--batch-size",
-    "16",
-    "--epochs",
-    "2",
-    "--device",
-    "cpu",
-]
+TINY = ["--data", "digits", "--train-images", "32", "--test-images", "40", "--batch-size", "16", "--epochs", "2"]
+TINY += ["--device", "cpu"]
 
 
 def test_agreement_of_literal_masks():

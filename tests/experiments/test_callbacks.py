@@ -74,15 +74,22 @@ class Breaks:
             raise KeyError("figure")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    rlmix.train(config_in(folder, method="rmix"), quiet=True)
+    return folder
+
+
 @pytest.mark.parametrize("breaks", [Breaks("on_step", 2), Breaks("on_step", 4), Breaks("on_step", 6), Breaks("on_epoch")])
-def test_one_that_raises_stops_the_run_which_goes_on_to_the_bit(breaks, tmp_path):
-    whole, config = config_in(tmp_path / "whole", method="rmix"), config_in(tmp_path / "run", method="rmix")
-    rlmix.train(whole, quiet=True)
+def test_one_that_raises_stops_the_run_which_goes_on_to_the_bit(breaks, whole, tmp_path):
+    config = config_in(tmp_path / "run", method="rmix")
     with pytest.raises(CallbackError, match=rf"^callback Breaks.{breaks.where} must not raise, and raised \w+: ") as raised:
         rlmix.train(config, callbacks=[breaks], quiet=True)
     assert "go on with: rlmix train --resume" in " ".join(raised.value.__notes__)
     rlmix.train(config.changed(resume=tmp_path / "run"), quiet=True)
-    first, second = (newest_state(tmp_path / name)["training"]["model"] for name in ("whole", "run"))
+    first, second = (newest_state(folder)["training"]["model"] for folder in (whole, tmp_path / "run"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert len(read_metrics(tmp_path / "run")) == 2
 

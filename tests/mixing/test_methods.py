@@ -74,22 +74,8 @@ def test_methods_that_need_stages_name_those_a_network_has(tiny_config):
 
 def test_the_picture_shows_every_method(tmp_path):
     path = tmp_path / "methods.png"
-    visualize.main(
-        [
-            "--train-images",
-            "64",
-            "--test-images",
-            "40",
-            "--batch-size",
-            "16",
-            "--epochs",
-            "1",
-            "--num-images",
-            "4",
-            "--out",
-            str(path),
-        ]
-    )
+    few = ["--train-images", "64", "--test-images", "40", "--batch-size", "16", "--epochs", "1", "--num-images", "4"]
+    visualize.main([*few, "--out", str(path)])
     assert picture_size(path)[1] > 100 * len(gallery.SHOWN)
 
 
