@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import Policy
 from rlmix.agents.sb3.online import OnlinePPO
+from rlmix.common.files import write_atomically
 from rlmix.common.saved_config import read_config
 from rlmix.config import Config, EnvConfig, PPOConfig
 from rlmix.envs.credit import CREDITS
@@ -165,6 +166,23 @@ class RLMix:
         paid = self.credit(rewards, rewards[decision.host])
         self.learner.pay(paid.detach().cpu())
         return paid.detach()
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy as Stable-Baselines3's zip, which ``RLMix(path)`` and ``rlmix train --method policy --policy`` take.
+
+        Args:
+            path: The file; it must end in ``.zip``.
+
+        Raises:
+            RuntimeError: If nothing has learned here yet.
+            ValueError: If ``path`` ends in anything else.
+        """
+        if Path(path).suffix != ".zip":
+            raise ValueError(f"path must end in .zip, got {path}")
+        if self.learner is None or self.learner.ppo is None:
+            raise RuntimeError("save() must follow a call of RLMix(learn=True)")
+        learned = self.learner.ppo
+        write_atomically(Path(path), lambda handle: learned.save(handle, exclude=["rollout_buffer_class", "env"]))
 
     def state_dict(self) -> dict[str, Any]:
         """Give everything that changes, between two batches."""

@@ -192,3 +192,23 @@ def test_feedback_comes_after_a_mixture_and_its_gradient():
         mixer.feedback()
     with pytest.raises(RuntimeError, match=r"feedback\(\) must follow a call"):
         rlmix.RLMix(ConstantPolicy(0.0)).feedback()
+
+
+def test_what_was_learned_here_is_a_policy_elsewhere(tmp_path):
+    mixer, model = rlmix.RLMix(learn=True, agent=QUICK, seed=1), network()
+    with pytest.raises(RuntimeError, match=r"save\(\) must follow a call of RLMix\(learn=True\)"):
+        mixer.save(tmp_path / "policy.zip")
+    images, labels = torch.rand(6, 3, 16, 16), torch.arange(6) % 5
+    for _ in range(5):
+        mixed = mixer(model, images, labels)
+        F.cross_entropy(model(mixed.images), mixed.targets).backward()
+        mixer.feedback()
+    with pytest.raises(ValueError, match=r"path must end in \.zip, got policy\.pt"):
+        mixer.save("policy.pt")
+    mixer.save(tmp_path / "policy.zip")
+    frozen = rlmix.RLMix(tmp_path / "policy.zip")
+    own = mixer.state_dict()["policy"]
+    expected = [own[name] for name in own if "policy_net" in name or "action_net" in name]
+    assert all(torch.equal(a, b) for a, b in zip(frozen.policy.actor.state_dict().values(), expected, strict=True))
+    assert frozen.policy.observation == "pair"
+    assert frozen(model, images, labels).images.shape == images.shape

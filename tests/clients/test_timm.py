@@ -29,7 +29,7 @@ def test_two_steps_under_a_method(model, method, tmp_path):
     assert 0 < record["train_loss"] < 20
     assert np.isfinite(record["test_loss"])
     trained, drawn = rlmix.load_model(tmp_path / "run", "cpu"), build_model(model, 4, 3, 0, (64, 64))
-    moved = [float((new - old).abs().max()) for new, old in zip(trained.parameters(), drawn.parameters(), strict=True)]
+    moved = [float((new - old).detach().abs().max()) for new, old in zip(trained.parameters(), drawn.parameters(), strict=True)]
     # AdamW's first steps are about the learning rate each, whatever the gradient's size
     assert 1e-4 < np.median(moved) < 4e-3
     assert torch.is_tensor(trained(torch.rand(1, 3, 64, 64)))
