@@ -102,7 +102,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         rewards = self.process.act(top_k)
         over, finished = training.at_epoch_end, training.finished
         info = step_info(self.process)
-        observation, rewards_host = next_observation(self.process, rewards)
+        observation, rewards_host, _ = next_observation(self.process, rewards)
         return observation, float(rewards_host.mean()), finished, over and not finished, info
 
     def render(self) -> NDArray[np.uint8] | None:

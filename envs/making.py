@@ -1,5 +1,7 @@
 """Both forms of the environment by one call."""
 
+from gymnasium.vector import AutoresetMode
+
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
 from rlmix.envs.env import RLMixEnv
@@ -27,6 +29,7 @@ def make_vec_env(
     config: Config | None = None,
     num_envs: int | None = None,
     *,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     continuous: bool = False,
     render_mode: str | None = None,
     data: Dataset | None = None,
@@ -36,11 +39,14 @@ def make_vec_env(
     Args:
         config: As of :func:`make_env`.
         num_envs: Slots, which are the batch size.
+        autoreset_mode: What follows the end of an epoch, as of :class:`~rlmix.envs.vector_env.RLMixVectorEnv`.
         continuous: As of :func:`make_env`.
         render_mode: As of :func:`make_env`.
         data: As of :func:`make_env`.
 
     Raises:
-        ValueError: As of :func:`make_env`, or if ``num_envs`` is not the batch size.
+        ValueError: As of :func:`make_env`, or if it names another batch size than ``num_envs``.
     """
-    return RLMixVectorEnv(num_envs, config, continuous=continuous, render_mode=render_mode, data=data)
+    return RLMixVectorEnv(
+        num_envs, config, autoreset_mode=autoreset_mode, continuous=continuous, render_mode=render_mode, data=data
+    )
