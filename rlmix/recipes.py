@@ -83,3 +83,8 @@ def is_own(data: str) -> bool:
         return find_spec(module) is not None
     except (ImportError, ValueError):
         return False
+
+
+def is_brought(data: str) -> bool:
+    """Whether ``data`` are somebody's own arrays or data sets, whose images may have any size."""
+    return data.partition(":")[0] in ("npz",) or is_own(data)
