@@ -11,6 +11,7 @@ from torch import Tensor
 from rlmix.common.ranks import Ranks
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
+from rlmix.data.own import settle_given
 from rlmix.envs.isolation import isolated
 from rlmix.envs.observations import observe
 from rlmix.envs.process import Decision, MixingProcess
@@ -20,7 +21,7 @@ from rlmix.envs.rewards import UNMEASURED
 Observation = dict[str, NDArray[np.float32]]
 
 
-def open_process(config: Config, data: Dataset | None, render_mode: str | None) -> MixingProcess:
+def open_process(config: Config, data: Dataset | tuple[Any, Any] | None, render_mode: str | None) -> MixingProcess:
     """The process that an environment shows.
 
     Raises:
@@ -30,7 +31,8 @@ def open_process(config: Config, data: Dataset | None, render_mode: str | None) 
         raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
     if config.env.reward == UNMEASURED:
         raise ValueError(f"reward must be one that an agent can learn from, got {config.env.reward}")
-    return MixingProcess(config, data)
+    dataset, config = settle_given(data, config)
+    return MixingProcess(config, dataset)
 
 
 def first_seed(process: MixingProcess, seed: int | None, np_random: np.random.Generator) -> int | None:

@@ -1,5 +1,7 @@
 """Both forms of the environment by one call."""
 
+from typing import Any
+
 from gymnasium.vector import AutoresetMode
 
 from rlmix.config import Config
@@ -9,7 +11,11 @@ from rlmix.envs.vector_env import RLMixVectorEnv
 
 
 def make_env(
-    config: Config | None = None, *, continuous: bool = False, render_mode: str | None = None, data: Dataset | None = None
+    config: Config | None = None,
+    *,
+    continuous: bool = False,
+    render_mode: str | None = None,
+    data: Dataset | tuple[Any, Any] | None = None,
 ) -> RLMixEnv:
     """Make the environment in which one agent mixes the whole batch; ``gymnasium.make`` wraps the same one.
 
@@ -17,7 +23,7 @@ def make_env(
         config: What trains and how; digits by default. Who decides, and where a run lies, is not read.
         continuous: Choose quantiles in [0, 0.99] instead of their indices.
         render_mode: ``"rgb_array"`` or None.
-        data: The data set, where it is loaded already.
+        data: The data set, where it is loaded already, or ``(train, test)``, as of :func:`rlmix.train`.
 
     Raises:
         ValueError: If the configuration is out of range, or measures no reward.
@@ -32,7 +38,7 @@ def make_vec_env(
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     continuous: bool = False,
     render_mode: str | None = None,
-    data: Dataset | None = None,
+    data: Dataset | tuple[Any, Any] | None = None,
 ) -> RLMixVectorEnv:
     """Make the vector environment, in which every image of the batch is a slot of its own.
 

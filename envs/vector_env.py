@@ -85,7 +85,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         continuous: bool = False,
         render_mode: str | None = None,
-        data: Dataset | None = None,
+        data: Dataset | tuple[Any, Any] | None = None,
     ) -> None:
         self.autoreset_mode = _known_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}

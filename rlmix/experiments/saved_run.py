@@ -8,6 +8,8 @@ from torch import nn
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.common.saved_config import read_config
 from rlmix.config import Config
+from rlmix.data.dataset import Dataset
+from rlmix.data.own import settle_given
 from rlmix.experiments.settings import is_policy, settled
 from rlmix.models.weights import load_weights
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
@@ -29,11 +31,12 @@ def read_settings(folder: Path) -> Config:
     return Config.from_mapping(read_config(folder))
 
 
-def load_run(folder: str | Path, **changes: Any) -> SavedRun:
+def load_run(folder: str | Path, data: Dataset | tuple[Any, Any] | str | None = None, **changes: Any) -> SavedRun:
     """Open the run in ``folder``.
 
     Args:
         folder: The run's.
+        data: Its own by default; the name of others, or as of :func:`rlmix.train`, which a run that was trained so needs.
         changes: Options to open it with in place of its own, such as another device.
 
     Raises:
@@ -46,12 +49,14 @@ def load_run(folder: str | Path, **changes: Any) -> SavedRun:
     if not checkpoints:
         raise FileNotFoundError(f"{folder} must hold a checkpoint, and has none")
     state = load_checkpoint(checkpoints[-1])
-    training = Training(options.changed(**changes), method="vanilla" if is_policy(options.run.method) else options.run.method)
+    opened = options.changed(**(changes if not isinstance(data, str) else changes | {"data": data}))
+    dataset, opened = settle_given(None if isinstance(data, str) else data, opened)
+    training = Training(opened, dataset, method="vanilla" if is_policy(options.run.method) else options.run.method)
     load_weights(training.model, training.recipe.model, state["training"]["model"], str(checkpoints[-1]))
     return SavedRun(options, training, state)
 
 
-def load_model(folder: str | Path, device: str = "auto") -> nn.Module:
+def load_model(folder: str | Path, device: str = "auto", data: Dataset | tuple[Any, Any] | str | None = None) -> nn.Module:
     """Load a run's classifier as its newest checkpoint has it, in eval mode.
 
     It takes images normalised by its data's mean and deviation, which :func:`load_run` gives.
@@ -59,12 +64,13 @@ def load_model(folder: str | Path, device: str = "auto") -> nn.Module:
     Args:
         folder: The run's.
         device: Where to, as for ``rlmix train``.
+        data: As of :func:`load_run`.
 
     Raises:
         FileNotFoundError: If it holds no run, or no checkpoint yet.
         ValueError: If the checkpoint is damaged.
     """
-    return load_run(Path(folder), device=device).training.model.eval()
+    return load_run(Path(folder), data, device=device).training.model.eval()
 
 
 def load_policy(folder: str | Path, seed: int = 0) -> LearnedPolicy:
