@@ -11,6 +11,7 @@ from torch import Tensor
 from rlmix.common.ranks import Ranks
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
+from rlmix.data.own import settle_given
 from rlmix.envs.isolation import isolated
 from rlmix.envs.observations import observe
 from rlmix.envs.process import Decision, MixingProcess
@@ -20,7 +21,7 @@ from rlmix.envs.rewards import UNMEASURED
 Observation = dict[str, NDArray[np.float32]]
 
 
-def open_process(config: Config, data: Dataset | None, render_mode: str | None) -> MixingProcess:
+def open_process(config: Config, data: Dataset | tuple[Any, Any] | None, render_mode: str | None) -> MixingProcess:
     """The process that an environment shows.
 
     Raises:
@@ -30,7 +31,8 @@ def open_process(config: Config, data: Dataset | None, render_mode: str | None) 
         raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
     if config.env.reward == UNMEASURED:
         raise ValueError(f"reward must be one that an agent can learn from, got {config.env.reward}")
-    return MixingProcess(config, data)
+    dataset, config = settle_given(data, config)
+    return MixingProcess(config, dataset)
 
 
 def first_seed(process: MixingProcess, seed: int | None, np_random: np.random.Generator) -> int | None:
@@ -44,7 +46,7 @@ def first_seed(process: MixingProcess, seed: int | None, np_random: np.random.Ge
 def to_host(
     decision: Decision, observation: str, rewards: Tensor | None = None, ranks: Ranks | None = None
 ) -> tuple[Observation, NDArray[np.float32]]:
-    """The observation called so, and rewards, in one transfer, which is the step's one synchronisation; fresh arrays.
+    """The observation called so, and rewards (B,) or a table (B, n), in one transfer, the step's one synchronisation; fresh arrays.
 
     With ``ranks``, of all of them, on each; of this one otherwise.
     """
@@ -56,17 +58,20 @@ def to_host(
     arrays = {
         name: np.ascontiguousarray(column).reshape(-1, *seen[name].shape[1:]) for name, column in zip(seen, columns, strict=True)
     }
-    return arrays, rest.flatten()
+    return arrays, rest.flatten() if rewards is None or rewards.ndim == 1 else rest
 
 
 @isolated()
-def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observation, NDArray[np.float32]]:
-    """What follows an action: the next batch; where the training is over and none follows, the last one."""
+def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observation, NDArray[np.float32], dict[str, float]]:
+    """What follows an action: the next batch, or the last one where the training is over; rewards; the step's loss and top-1."""
     training, outcome = process.training, process.outcome
     assert training is not None
     assert outcome is not None
     decision = outcome.decision if training.finished else process.observe()
-    return to_host(decision, process.observation, rewards, process.ranks)
+    columns = torch.stack([rewards, *(value.to(rewards).expand(len(rewards)) for value in training.last_step)], 1)
+    observation, table = to_host(decision, process.observation, columns, process.ranks)
+    loss, top1 = table[:, 1:].mean(0, dtype=np.float64).tolist()  # over the ranks, each of which has its own
+    return observation, table[:, 0].copy(), {"loss": loss, "top1": top1}
 
 
 @isolated()

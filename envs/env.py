@@ -58,7 +58,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     - ``config``: an ``rlmix.Config``: data, model, optimisation, mixing, reward; who decides and where the run lies is not read.
     - ``continuous``: choose quantiles instead of indices.
     - ``render_mode``: ``"rgb_array"`` for a picture of clean images, saliency, masks and mixed images.
-    - ``data``: an ``rlmix.data.dataset.Dataset`` in place of what ``config.data`` names.
+    - ``data``: an ``rlmix.data.dataset.Dataset`` in place of what ``config.data`` names, or ``(train, test)`` as of ``rlmix.train``.
 
     ```python
     env = gymnasium.make("rlmix.envs:rlmix/RLMix-v0", config=rlmix.Config.flat(data="digits", epochs=5))
@@ -78,7 +78,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         *,
         continuous: bool = False,
         render_mode: str | None = None,
-        data: Dataset | None = None,
+        data: Dataset | tuple[Any, Any] | None = None,
     ) -> None:
         self.process = open_process(config or Config(), data, render_mode)
         self.continuous, self.render_mode = continuous, render_mode
@@ -102,7 +102,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         rewards = self.process.act(top_k)
         over, finished = training.at_epoch_end, training.finished
         info = step_info(self.process)
-        observation, rewards_host = next_observation(self.process, rewards)
+        observation, rewards_host, _ = next_observation(self.process, rewards)
         return observation, float(rewards_host.mean()), finished, over and not finished, info
 
     def render(self) -> NDArray[np.uint8] | None:

@@ -12,7 +12,7 @@ from rlmix.common.groups import changed, check_values, options_of, read_flat, to
 from rlmix.common.mapping import checked
 from rlmix.common.ranges import above, at_least, between, from_to, one_of, up_to, within
 from rlmix.common.saved_config import read_config, read_yaml, updated
-from rlmix.recipes import AUTO, Recipe, data_recipe, settled_data
+from rlmix.recipes import AUTO, Recipe, data_recipe, is_brought, settled_data
 
 MASK_PATCHES = (2, 4)
 """Patches a side of R-Mix's masks, one drawn a batch; the paper's, of its Table 7."""
@@ -28,7 +28,8 @@ class DataConfig:
 
     name: str = AUTO
     """digits, cifar10, cifar100, npz:PATH, imagefolder:PATH. Or another of rlmix list data. auto is digits, or under --freeze-from that
-    run's; an npz holds x_train, y_train, x_test, y_test, an imagefolder a folder a class in train/ and in val/, which is tested on."""
+    run's; an npz holds x_train, y_train, x_test, y_test (or --keys), an imagefolder a folder a class in train/ and in val/, which is
+    tested on."""
     data_root: str = "data"
     """Folder of torchvision's data sets."""
     download: bool = False
@@ -40,7 +41,15 @@ class DataConfig:
     val_fraction: Annotated[float, from_to(0, 1)] = 0.0
     """Part of the training images kept for validation. It is the same of every class and for every seed."""
     image_size: Annotated[int | None, at_least(8)] = None
-    """Pixels a side of an imagefolder's crops."""
+    """Pixels a side of an imagefolder's crops. Those of an npz and of one's own data are made so large by --image-fit."""
+    image_fit: Literal["resize", "pad"] = "resize"
+    """How images get the pixels of --image-size. resize is bilinear, antialiased and heeds no proportion; pad adds black on all sides."""
+    keys: tuple[str, ...] | None = None
+    """Names of an npz's arrays. Images and labels of training, test and validation, such as --keys X Y X_TEST Y_TEST; the last two pairs
+    may be left out. Known by themselves: x_train ... of Keras, train_images ... of MedMNIST, images and labels. Without a test split a
+    fifth of every class is kept for it."""
+    value_range: tuple[float, ...] | None = None
+    """What black and white are, where they are not 0 and 255. Such as --value-range 0 1 for fractions, or -1 1."""
     resize_size: int | None = None
     """Shorter side of an imagefolder's test images. They are cropped then; 256 for 224, and in proportion."""
     workers: Annotated[int, at_least(0)] = 4
@@ -405,8 +414,12 @@ class Config:
                 )
             if self.test_resize < (data.image_size or 0):
                 raise ValueError(f"resize_size must be at least image_size {data.image_size}, got {data.resize_size}")
-        elif data.image_size is not None or data.resize_size is not None:
+        elif data.resize_size is not None or (data.image_size is not None and not is_brought(data.name)):
             raise ValueError(f"image_size and resize_size must be left out with {data.name}, whose images have their own")
+        if data.keys is not None and len(data.keys) not in (2, 4, 6):
+            raise ValueError(f"keys must be 2, 4 or 6 names, images and labels of a split each, got {' '.join(data.keys)}")
+        if data.value_range is not None and not (len(data.value_range) == 2 and data.value_range[0] < data.value_range[1]):
+            raise ValueError(f"value_range must be two numbers, the lower one first, got {data.value_range}")
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values by flat option, for YAML and checkpoints."""
@@ -416,7 +429,10 @@ class Config:
 
 
 Composed = TypeVar("Composed")
-_FOLLOWED = ("data_root", "train_images", "test_images", "val_fraction", "image_size", "resize_size", "skip_corrupt", "relabel")
+_FOLLOWED = (
+    *("data_root", "train_images", "test_images", "val_fraction", "image_size", "resize_size", "skip_corrupt", "relabel"),
+    *("image_fit", "keys", "value_range"),
+)
 """What settles, beside the data's name, which images and labels there are."""
 
 

@@ -34,7 +34,8 @@ RECIPES = {
     "fashion_mnist": Recipe(model="preactresnet18_w16", epochs=30),
     # Whatever someone brings: few images, few epochs. At 0.3, reached within a few steps, the residual networks diverge in a training of
     # tens of steps, and ResNeXt at 0.05 too unless a step's length has a bound (docs/reliability.md).
-    "npz": Recipe(learning_rate=0.05, clip_norm=1.0),
+    "npz": (BROUGHT := Recipe(learning_rate=0.05, clip_norm=1.0)),
+    "given": BROUGHT,
     # ImageNet: ResNet-50 for 100 epochs is the paper's. The rest is assumed to be as in the code of CutMix, where its baselines come
     # from: batch 256, rate 0.1, a tenth every 30 epochs, weight decay 1e-4, crops of 224. The bound on a step's length is ours: a folder
     # may be anything, and without it torchvision's networks diverge on few images.
@@ -67,7 +68,7 @@ def data_recipe(data: str) -> Recipe:
     """The recipe of a data set; that of an npz for ``module:function``; ValueError for an unknown one."""
     kind, _, path = data.partition(":")
     if is_own(data):
-        return RECIPES["npz"]
+        return BROUGHT
     if kind not in RECIPES or (kind in ON_PATH) != bool(path):
         check_name("data", data, DATA)
         raise ValueError(f"data must be one of {', '.join(DATA)} with a path for PATH, got {data!r}")
@@ -83,3 +84,8 @@ def is_own(data: str) -> bool:
         return find_spec(module) is not None
     except (ImportError, ValueError):
         return False
+
+
+def is_brought(data: str) -> bool:
+    """Whether ``data`` are somebody's own arrays or data sets, whose images may have any size."""
+    return data.partition(":")[0] in ("npz", "given") or is_own(data)

@@ -120,10 +120,17 @@ def check_trained(
         )
 
 
-def stratified_split(labels: Int[Tensor, " train"], fraction: float) -> tuple[Int[Tensor, " rest"], Int[Tensor, " part"]]:
+def stratified_split(
+    labels: Int[Tensor, " train"], fraction: float, name: str = "val_fraction"
+) -> tuple[Int[Tensor, " rest"], Int[Tensor, " part"]]:
     """Indices of the rest and of a part that has ``fraction`` of every class, each in rising order.
 
     The split depends on the labels and the fraction alone, so that runs with different seeds share it.
+
+    Args:
+        labels: Of all.
+        fraction: What the part is of them.
+        name: What an error calls it.
 
     Raises:
         ValueError: If a class has one image, or would have none in the rest, or there are too few images for every class.
@@ -133,6 +140,6 @@ def stratified_split(labels: Int[Tensor, " train"], fraction: float) -> tuple[In
     try:
         rest, part = train_test_split(np.arange(len(labels)), test_size=fraction, random_state=0, stratify=labels.numpy())
     except ValueError as error:
-        raise ValueError(f"val_fraction must leave every class an image on both sides, got {fraction}: {error}") from error
-    check_trained(labels[rest], labels, f"what val_fraction {fraction} leaves to train on")
+        raise ValueError(f"{name} must leave every class an image on both sides, got {fraction}: {error}") from error
+    check_trained(labels[rest], labels, f"what {name} {fraction} leaves to train on")
     return torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(part))

@@ -4,26 +4,23 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from rlmix.common.archives import ArchiveError, check_npz
 from rlmix.common.ranks import Ranks
 from rlmix.config import Config
 from rlmix.data.augmentation import CropFlip, crop_flip, sample_crop_flip
 from rlmix.data.dataset import Augmented, Pixels, check_trained, in_turn, stratified_split
+from rlmix.data.pixels import channels_last, enlarged, fit_square, three_channels
 from rlmix.data.registry import DATA
 from rlmix.recipes import Recipe
 
-CHANNELS = (1, 3, 4)
-SMALLEST = 8
-"""Pixels a side of an image, as of an imagefolder's; so that channels, which are fewer, cannot be taken for pixels."""
+TEST_FRACTION = 0.2
+"""Of every class, where a data set has no test split."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +88,44 @@ class ImageData:
 
 
 def in_memory(name: str, arrays: list[np.ndarray], config: Config) -> ImageData:
-    """The data set called ``name`` of four arrays, as :func:`image_data` takes them, and as the configuration takes images and labels."""
+    """The data set called ``name`` of images and labels, as the configuration takes them.
+
+    Args:
+        name: What errors call it.
+        arrays: Images and labels of training, of the test, and of validation, as :func:`image_data` takes them. Where there are
+            those of training alone, a fifth of every class is kept for the test.
+        config: What is taken of them.
+
+    Raises:
+        ValueError: If they are malformed.
+    """
     data = config.data
+    splits = [(arrays[index], arrays[index + 1]) for index in range(0, len(arrays), 2)]
+    if len(splits) == 1:
+        splits = _keep_test(*splits[0], name)
     return image_data(
-        *arrays,
+        *splits[0],
+        *splits[1],
+        val=splits[2] if len(splits) > 2 else None,
         num_train=data.train_images,
         num_test=data.test_images,
         val_fraction=data.val_fraction,
         relabel=data.relabel,
+        image_size=data.image_size,
+        image_fit=data.image_fit,
         source=name,
     )
+
+
+def _keep_test(images: np.ndarray, labels: np.ndarray, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Training and test split of images that have none; a warning says so."""
+    labels = _checked_labels(images, labels, "train", name)
+    rest, part = stratified_split(torch.from_numpy(labels.astype(np.int64)), TEST_FRACTION, f"the test part kept of {name}")
+    warnings.warn(
+        f"{name} has no test split: {len(part)} of its {len(labels)} images, a fifth of every class, are kept for it",
+        stacklevel=3,
+    )
+    return [(images[index.numpy()], labels[index.numpy()]) for index in (rest, part)]
 
 
 @DATA.register("digits")
@@ -127,22 +152,19 @@ def load_fashion_mnist(path: str, config: Config) -> ImageData:
     return in_memory("fashion_mnist", _load_torchvision("fashion_mnist", config), config)
 
 
-@DATA.register("npz")
-def load_npz(path: str, config: Config) -> ImageData:
-    """An archive of x_train, y_train, x_test, y_test."""
-    return in_memory(f"npz:{path}", _load_npz(Path(path)), config)
-
-
 def image_data(
     train_images: np.ndarray,
     train_labels: np.ndarray,
     test_images: np.ndarray,
     test_labels: np.ndarray,
     *,
+    val: tuple[np.ndarray, np.ndarray] | None = None,
     num_train: int | None = None,
     num_test: int | None = None,
     val_fraction: float = 0.0,
     relabel: bool = False,
+    image_size: int | None = None,
+    image_fit: str = "resize",
     source: str = "the data",
 ) -> ImageData:
     """Build the data set from arrays; a ValueError says what is wrong.
@@ -150,49 +172,69 @@ def image_data(
     Args:
         train_images: uint8 (n, H, W), (n, H, W, C) or (n, C, H, W), with 1, 3 or 4 channels and at least 8 pixels a side. Which of
             the two it is cannot be mistaken.
-        train_labels: Integers from 0.
+        train_labels: Integers from 0, (n,) or (n, 1).
         test_images: As the training images.
         test_labels: Of classes that have training images.
+        val: Images and labels of a validation split of its own.
         num_train: Use only so many training images, of every class in turn.
         num_test: Likewise of the test images.
         val_fraction: See :func:`rlmix.data.dataset.stratified_split`.
         relabel: Number the classes that occur from 0, in the order of their labels, which may be any integers.
+        image_size: Pixels a side, where the images are to have others than their own.
+        image_fit: How they get them, see :func:`rlmix.data.pixels.fit_square`.
         source: What the arrays are from.
     """
-    for split, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
-        if images.size == 0:
-            raise ValueError(f"x_{split} of {source} must hold at least one image, got shape {images.shape}")
-        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+    given = {"train": (train_images, train_labels), "test": (test_images, test_labels)} | ({} if val is None else {"val": val})
+    if val is not None and val_fraction:
+        raise ValueError(f"val_fraction must be left out with {source}, which has a validation split, got {val_fraction}")
+    images, labels = {}, {}
+    for split, (found, named) in given.items():
+        labels[split] = _checked_labels(found, named, split, source)
+        if labels[split].min() < 0 and not relabel:
+            raise ValueError(f"y_{split} of {source} must be class indices from 0 (or give --relabel), got {labels[split].min()}")
+    for split, (found, _) in given.items():
+        images[split] = channels_last(found, f"x_{split} of {source}")
+        if image_size is not None:
+            images[split] = fit_square(images[split], image_size, image_fit, f"x_{split} of {source}")
+        if images[split].shape[1:] != images["train"].shape[1:]:
             raise ValueError(
-                f"y_{split} of {source} must be integers of shape ({len(images)},), got {labels.dtype} of shape {labels.shape}"
+                f"x_{split} of {source} must have images of {images['train'].shape[1:]}, got {images[split].shape[1:]}"
             )
-        if labels.min() < 0 and not relabel:
-            raise ValueError(f"y_{split} of {source} must be class indices from 0 (or give --relabel), got {labels.min()}")
-    train_images = _channels_last(train_images, f"x_train of {source}")
-    test_images = _channels_last(test_images, f"x_test of {source}")
-    if train_images.shape[1:] != test_images.shape[1:]:
-        raise ValueError(f"x_test of {source} must have images of {train_images.shape[1:]}, got {test_images.shape[1:]}")
-    kept, tested, num_classes = _class_indices(train_labels, test_labels, relabel, source)
-    train_images, kept = _take(train_images, kept, num_train, f"train_images must be at most the {len(kept)} of {source}")
-    test_images, tested = _take(test_images, tested, num_test, f"test_images must be at most the {len(tested)} of {source}")
-    check_trained(kept, tested, f"train_images {num_train} of {source}")
-    pixels = _three_channels(train_images)
-    val_pixels, val_labels = None, None
+    indices, num_classes = _class_indices(labels, relabel, source)
+    for split, number in (("train", num_train), ("test", num_test)):
+        allowed = f"{split}_images must be at most the {len(indices[split])} of {source}"
+        images[split], indices[split] = _take(images[split], indices[split], number, allowed)
+    for split in [split for split in indices if split != "train"]:
+        check_trained(indices["train"], indices[split], f"train_images {num_train} of {source}")
+    pixels = {split: three_channels(found) for split, found in images.items()}
     if val_fraction:
-        rest, part = stratified_split(kept, val_fraction)
-        val_pixels, val_labels, pixels, kept = pixels[part], kept[part], pixels[rest], kept[rest]
-    mean, std = _channel_statistics(pixels)
+        rest, part = stratified_split(indices["train"], val_fraction)
+        for parts in (pixels, indices):
+            parts["val"], parts["train"] = parts["train"][part], parts["train"][rest]
+    mean, std = _channel_statistics(pixels["train"])
     return ImageData(
-        train_images=pixels,
-        train_labels=kept,
-        test_images=_three_channels(test_images),
-        test_labels=tested,
+        train_images=pixels["train"],
+        train_labels=indices["train"],
+        test_images=pixels["test"],
+        test_labels=indices["test"],
         num_classes=num_classes,
         mean=mean,
         std=std,
-        val_images=val_pixels,
-        val_labels=val_labels,
+        val_images=pixels.get("val"),
+        val_labels=indices.get("val"),
     )
+
+
+def _checked_labels(images: np.ndarray, labels: np.ndarray, split: str, source: str) -> np.ndarray:
+    """Labels (n,) of so many images, which are some; ValueError where they are none."""
+    if images.size == 0:
+        raise ValueError(f"x_{split} of {source} must hold at least one image, got shape {images.shape}")
+    flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if flat.dtype.kind not in "iu" or flat.shape != images.shape[:1]:
+        raise ValueError(
+            f"y_{split} of {source} must be integers of shape ({len(images)},), got {labels.dtype} of shape {labels.shape}"
+        )
+    return flat
 
 
 def _take(
@@ -207,17 +249,16 @@ def _take(
     return images[index.numpy()], labels[index]
 
 
-def _class_indices(
-    train_labels: np.ndarray, test_labels: np.ndarray, relabel: bool, source: str
-) -> tuple[Int[Tensor, " train"], Int[Tensor, " test"], int]:
-    """Training and test labels as indices of a network's outputs, and the number of these; a warning where some are for no class."""
-    train, test = (torch.from_numpy(labels.astype(np.int64)) for labels in (train_labels, test_labels))
-    classes = train.unique()
+def _class_indices(labels: dict[str, np.ndarray], relabel: bool, source: str) -> tuple[dict[str, Int[Tensor, " image"]], int]:
+    """Labels as indices of a network's outputs, and the number of these; a warning where some are for no class."""
+    found = {split: torch.from_numpy(values.astype(np.int64)) for split, values in labels.items()}
+    classes = found["train"].unique()
     if len(classes) < 2:
         raise ValueError(f"y_train of {source} must have at least 2 classes, got {len(classes)}")
-    check_trained(train, test, f"y_train of {source}")
+    for split in [split for split in found if split != "train"]:
+        check_trained(found["train"], found[split], f"y_train of {source}")
     if relabel:
-        return torch.searchsorted(classes, train), torch.searchsorted(classes, test), len(classes)
+        return {split: torch.searchsorted(classes, values) for split, values in found.items()}, len(classes)
     num_outputs = int(classes[-1]) + 1
     if num_outputs > len(classes):
         warnings.warn(
@@ -225,30 +266,7 @@ def _class_indices(
             f"outputs {num_outputs - len(classes)} are for no class; --relabel numbers the classes from 0",
             stacklevel=4,
         )
-    return train, test, num_outputs
-
-
-def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
-    """Images (n, H, W, C), told by what C, H and W may be: no shape can be read both ways."""
-    shape = images.shape if images.ndim == 4 else (*images.shape, 1)
-    if images.dtype == np.uint8 and len(shape) == 4:
-        if shape[3] in CHANNELS and min(shape[1:3]) >= SMALLEST:
-            return images.reshape(shape)
-        if shape[1] in CHANNELS and min(shape[2:]) >= SMALLEST:
-            warnings.warn(
-                f"{name} is of shape {shape}: taken as {shape[1]} channels of {shape[2]}x{shape[3]} pixels", stacklevel=3
-            )
-            return np.moveaxis(images, 1, 3)
-    raise ValueError(
-        f"{name} must be uint8 of shape (n, H, W), (n, H, W, C) or (n, C, H, W) with C of 1, 3 or 4 and H and W of at least {SMALLEST}, "
-        f"got {images.dtype} of shape {images.shape}"
-    )
-
-
-def _three_channels(images: np.ndarray) -> Tensor:
-    """Gray images repeated to three channels."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
-    return tensor.repeat(1, 1, 1, 3) if tensor.shape[3] == 1 else tensor
+    return found, num_outputs
 
 
 def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,36 +278,13 @@ def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), variance.clamp(min=1e-6).sqrt().float()  # a constant channel stays at zero
 
 
-def _load_npz(path: Path) -> list[np.ndarray]:
-    keys = ("x_train", "y_train", "x_test", "y_test")
-    if not path.is_file():
-        raise FileNotFoundError(f"data npz:{path} must name a file, and there is none")
-    try:
-        check_npz(path, keys)
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive.files]
-            found = archive.files
-            arrays = [archive[key] for key in keys if key not in missing]
-    except OSError:
-        raise
-    except Exception as error:  # whatever a damaged archive, or a file of another kind, makes the readers stumble over
-        reason = str(error) if isinstance(error, ArchiveError) else f"it is damaged, or of another kind ({type(error).__name__})"
-        raise ValueError(f"{path} must be an .npz archive of plain arrays: {reason}") from error
-    if missing:
-        raise ValueError(f"{path} must hold {', '.join(keys)}; it lacks {', '.join(missing)} (it has {', '.join(found)})")
-    if not all(isinstance(array, np.ndarray) for array in arrays):
-        raise ValueError(f"{path} must be an .npz archive of plain arrays, got other members")
-    return arrays
-
-
 def _load_digits() -> list[np.ndarray]:
     """The 1,797 scanned digits that scikit-learn ships, 8x8 pixels enlarged to 32x32; every fifth of a class is for the test."""
     from sklearn.datasets import load_digits
 
     scans, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(scans.reshape(-1, 1, 8, 8)) / 16
-    images = F.interpolate(images, size=(32, 32), mode="bilinear", align_corners=False)
-    pixels = (images[:, 0] * 255).round().to(torch.uint8).numpy()
+    pixels = enlarged(images, 32)
     is_test = np.zeros(len(labels), bool)
     for digit in range(10):
         is_test[np.flatnonzero(labels == digit)[4::5]] = True

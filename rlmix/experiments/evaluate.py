@@ -35,7 +35,13 @@ class Evaluate:
     data_root: str = "data"
     """Folder of torchvision's data sets, for a state_dict."""
     image_size: int | None = None
-    """Pixels a side of an imagefolder's images, for a state_dict."""
+    """Pixels a side of an imagefolder's images, or of an npz's by --image-fit, for a state_dict."""
+    image_fit: Literal["resize", "pad"] = "resize"
+    """How an npz's images get these, for a state_dict."""
+    keys: tuple[str, ...] | None = None
+    """Names of an npz's arrays, for a state_dict."""
+    value_range: tuple[float, ...] | None = None
+    """What black and white are, for a state_dict."""
     resize_size: int | None = None
     """Pixels of the shorter side before the crop, for a state_dict."""
     mean: tuple[float, ...] | None = None
@@ -101,7 +107,19 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     return result
 
 
-OF_STATE_DICT = ("model", "data", "data_root", "image_size", "resize_size", "mean", "std", "skip_corrupt", "relabel")
+OF_DATA = (
+    "model",
+    "data",
+    "data_root",
+    "image_size",
+    "image_fit",
+    "keys",
+    "value_range",
+    "resize_size",
+    "skip_corrupt",
+    "relabel",
+)
+OF_STATE_DICT = (*OF_DATA, "mean", "std")
 """What a run's folder says itself."""
 
 
@@ -115,6 +133,8 @@ def check_source(options: Evaluate, typed: Collection[str]) -> None:
             raise ValueError("--ema must be left out with a state_dict, which is measured as it is: it would do nothing")
         if name in ("localization", "threshold") and options.boxes is None:
             raise ValueError(f"--{name} must be left out without --boxes: it would do nothing")
+        if name == "image_fit" and options.image_size is None:
+            raise ValueError("--image-fit must be left out without --image-size: it would do nothing")
         if name == "epsilon" and not options.attacks:
             raise ValueError("--epsilon must be left out without --attacks: it would do nothing")
         if name == "split" and not of_run and options.split == "val":
@@ -130,8 +150,7 @@ def open_state_dict(options: Evaluate) -> Training:
     """The data and the network that are named, with a file's weights."""
     if options.model is None or options.data is None:
         raise UsageError(f"model and data must be given with a state_dict, got {options.source} without")
-    names = ("model", "data", "data_root", "image_size", "resize_size", "skip_corrupt", "relabel", "workers", "device")
-    config = Config.flat(**{name: getattr(options, name) for name in names}, batch_size=1)
+    config = Config.flat(**{name: getattr(options, name) for name in (*OF_DATA, "workers", "device")}, batch_size=1)
     state, data = read_weights(options.source), load_data(config)
     for name in ("mean", "std"):
         values = getattr(options, name)

@@ -12,7 +12,7 @@ from rlmix.data.registry import DATA
 from rlmix.experiments.options import UsageError, parse, typed_options
 from rlmix.experiments.settings import check_names, is_policy, learns
 from rlmix.mixing.registry import METHODS, hyperparameters
-from rlmix.recipes import settled_data
+from rlmix.recipes import is_own, settled_data
 from rlmix.training.optimizers import OPTIMIZERS
 from rlmix.training.schedules import SCHEDULES
 
@@ -31,10 +31,12 @@ def _method(why: str) -> Callable[[Config], str]:
 
 
 def _kind(config: Config) -> str:
-    return settled_data(config.data.name).partition(":")[0]
+    name = settled_data(config.data.name)
+    return "own" if is_own(name) else name.partition(":")[0]
 
 
 CONDITIONS = (
+    Condition(("image_fit",), lambda config: config.data.image_size is not None, lambda config: "images of their own size (--image-size)"),
     Condition(("num_top_k", "num_patches", "rule", "reward", "saliency_mode"), lambda config: is_policy(config.run.method),
               _method("which is no policy of the environment")),
     Condition(("stages",), lambda config: ":" in config.run.method or config.run.method in METHODS.readers("stages"),

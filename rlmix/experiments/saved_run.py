@@ -8,6 +8,8 @@ from torch import nn
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.common.saved_config import read_config
 from rlmix.config import Config
+from rlmix.data.dataset import Dataset
+from rlmix.data.own import settle_given
 from rlmix.experiments.settings import is_policy, settled
 from rlmix.models.weights import load_weights
 from rlmix.training.average import averaged_weights
@@ -30,11 +32,14 @@ def read_settings(folder: Path) -> Config:
     return Config.from_mapping(read_config(folder))
 
 
-def load_run(folder: str | Path, *, averaged: bool = False, **changes: Any) -> SavedRun:
+def load_run(
+    folder: str | Path, data: Dataset | tuple[Any, Any] | str | None = None, *, averaged: bool = False, **changes: Any
+) -> SavedRun:
     """Open the run in ``folder``.
 
     Args:
         folder: The run's.
+        data: Its own by default; the name of others, or as of :func:`rlmix.train`, which a run that was trained so needs.
         averaged: Take the average of the classifier's weights in their place, which a run with the option ``ema`` keeps.
         changes: Options to open it with in place of its own, such as another device.
 
@@ -51,7 +56,9 @@ def load_run(folder: str | Path, *, averaged: bool = False, **changes: Any) -> S
     if averaged and options.optim.ema is None:
         raise ValueError(f"ema must be left out with {folder}, which was trained without it and keeps no average of the weights")
     changes = {"weights": None} | changes  # the checkpoint has them
-    training = Training(options.changed(**changes), method="vanilla" if is_policy(options.run.method) else options.run.method)
+    opened = options.changed(**(changes if not isinstance(data, str) else changes | {"data": data}))
+    dataset, opened = settle_given(None if isinstance(data, str) else data, opened)
+    training = Training(opened, dataset, method="vanilla" if is_policy(options.run.method) else options.run.method)
     weights = averaged_weights(state["training"]["ema"]) if averaged else state["training"]["model"]
     load_weights(training.model, training.recipe.model, weights, str(checkpoints[-1]))
     if training.average is not None:
@@ -59,7 +66,9 @@ def load_run(folder: str | Path, *, averaged: bool = False, **changes: Any) -> S
     return SavedRun(options, training, state)
 
 
-def load_model(folder: str | Path, device: str = "auto", *, ema: bool = False) -> nn.Module:
+def load_model(
+    folder: str | Path, device: str = "auto", data: Dataset | tuple[Any, Any] | str | None = None, *, ema: bool = False
+) -> nn.Module:
     """Load a run's classifier as its newest checkpoint has it, in eval mode.
 
     It takes images normalised by its data's mean and deviation, which :func:`load_run` gives.
@@ -67,13 +76,14 @@ def load_model(folder: str | Path, device: str = "auto", *, ema: bool = False) -
     Args:
         folder: The run's.
         device: Where to, as for ``rlmix train``.
+        data: As of :func:`load_run`.
         ema: Take the average of its weights, of a run that was trained with ``--ema``.
 
     Raises:
         FileNotFoundError: If it holds no run, or no checkpoint yet.
         ValueError: If the checkpoint is damaged, or holds no average.
     """
-    return load_run(Path(folder), averaged=ema, device=device).training.model.eval()
+    return load_run(Path(folder), data, averaged=ema, device=device).training.model.eval()
 
 
 def load_policy(folder: str | Path, seed: int = 0) -> LearnedPolicy:

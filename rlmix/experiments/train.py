@@ -9,6 +9,7 @@ from rlmix.common.ranks import Ranks, leave, peers
 from rlmix.common.saved_config import read_config
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
+from rlmix.data.own import settle_given
 from rlmix.experiments.callbacks import CallbackError, Callbacks
 from rlmix.experiments.loggers import build_logger
 from rlmix.experiments.result import Result
@@ -21,12 +22,15 @@ from rlmix.training.checkpoints import list_checkpoints
 from rlmix.training.run_folder import Run, check_free
 
 
-def train(options: Config, data: Dataset | None = None, callbacks: Sequence[Any] = (), *, quiet: bool = False) -> Result:
+def train(
+    options: Config, data: Dataset | tuple[Any, Any] | None = None, callbacks: Sequence[Any] = (), *, quiet: bool = False
+) -> Result:
     """Run a training to its end.
 
     Args:
         options: What is trained, on what, how, who decides, and where the run lies. With ``run.resume`` a run goes on.
-        data: The data set, where it is loaded already; what ``options`` name otherwise.
+        data: The data set, where it is loaded already; or ``(train, test)``, two torch data sets of (image, label) or pairs of images and
+            labels, see :func:`rlmix.data.own.settle_given`; what ``options`` name otherwise.
         callbacks: Each a :class:`~rlmix.experiments.callbacks.Callback`. One that raises stops the run, as SIGTERM does.
         quiet: Print nothing.
 
@@ -42,6 +46,7 @@ def train(options: Config, data: Dataset | None = None, callbacks: Sequence[Any]
         Interrupted: If a signal or the time limit stopped it; a checkpoint holds everything up to the step.
     """
     keep_freed_memory()
+    data, options = settle_given(data, options)
     options = settled(options)
     if options.run.resume is None:
         check_free(options.folder, options.run.overwrite)

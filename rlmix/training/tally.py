@@ -27,12 +27,14 @@ class Tally:
         losses, zero = torch.zeros(steps, device=device), torch.zeros((), dtype=torch.int64, device=device)
         return cls(losses, torch.ones_like(losses, dtype=torch.bool), zero, zero.clone())
 
-    def add(self, index: int, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Count a step; accuracy is against each target's largest share."""
+    def add(self, index: int, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> Int[Tensor, ""]:
+        """Count a step, and give how many images it had right; accuracy is against each target's largest share."""
         self.losses[index], self.finite[index] = loss, finite
         dominant = targets.argmax(1)
-        self.top1 += metrics.topk_correct(logits, dominant, 1) * finite
+        correct = metrics.topk_correct(logits, dominant, 1) * finite
+        self.top1 += correct
         self.top5 += metrics.topk_correct(logits, dominant, 5) * finite
+        return correct
 
     def means(self, steps: int, batch_size: int, ranks: Ranks) -> dict[str, float]:
         """``train_loss``, ``train_top1``, ``train_top5`` over the first steps of all ranks, and how many of these were left out."""

@@ -134,6 +134,8 @@ class Training:
         self._generators = (*self.order.generators, self.mixing_generator)
         self.trained = self.steps_per_epoch
         """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
+        self.last_step: tuple[Tensor, Tensor] = (torch.zeros(()), torch.zeros(()))
+        """Loss of the step taken last, and its top-1 in percent, of this process's share, on the device."""
         self._frozen_logits: dict[str, Tensor] = {}
         self._guard = Guard(skip=config.optim.on_nonfinite == "skip")
         self._tally = Tally.empty(self.steps_per_epoch, self.device)
@@ -427,7 +429,8 @@ class Training:
         self._guard.look(self._tally, self.epoch, self.trained, self.global_step)
 
     def _record(self, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> None:
-        self._tally.add(self.trained - 1, loss, finite, logits, targets)
+        correct = self._tally.add(self.trained - 1, loss, finite, logits, targets)
+        self.last_step = loss, 100 * correct / len(targets)
         self._guard.step(self.learning_rate)
         if self.device.type == "cpu" or self.trained % 100 == 0 or self.at_epoch_end:
             self.check_finite()

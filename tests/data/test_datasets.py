@@ -306,7 +306,7 @@ def test_constant_channels_keep_statistics_finite():
         ({"x_test": np.zeros((0, 8, 8, 3), np.uint8), "y_test": np.zeros(0, int)}, r"x_test of .* got shape \(0, 8, 8, 3\)"),
         ({"x_train": np.zeros((9, 0, 8, 3), np.uint8)}, r"x_train of .* got shape \(9, 0, 8, 3\)"),
         ({"y_train": np.arange(8)}, r"y_train of .* integers of shape \(9,\), got int64 of shape \(8,\)"),
-        ({"y_train": np.arange(9)[:, None]}, r"y_train of .* got int64 of shape \(9, 1\)"),
+        ({"y_train": np.arange(18).reshape(9, 2)}, r"y_train of .* got int64 of shape \(9, 2\)"),
         ({"y_train": np.array(1)}, r"y_train of .* got int64 of shape \(\)"),
         ({"y_test": np.zeros(4)}, r"y_test of .* integers of shape \(4,\), got float64"),
         ({"y_test": np.array(["a", "b", "c", "d"])}, r"y_test of .* integers of shape \(4,\), got <U1"),

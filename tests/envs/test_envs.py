@@ -210,7 +210,8 @@ def test_rendering_gives_a_picture(config, make):
     for action in actions_of(config, 2):
         picture = env.render()
         if make is vector:
-            assert len(picture) == 1
+            assert len(picture) == BATCH
+            assert len({slot.tobytes() for slot in picture}) == BATCH
             picture = picture[0]
         assert picture.dtype == np.uint8
         assert picture.ndim == 3
@@ -433,7 +434,7 @@ def test_wrong_quantile_is_refused_and_names_the_value(small, make, action, mess
 
 
 def test_another_number_of_slots_than_the_batch_is_refused(small):
-    with pytest.raises(ValueError, match="num_envs must be the batch size 4, got 5"):
+    with pytest.raises(ValueError, match="num_envs must be the batch size 4, or batch_size be left out, got 5"):
         gymnasium.make_vec(ENV, num_envs=5, vectorization_mode="vector_entry_point", config=small)
 
 
