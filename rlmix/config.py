@@ -35,7 +35,7 @@ class DataConfig:
     download: bool = False
     """Let torchvision download a missing data set."""
     train_images: Annotated[int | None, at_least(1)] = None
-    """Use only so many training images, of every class in turn."""
+    """Train on so many images, of every class in turn."""
     test_images: Annotated[int | None, at_least(1)] = None
     """Measure on only so many test images, likewise."""
     val_fraction: Annotated[float, from_to(0, 1)] = 0.0
@@ -97,13 +97,13 @@ class OptimConfig:
     batch_size: Annotated[int | None, at_least(1)] = None
     """Images a step; an incomplete last batch is left out."""
     schedule: Annotated[str | None, one_of("rlmix.training.schedules:SCHEDULES")] = None
-    """onecycle, multistep, cosine, constant or module:function."""
+    """onecycle, multistep, cosine, constant or own. One's own is module:function."""
     optimizer: Annotated[str, one_of("rlmix.training.optimizers:OPTIMIZERS")] = "sgd"
     """sgd, adamw or adam, or any as torch.optim:RAdam. Or module:attribute of one's own."""
     learning_rate: Annotated[float | None, above(0)] = None
     """Highest learning rate."""
     warmup: Annotated[float, from_to(0, 1)] = 0.05
-    """Part of the training that cosine and constant warm up for."""
+    """Part that cosine and constant warm up for."""
     div_factor: Annotated[float, at_least(1)] = 100.0
     """onecycle starts at learning_rate / div_factor."""
     pct_start: Annotated[float, between(0, 1)] = 0.3
@@ -145,7 +145,7 @@ class MixingConfig:
     num_patches: Annotated[tuple[int, ...] | None, at_least(1)] = None
     """Patches per side of the masks, one drawn a batch; 2 4. Whoever decides. The paper's agent had 8, as its map has."""
     num_top_k: Annotated[int, at_least(1)] = 10
-    """Top-k values to choose from, evenly from 0 to 0.99."""
+    """How many top-k values, evenly from 0 to 0.99."""
     rule: Annotated[str, one_of("rlmix.mixing.core:RULES")] = "mix_top"
     """How patches are mixed (rlmix list rules). mix_top is R-Mix."""
     saliency_mode: Annotated[str, one_of("rlmix.maps.approximate:SALIENCY_MODES")] = "exact"
@@ -167,7 +167,7 @@ class EnvConfig:
     and the training's progress, for on what the paper's agent sees there is next to nothing to learn. An environment of one's own has the
     paper's by default."""
     credit: Annotated[str | None, one_of("rlmix.envs.credit:CREDITS")] = None
-    """Who earns a reward, own, pair or batch; rlmix train pair. An image's choice also mixes the image it is the partner of: paid for
+    """Who earns a reward, own, pair or batch. rlmix train pair. An image's choice also mixes the image it is the partner of: paid for
     their own alone, agents drift to Input Mix-up and lower everyone's reward; paid half for the other they raise it. An environment of
     one's own pays own by default."""
     diversity: Annotated[float, at_least(0)] = 0.0
@@ -255,11 +255,11 @@ class RunConfig:
     config: Path | None = None
     """Read options from this YAML file. Such as a run's config.yaml; typed ones win."""
     metrics: Annotated[tuple[str, ...], one_of("rlmix.evaluation.metrics:METRICS")] = ("ece", "fgsm_error")
-    """Figures of the trained classifier beside its top-1 (rlmix list metrics)."""
+    """Figures beside its top-1. Of the trained classifier (rlmix list metrics)."""
     log_every: Annotated[int, at_least(0)] = 10
-    """Steps between two points of the loss, the learning rate and the reward in TensorBoard, or 0: means over them."""
+    """Steps between points within an epoch, or 0. In TensorBoard: means over them of loss and reward, and the learning rate."""
     loggers: Annotated[tuple[str, ...], one_of("rlmix.experiments.loggers:LOGGERS")] = ()
-    """Where else to log: csv, wandb, mlflow (rlmix list loggers), or module:attribute, one's own."""
+    """Where else to log (rlmix list loggers). csv, wandb, mlflow, or module:attribute, one's own."""
     picture_every: Annotated[int, at_least(0)] = 5
     """Epochs between two pictures in TensorBoard, or 0."""
     checkpoint_every: Annotated[int, at_least(0)] = 0

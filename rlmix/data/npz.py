@@ -43,7 +43,7 @@ def read_npz(path: Path, keys: tuple[str, ...] | None = None) -> list[np.ndarray
     if not path.is_file():
         raise FileNotFoundError(f"data npz:{path} must name a file, and there is none")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             found = list(archive.files)
             wanted = recognise(found) if keys is None else keys
             check_npz(path, wanted)
