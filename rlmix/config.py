@@ -47,7 +47,12 @@ class DataConfig:
     keys: tuple[str, ...] | None = None
     """Names of an npz's arrays. Images and labels of training, test and validation, such as --keys X Y X_TEST Y_TEST; the last two pairs
     may be left out. Known by themselves: x_train ... of Keras, train_images ... of MedMNIST, images and labels. Without a test split a
-    fifth of every class is kept for it."""
+    fifth of every class is kept for it. Of hf:PATH, the columns of images and
+    of labels; of an imagefolder's labels.csv, those of paths and of labels."""
+    splits: tuple[str, ...] | None = None
+    """Names of the splits of an imagefolder or hf:PATH. Of training, test and validation; the last two may be left out. Known by
+    themselves: train, training; test, testing; val, valid, validation, dev, which is tested on where there is no test split, and of an
+    imagefolder with train/ and val/ in any case."""
     value_range: tuple[float, ...] | None = None
     """What black and white are, where they are not 0 and 255. Such as --value-range 0 1 for fractions, or -1 1."""
     resize_size: int | None = None
@@ -418,6 +423,8 @@ class Config:
             raise ValueError(f"image_size and resize_size must be left out with {data.name}, whose images have their own")
         if data.keys is not None and len(data.keys) not in (2, 4, 6):
             raise ValueError(f"keys must be 2, 4 or 6 names, images and labels of a split each, got {' '.join(data.keys)}")
+        if data.splits is not None and not 1 <= len(set(data.splits)) == len(data.splits) <= 3:
+            raise ValueError(f"splits must be 1 to 3 different names, of training, test and validation, got {data.splits}")
         if data.value_range is not None and not (len(data.value_range) == 2 and data.value_range[0] < data.value_range[1]):
             raise ValueError(f"value_range must be two numbers, the lower one first, got {data.value_range}")
 
@@ -431,7 +438,7 @@ class Config:
 Composed = TypeVar("Composed")
 _FOLLOWED = (
     *("data_root", "train_images", "test_images", "val_fraction", "image_size", "resize_size", "skip_corrupt", "relabel"),
-    *("image_fit", "keys", "value_range"),
+    *("image_fit", "keys", "splits", "value_range"),
 )
 """What settles, beside the data's name, which images and labels there are."""
 

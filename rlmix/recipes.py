@@ -35,6 +35,7 @@ RECIPES = {
     # Whatever someone brings: few images, few epochs. At 0.3, reached within a few steps, the residual networks diverge in a training of
     # tens of steps, and ResNeXt at 0.05 too unless a step's length has a bound (docs/reliability.md).
     "npz": (BROUGHT := Recipe(learning_rate=0.05, clip_norm=1.0)),
+    "hf": BROUGHT,
     "given": BROUGHT,
     # ImageNet: ResNet-50 for 100 epochs is the paper's. The rest is assumed to be as in the code of CutMix, where its baselines come
     # from: batch 256, rate 0.1, a tenth every 30 epochs, weight decay 1e-4, crops of 224. The bound on a step's length is ours: a folder
@@ -53,7 +54,7 @@ RECIPES = {
 }
 
 
-ON_PATH = ("npz", "imagefolder")
+ON_PATH = ("npz", "hf", "imagefolder")
 """Kinds of data that lie at a path: ``npz:PATH``."""
 DATA = (*(f"{kind}:PATH" if kind in ON_PATH else kind for kind in RECIPES), "module:function")
 """What ``--data`` takes, as errors say it."""
@@ -88,4 +89,4 @@ def is_own(data: str) -> bool:
 
 def is_brought(data: str) -> bool:
     """Whether ``data`` are somebody's own arrays or data sets, whose images may have any size."""
-    return data.partition(":")[0] in ("npz", "given") or is_own(data)
+    return data.partition(":")[0] in ("npz", "hf", "given") or is_own(data)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Int, UInt8
@@ -18,29 +18,20 @@ from torchvision.transforms import v2
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive, drawing_from, stream
 from rlmix.config import Config
-from rlmix.data.class_folders import list_class_folders
 from rlmix.data.dataset import Augmented, Pixels, check_trained, in_turn, stratified_split
 from rlmix.data.image_files import describe_left_out, open_image, upright_rgb
+from rlmix.data.label_table import NAME
+from rlmix.data.listing import Files, list_splits, list_table
 from rlmix.data.registry import DATA
+from rlmix.data.splits import TEST_FRACTION
 from rlmix.recipes import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Files(NamedTuple):
-    """Images of a split."""
-
-    paths: list[str]
-    labels: Int[Tensor, " image"]
-
-    def take(self, index: Int[Tensor, " part"]) -> "Files":
-        """Those at ``index``, in its order."""
-        return Files([self.paths[position] for position in index.tolist()], self.labels[index])
-
-
 @dataclass(frozen=True)
 class FolderData:
-    """``train/`` and ``val/``, each with a folder a class; the latter is the split ``test``. See :func:`load_folder`.
+    """Image files by split; ``val/`` beside ``train/`` is the split ``test``. See :func:`load_folder`.
 
     Training images are cropped at random (Szegedy et al. 2015: 8 to 100 % of the area, aspect 3/4 to 4/3), resized and mirrored;
     test images are resized and cropped at the centre. What is drawn for an image depends on seed, epoch and image alone.
@@ -173,9 +164,9 @@ def soundness(images: list[Tensor | str]) -> Tensor:
     return torch.tensor([not isinstance(image, str) for image in images])
 
 
-@DATA.register("imagefolder", reads=("workers", "skip_corrupt", "image_size", "resize_size"))
+@DATA.register("imagefolder", reads=("workers", "skip_corrupt", "image_size", "resize_size", "splits", "keys"))
 def load_imagefolder(path: str, config: Config) -> "FolderData":
-    """A folder a class in train/ and in val/, decoded as it is read."""
+    """A folder a class in train/ and in val/, or a folder with a labels.csv, decoded as it is read."""
     return load_folder(Path(path), config)
 
 
@@ -183,30 +174,39 @@ def load_folder(root: Path, config: Config) -> FolderData:
     """List the images under ``root``; nothing is decoded yet, except to find corrupt ones under ``config.data.skip_corrupt``.
 
     Raises:
-        FileNotFoundError: If ``train/`` or ``val/`` is not there.
+        FileNotFoundError: If the splits' folders are not there.
         ValueError: If they hold no images, fewer than two classes, different ones, or a class without images.
     """
     side = config.recipe.image_size
     assert side is not None  # the recipe's
-    listed = {split: list_class_folders(root / split) for split in ("train", "val")}
-    class_names = listed["train"].class_names
-    odd = sorted(set(class_names) ^ set(listed["val"].class_names))
-    if odd:
-        raise ValueError(f"{root} must have the same classes in train/ and val/; {len(odd)} are in one alone, such as {odd[0]!r}")
-    train, test = (Files(split.paths, torch.tensor(split.labels)) for split in listed.values())
-    left_out = describe_left_out(kind for split in listed.values() for kind in split.left_out)
+    has_table = (root / NAME).is_file() and not ((root / "train").is_dir() and (root / "val").is_dir())
+    if config.data.keys is not None and not has_table:
+        raise ValueError(f"keys must be left out with {root}, which has no {NAME} that is read")
+    splits, class_names, kinds, trained = (list_table if has_table else list_splits)(root, config)
+    left_out = describe_left_out(kinds)
     if left_out:
         warnings.warn(f"files in {root} that no image is read from are left out: {left_out}", stacklevel=2)
-    train = _take(train, config.data.train_images, f"train_images must be at most the {len(train.paths)} of {root}")
-    test = _take(test, config.data.test_images, f"test_images must be at most the {len(test.paths)} of {root}")
-    splits, num_corrupt = {"train": train, "test": test}, 0
+    if "test" not in splits:
+        rest, part = stratified_split(splits["train"].labels, TEST_FRACTION, f"the test part kept of {root}")
+        total = len(rest) + len(part)
+        warnings.warn(
+            f"{root} has no test split: {len(part)} of its {total} images, a fifth of every class, are kept for it", stacklevel=2
+        )
+        splits |= {"train": splits["train"].take(rest), "test": splits["train"].take(part)}
+    if "val" in splits and config.data.val_fraction:
+        raise ValueError(
+            f"val_fraction must be left out with {root}, which has a validation split, got {config.data.val_fraction}"
+        )
+    for name, number in (("train", config.data.train_images), ("test", config.data.test_images)):
+        allowed = f"{name}_images must be at most the {len(splits[name].paths)} of {root}"
+        splits[name] = _take(splits[name], number, allowed)
+    num_corrupt, total = 0, sum(len(files.paths) for files in splits.values())
     if config.data.skip_corrupt:
         for name, files in splits.items():
             sound = find_sound(files.paths, config.data.workers)
             num_corrupt += len(files.paths) - len(sound)
             splits[name] = files.take(sound)
         if num_corrupt:
-            total = len(train.paths) + len(test.paths)
             warnings.warn(f"{num_corrupt} of {total} images in {root} cannot be decoded and are left out", stacklevel=2)
     if config.data.val_fraction:
         rest, part = stratified_split(splits["train"].labels, config.data.val_fraction)
@@ -214,7 +214,7 @@ def load_folder(root: Path, config: Config) -> FolderData:
     for name, files in splits.items():
         if not files.paths:
             raise ValueError(f"{root} must have {name} images, and has none")
-    where = str(root / "train") if config.data.train_images is None else f"train_images {config.data.train_images} of {root}"
+    where = trained if config.data.train_images is None else f"train_images {config.data.train_images} of {root}"
     check_trained(splits["train"].labels, torch.arange(len(class_names)), where, class_names)
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     return FolderData(root, splits, class_names, side, config.test_resize, config.data.workers, num_corrupt, mean, std)

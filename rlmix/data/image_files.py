@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -35,24 +36,28 @@ SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Image.Image]:
+def open_image(source: str | Path | bytes, name: str | None = None) -> Iterator[Image.Image]:
     """An image, not decoded yet.
 
+    Args:
+        source: A file, or what one holds.
+        name: What errors call it; the file's own where not given.
+
     Raises:
-        ValueError: If ``path`` is no such image, or anything goes wrong with it while it is open.
+        ValueError: If it is no such image, or anything goes wrong with it while it is open.
     """
     try:
-        if not Path(path).is_file():
+        if not isinstance(source, bytes) and not Path(source).is_file():
             raise ValueError("it is no file")  # a named pipe would be waited for
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's name no file
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
                 if max(image.size) > LARGEST_ASPECT * min(image.size):
                     raise ValueError("a side must be at most {} times the other, got {} x {}".format(LARGEST_ASPECT, *image.size))
                 yield image
     except Exception as error:  # whatever a damaged file makes the decoders stumble over
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} must be an image: {type(error).__name__} {reason}") from error
+        raise ValueError(f"{name or source!s} must be an image: {type(error).__name__} {reason}") from error
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -17,10 +17,8 @@ from rlmix.data.augmentation import CropFlip, crop_flip, sample_crop_flip
 from rlmix.data.dataset import Augmented, Pixels, check_trained, in_turn, stratified_split
 from rlmix.data.pixels import channels_last, enlarged, fit_square, three_channels
 from rlmix.data.registry import DATA
+from rlmix.data.splits import TEST_FRACTION
 from rlmix.recipes import Recipe
-
-TEST_FRACTION = 0.2
-"""Of every class, where a data set has no test split."""
 
 
 @dataclass(frozen=True)

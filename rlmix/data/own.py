@@ -101,8 +101,13 @@ def read_split(split: Any, where: str, config: Config) -> tuple[np.ndarray, np.n
     Raises:
         ValueError: If it holds other items.
     """
+    return read_items(_items(split, where), where, config)
+
+
+def read_items(items: Iterable[Any], where: str, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`read_split`, of (image, label) one by one."""
     images, labels = [], []
-    for index, item in enumerate(_items(split, where)):
+    for index, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise ValueError(f"data {where} must hold pairs of image and label, got {type(item).__name__} at {index}")
         images.append(sized(as_pixels(item[0], f"{where} at {index}", config.data.value_range), f"{where} at {index}", config))

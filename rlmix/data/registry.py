@@ -8,7 +8,7 @@ from rlmix.data.dataset import Dataset
 from rlmix.recipes import data_recipe, is_own, settled_data
 
 DATA: Registry[Callable[[str, Config], Dataset]] = Registry(
-    "data", homes=("rlmix.data.memory", "rlmix.data.npz", "rlmix.data.folder", "rlmix.data.own")
+    "data", homes=("rlmix.data.memory", "rlmix.data.npz", "rlmix.data.folder", "rlmix.data.hugging_face", "rlmix.data.own")
 )
 """Loaders of what stands behind the colon of ``kind:PATH``, which is empty where there is none; ``own`` of ``module:function``."""
 

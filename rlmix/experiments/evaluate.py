@@ -40,6 +40,8 @@ class Evaluate:
     """How an npz's images get these, for a state_dict."""
     keys: tuple[str, ...] | None = None
     """Names of an npz's arrays, for a state_dict."""
+    splits: tuple[str, ...] | None = None
+    """Names of training and test split, for a state_dict."""
     value_range: tuple[float, ...] | None = None
     """What black and white are, for a state_dict."""
     resize_size: int | None = None

@@ -1,0 +1,89 @@
+"""Data sets of Hugging Face's ``datasets`` that lie in a folder, ``--data hf:PATH``; nothing is fetched, and none of their code runs."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlmix.config import Config
+from rlmix.data.image_files import open_image, upright_rgb
+from rlmix.data.memory import ImageData, in_memory
+from rlmix.data.own import read_items
+from rlmix.data.registry import DATA
+from rlmix.data.splits import assign_splits
+
+LABELS = ("label", "labels", "target", "class")
+"""What a column of labels may be called that does not say that it holds classes."""
+
+
+@DATA.register("hf", reads=("keys", "splits", "image_size", "image_fit"))
+def load_hf(path: str, config: Config) -> ImageData:
+    """A folder of Hugging Face's datasets: parquet files, or what save_to_disk wrote (the extra datasets)."""
+    name = f"hf:{path}"
+    found = open_folder(path)
+    arrays: list[np.ndarray] = []
+    for role, split in assign_splits(list(found), config.data.splits, name).items():
+        columns = find_columns(found[split].features or {}, config.data.keys, name)
+        arrays += read_items(rows(found[split], *columns, f"{name} {split}"), f"{name} {role}", config)
+    return in_memory(name, arrays, config)
+
+
+def open_folder(path: str) -> Mapping[str, Any]:
+    """The splits by name; one without a name is the training split.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no data set, or ``datasets`` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(f'data hf:{path} must have datasets installed: pip install "rlmix[datasets]"') from error
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data hf:{path} must name a folder, and there is none")
+    try:
+        if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+            found = datasets.load_from_disk(str(folder))
+        else:
+            found = datasets.load_dataset(str(folder.resolve()), streaming=True)  # which writes no copy to a cache
+    except Exception as error:  # whatever a damaged folder, or one of another kind, makes the readers stumble over
+        reason = " ".join(str(error).split())
+        raise ValueError(f"data hf:{path} must be a folder of datasets: {type(error).__name__} {reason}") from error
+    return found if isinstance(found, Mapping) else {"train": found}
+
+
+def find_columns(features: Mapping[str, Any], keys: tuple[str, ...] | None, name: str) -> tuple[str, str]:
+    """Names of the columns of images and of labels: ``keys``, or the only ones of their kind.
+
+    Raises:
+        ValueError: If there are none, or several.
+    """
+    there = ", ".join(features)
+    if keys is not None:
+        if len(keys) != 2 or not set(keys) <= set(features):
+            raise ValueError(
+                f"keys must be the columns of images and of labels of {name}, which has {there}, got {' '.join(keys)}"
+            )
+        return keys[0], keys[1]
+    kinds = {column: type(feature).__name__ for column, feature in features.items()}
+    images = [column for column, kind in kinds.items() if kind == "Image"]
+    labels = [column for column, kind in kinds.items() if kind == "ClassLabel"] or [key for key in LABELS if key in features]
+    for what, columns in (("images", images), ("labels", labels)):
+        if len(columns) != 1:
+            got = ", ".join(columns) or "none"
+            raise ValueError(f"{name} must have one column of {what} (or give --keys IMAGE LABEL), got {got} of {there}")
+    return images[0], labels[0]
+
+
+def rows(split: Any, image: str, label: str, where: str) -> Iterator[tuple[Any, Any]]:
+    """Images, decoded by rlmix's own formats, and their labels."""
+    import datasets
+
+    split = split.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+    for index, row in enumerate(split):
+        stored = row[image] or {}
+        source = stored["bytes"] if stored.get("bytes") is not None else stored.get("path")
+        with open_image(source or "", f"{where} at {index}") as picture:
+            yield upright_rgb(picture), row[label]
