@@ -22,7 +22,7 @@ def test_attributes_and_methods_are_those_of_the_form_that_all_slots_share(confi
     assert env.get_attr("num_envs", [0, 2]) == [4, 4]
     env.set_attr("name", "slots")
     assert form.name == "slots"
-    assert env.env_method("reset", seed=3)[0][1] == {}
+    assert env.env_method("reset", seed=3)[0][1]["epoch"].tolist() == [1] * 4
     assert form.process.config.run.seed == 3
     form.add = lambda first, *, second: first - second
     assert env.env_method("add", 5, second=2) == [3] * 4
@@ -40,6 +40,7 @@ def test_pictures_are_given_where_they_were_asked_for(config):
     plain, drawn = (SlotVecEnv(RLMixVectorEnv(config=config, render_mode=mode)) for mode in (None, "rgb_array"))
     for env in (plain, drawn):
         env.reset()
-    assert plain.get_images() == [None]
-    (picture,) = drawn.get_images()
-    assert picture.dtype == np.uint8
+    assert plain.get_images() == [None] * 4
+    pictures = drawn.get_images()
+    assert [picture.dtype for picture in pictures] == [np.uint8] * 4
+    assert len({picture.tobytes() for picture in pictures}) == 4, "a slot's picture is its own image's"

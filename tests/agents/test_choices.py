@@ -104,7 +104,7 @@ def test_pictures_show_eight_images_their_maps_masks_and_mixtures(tmp_path, form
         mask = torch.ones(8, 8, 8, dtype=torch.bool) if outcome is None else outcome.mask[:8]
         expected = mixing_picture(clean, decision.saliency.map[:8], mask, mixed)
         assert (outcome is None) == (steps == 0)
-        picture = env.render() if form is RLMixEnv else env.render()[0]
+        picture = env.render() if form is RLMixEnv else np.concatenate(env.render()[:8], axis=1)
         np.testing.assert_array_equal(picture, expected)
     assert not torch.equal(clean, mixed)
 

@@ -428,14 +428,14 @@ def test_epochs_said_to_be_kept_are_those_with_a_checkpoint(tiny, tmp_path, monk
 def test_full_disk_leaves_no_half_line_of_metrics(tmp_path):
     """Files of this process are held to a size: a write beyond it is cut short and fails, as on a full disk."""
     run = Run.create(tmp_path / "run", {"epochs": 2})
-    run.log_epoch({"epoch": 1, "train_loss": 1.0})
+    run.log_epoch({"epoch": 1, "step": 5, "train_loss": 1.0})
     metrics = tmp_path / "run" / "metrics.jsonl"
     before = metrics.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
     try:
         with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
-            run.log_epoch({"epoch": 2, "train_loss": 0.5})
+            run.log_epoch({"epoch": 2, "step": 10, "train_loss": 0.5})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert metrics.read_bytes() == before
