@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from rlmix.config import Config
 from rlmix.data.image_files import open_image, upright_rgb
@@ -47,11 +48,27 @@ def open_folder(path: str) -> Mapping[str, Any]:
         if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
             found = datasets.load_from_disk(str(folder))
         else:
+            check_local(folder)
             found = datasets.load_dataset(str(folder.resolve()), streaming=True)  # which writes no copy to a cache
     except Exception as error:  # whatever a damaged folder, or one of another kind, makes the readers stumble over
         reason = " ".join(str(error).split())
         raise ValueError(f"data hf:{path} must be a folder of datasets: {type(error).__name__} {reason}") from error
     return found if isinstance(found, Mapping) else {"train": found}
+
+
+def check_local(folder: Path) -> None:
+    """Raise ValueError where the folder's own configuration says that its files lie elsewhere, from where ``datasets`` would fetch them."""
+    card, standalone = folder / "README.md", folder / ".huggingface.yaml"
+    settings: dict[Path, Any] = {}
+    if card.is_file():
+        from huggingface_hub import DatasetCard  # as datasets reads it
+
+        settings[card] = DatasetCard.load(card).data.to_dict()
+    if standalone.is_file():
+        settings[standalone] = yaml.safe_load(standalone.read_text("utf-8"))
+    for path, found in settings.items():
+        if isinstance(found, dict) and "://" in str(found.get("configs")):
+            raise ValueError(f"{path.name} must name files of the folder, and names others by their address")
 
 
 def find_columns(features: Mapping[str, Any], keys: tuple[str, ...] | None, name: str) -> tuple[str, str]:

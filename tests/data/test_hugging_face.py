@@ -164,6 +164,38 @@ def test_an_image_that_is_none_is_named(library, tmp_path, stored):
         load(f"hf:{tmp_path}")
 
 
+CONFIGS = "configs: [{{config_name: default, data_files: '{}'}}]"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (".huggingface.yaml", CONFIGS),
+        ("README.md", f"---\n{CONFIGS}\n---\n# Cats\n"),
+        ("README.md", f"\ufeff---\r\n{CONFIGS}\r\n---"),
+        ("README.md", f"---\nlanguage: en\n---x: 1\n{CONFIGS}\n---\n"),
+    ],
+)
+def test_files_that_would_be_fetched_are_refused(library, tmp_path, name, text):
+    if name == "README.md":
+        pytest.importorskip("huggingface_hub")
+    library.found = {split: as_rows(split) for split in ("train", "test")}
+    (tmp_path / name).write_text(text.format("https://example.org/x.parquet"), "utf-8", newline="")
+    with pytest.raises(
+        ValueError, match=f"data hf:.* must be a folder of datasets: ValueError {name} must name files of the folder"
+    ):
+        load(f"hf:{tmp_path}")
+    (tmp_path / name).write_text(text.format("data/x.parquet"), "utf-8", newline="")
+    assert load(f"hf:{tmp_path}").test_labels.tolist() == LABELS["test"]
+
+
+def test_addresses_elsewhere_in_a_readme_are_none_of_its_files(library, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    library.found = {split: as_rows(split) for split in ("train", "test")}
+    (tmp_path / "README.md").write_text("---\nlicense_link: https://example.org\n---\nSee https://example.org\n")
+    assert load(f"hf:{tmp_path}").test_labels.tolist() == LABELS["test"]
+
+
 def test_a_missing_folder_is_named(library, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data hf:.*/none must name a folder, and there is none"):
         load(f"hf:{tmp_path / 'none'}")
