@@ -47,8 +47,8 @@ class DataConfig:
     keys: tuple[str, ...] | None = None
     """Names of an npz's arrays. Images and labels of training, test and validation, such as --keys X Y X_TEST Y_TEST; the last two pairs
     may be left out. Known by themselves: x_train ... of Keras, train_images ... of MedMNIST, images and labels. Without a test split a
-    fifth of every class is kept for it. Of hf:PATH, the columns of images and
-    of labels; of an imagefolder's labels.csv, those of paths and of labels."""
+    fifth of every class is kept for it. Of hf:PATH, the columns of images and of labels; of an imagefolder's labels.csv, those of paths
+    and of labels."""
     splits: tuple[str, ...] | None = None
     """Names of the splits of an imagefolder or hf:PATH. Of training, test and validation; the last two may be left out. Known by
     themselves: train, training; test, testing; val, valid, validation, dev, which is tested on where there is no test split, and of an

@@ -30,6 +30,8 @@ CHECKED = (
 CHECKED += ("evaluation", "maps", "mixing", "models")
 install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
+from toys import DIGITS  # noqa: E402
+
 import rlmix  # noqa: E402
 from rlmix.common.registry import Entry  # noqa: E402
 
@@ -42,7 +44,7 @@ for name, handler in (("SIGHUP", signal.SIG_DFL), ("SIGQUIT", signal.SIG_DFL), (
 @pytest.fixture(scope="session")
 def tiny_config() -> rlmix.Config:
     """Two epochs of four steps on 64 digits: a second or two."""
-    return rlmix.Config.flat(data="digits", train_images=64, test_images=40, batch_size=16, epochs=2)
+    return rlmix.Config.flat(**DIGITS | {"device": "auto"})
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def _run_here(runs: Mapping[str, Config], threads: int, quiet: bool) -> Outcomes
 
 
 def _run_in_processes(runs: Mapping[str, Config], jobs: int, threads: int) -> Outcomes:
-    context = _starting()
+    context = _context()
     waiting = list(runs.items())
     running: dict[Any, tuple[str, Any]] = {}
     try:
@@ -148,8 +148,8 @@ def _run_in_processes(runs: Mapping[str, Config], jobs: int, threads: int) -> Ou
             process.kill()
 
 
-def _starting() -> Any:
-    """How processes are started: by copies of one that has imported all, where there is such; a copy of this one could not use CUDA."""
+def _context() -> Any:
+    """Multiprocessing's context: copies of one that has imported everything, where there is such; a copy of this one cannot use CUDA."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

@@ -11,6 +11,7 @@ from rlmix.common.files import write_atomically
 from rlmix.common.registry import Registry
 from rlmix.config import Config
 from rlmix.experiments.callbacks import Callback
+from rlmix.training.run_folder import TABLES
 from rlmix.training.trainer import Training
 
 LOGGERS: Registry[Callable[[Path], Any]] = Registry("loggers")
@@ -28,8 +29,11 @@ def build_logger(name: str, config: Config) -> Any:
         raise ValueError(f"loggers {name} must be a class or a function of the run's folder, got {type(make).__name__}")
     try:
         return make(config.folder)
-    except (AttributeError, TypeError) as error:
-        raise ValueError(f"loggers {name} must be made of the run's folder alone: {error}") from error
+    except ValueError:
+        raise
+    except Exception as error:  # whatever somebody's logger does
+        cause = f"{type(error).__name__}: {error}"
+        raise ValueError(f"loggers {name} must be made of the run's folder alone, and raised {cause}") from error
 
 
 @LOGGERS.register("csv")
@@ -44,11 +48,11 @@ class CSVLogger(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.rows: dict[str, list[dict[str, Any]]] = {"epochs": [], "steps": []}
+        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
 
     def on_start(self, config: Mapping[str, Any], training: Training) -> None:
         for name in self.rows:
-            path = self.folder / f"{name}.csv"
+            path = self.folder / TABLES[name]
             if path.exists() and training.global_step:
                 with open(path, newline="") as handle:
                     rows = [row for row in csv.DictReader(handle) if None not in row.values()]  # a crash can leave half a line
@@ -70,7 +74,7 @@ class CSVLogger(Callback):
             rows[0] = dict.fromkeys([*rows[0], *row], "") | rows[0]
             self._write_all(name)
             return
-        with open(self.folder / f"{name}.csv", "a", newline="") as handle:
+        with open(self.folder / TABLES[name], "a", newline="") as handle:
             csv.DictWriter(handle, list(rows[0]), restval="", lineterminator="\n").writerow(row)
 
     def _write_all(self, name: str) -> None:
@@ -78,7 +82,7 @@ class CSVLogger(Callback):
         writer = csv.DictWriter(text, list(self.rows[name][0]) if self.rows[name] else [], restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows[name])
-        write_atomically(self.folder / f"{name}.csv", lambda handle: handle.write(text.getvalue().encode()))
+        write_atomically(self.folder / TABLES[name], lambda handle: handle.write(text.getvalue().encode()))
 
 
 @LOGGERS.register("wandb")
@@ -99,17 +103,15 @@ class WandbLogger(Callback):
             raise ValueError('loggers wandb must have wandb installed: pip install "rlmix[wandb]"') from error
         self.wandb, self.folder, self.options = wandb, Path(folder), options
         self.run: Any = None
-        self.step = 0
 
     def on_start(self, config: Mapping[str, Any], training: Training) -> None:
         name = str(self.folder.resolve())[-100:].replace(os.sep, "-").strip("-")
-        defaults = {"project": "rlmix", "name": self.folder.name, "id": name, "resume": "allow", "dir": str(self.folder)}
+        project = os.environ.get("WANDB_PROJECT", "rlmix")
+        defaults = {"project": project, "name": self.folder.name, "id": name, "resume": "allow", "dir": str(self.folder)}
         self.run = self.wandb.init(config=dict(config), **(defaults | self.options))
-        self.step = training.global_step
 
     def on_log(self, figures: Mapping[str, Any]) -> None:
-        self.step = figures["step"]
-        self.run.log({f"steps/{name}": value for name, value in figures.items() if name != "step"}, step=self.step)
+        self.run.log({f"steps/{name}": value for name, value in figures.items() if name != "step"}, step=figures["step"])
 
     def on_rollout(self, figures: Mapping[str, Any], training: Training) -> None:
         self.run.log({f"agent/{name}": value for name, value in figures.items()}, step=training.global_step)

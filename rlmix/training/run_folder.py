@@ -32,6 +32,10 @@ LAYOUT = {
 """Custom-scalars layout. Every method logs under the same names: TensorBoard on the parent folder draws the runs in one chart."""
 
 
+TABLES = {"epochs": "epochs.csv", "steps": "steps.csv"}
+"""What a logger of tables leaves in a run's folder."""
+
+
 class Run:
     """One run's folder. Make it with :meth:`create` or :meth:`reopen`.
 
@@ -206,7 +210,7 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 
 def _run_files(folder: Path) -> list[Path]:
-    names = ("config.yaml", "metrics.jsonl", "result.json")
+    names = ("config.yaml", "metrics.jsonl", "result.json", *TABLES.values())
     return [folder / name for name in names if (folder / name).exists()] + list(folder.glob("events.out.tfevents.*"))
 
 

@@ -418,8 +418,9 @@ class Training:
             generator.set_state(generator_state.cpu())
         self.order.go_to(state["epoch"], state["trained"], state["order"])
         self.trained = state["trained"]
-        for parameter, gradient in zip(self._parameters, state.get("gradients", ()), strict=False):
-            parameter.grad = None if gradient is None else gradient.to(self.device, copy=True)
+        if "gradients" in state:
+            for parameter, gradient in zip(self._parameters, state["gradients"], strict=True):
+                parameter.grad = None if gradient is None else gradient.to(self.device, copy=True)
         self._guard.begin(self.trained)
         self._tally = Tally.load(state["tally"], self.ranks, self.device)
         self._catch_up()

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from toys import DIGITS, arguments
 
 from rlmix.benchmarking.fidelity import agreement
 from rlmix.scripts import fidelity
 
-TINY = ["--data", "digits", "--train-images", "32", "--test-images", "40", "--batch-size", "16", "--epochs", "2"]
-TINY += ["--device", "cpu"]
+TINY = arguments(DIGITS | {"train_images": 32})
 
 
 def test_agreement_of_literal_masks():

@@ -2,6 +2,7 @@
 
 import gymnasium
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from toys import toy_config
@@ -24,7 +25,8 @@ def test_rollouts_and_updates_over_the_whole_training(tmp_path):
     agent = nn.Sequential(nn.Linear(size, 16), nn.Tanh(), nn.Linear(16, num_actions))
     optimizer = torch.optim.Adam(agent.parameters(), 1e-2)
     process = envs.unwrapped.process
-    means, ended = [], []
+    means, ended, kept = [], [], []
+    process.on_epoch_end = lambda training: kept.append(process.epoch_metrics()["reward_mean"])
     for _ in range(process.require_training().num_steps // num_steps):
         seen, chosen, before, paid = [], [], [], []
         for _ in range(num_steps):
@@ -53,4 +55,5 @@ def test_rollouts_and_updates_over_the_whole_training(tmp_path):
             optimizer.step()
     assert ended == [False, False, False, True] * 2, "an episode is an epoch"
     assert all(-1 <= mean <= 1 for mean in means)
+    assert means == pytest.approx(kept, rel=1e-5), "what was paid is what the process earned, epoch by epoch"
     assert ratio.detach().std() > 0

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from toys import DIGITS
 
 import rlmix
 from rlmix.common.saved_config import read_config
@@ -12,16 +13,7 @@ from rlmix.training.run_folder import read_metrics
 
 
 def config_in(folder, **options):
-    tiny = {
-        "data": "digits",
-        "train_images": 64,
-        "test_images": 40,
-        "batch_size": 16,
-        "epochs": 2,
-        "device": "cpu",
-        "picture_every": 0,
-    }
-    return rlmix.Config.flat(**(tiny | {"method": "vanilla", "out": folder} | options))
+    return rlmix.Config.flat(**(DIGITS | {"picture_every": 0, "method": "vanilla", "out": folder} | options))
 
 
 class Noted(rlmix.Callback):

@@ -111,6 +111,14 @@ def test_a_run_that_was_stopped_has_the_lines_of_one_that_was_not(tiny, step, tm
     assert first["test/top1"] == second["test/top1"]
 
 
+def test_what_was_overwritten_leaves_no_tables(tiny, tmp_path):
+    options = tiny | {"method": "vanilla", "epochs": 1, "out": tmp_path / "run"}
+    rlmix.train(rlmix.Config.flat(**options, loggers=("csv",), log_every=1), quiet=True)
+    assert (tmp_path / "run" / "steps.csv").exists()
+    rlmix.train(rlmix.Config.flat(**options, overwrite=True), quiet=True)
+    assert not list((tmp_path / "run").glob("*.csv"))
+
+
 def test_a_new_column_and_half_a_line_do_no_harm(tmp_path):
     log = CSVLogger(tmp_path)
     log.on_log({"step": 1, "loss": 0.5})
@@ -133,7 +141,10 @@ def test_what_is_no_logger_is_one_line(tiny, tmp_path, capsys, monkeypatch):
         return line
 
     assert "--loggers must be one of csv, wandb, mlflow, got 'cvs' (did you mean 'csv'?)" in refused("cvs")
-    assert "loggers toy_package:Noise must be made of the run's folder alone" in refused("toy_package:Noise")
+    line = refused("toy_package:Noise")
+    assert "loggers toy_package:Noise must be made of the run's folder alone, and raised TypeError: " in line
+    line = refused("toy_package:NoLogger")
+    assert "loggers toy_package:NoLogger must be made of the run's folder alone, and raised KeyError: 'token'" in line
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert 'loggers wandb must have wandb installed: pip install "rlmix[wandb]"' in refused("wandb")
     monkeypatch.setitem(sys.modules, "mlflow", None)
@@ -144,6 +155,9 @@ def test_weights_and_biases_offline(tiny, tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    init, given = wandb.init, {}
+    monkeypatch.setattr(wandb, "init", lambda **options: given.update(options) or init(**options))
     logged = []
     monkeypatch.setattr(wandb.sdk.wandb_run.Run, "log", lambda run, figures, step=None: logged.append((step, figures)))
     config = rlmix.Config.flat(**tiny, method="rlmix", log_every=5, loggers=("wandb",), out=tmp_path / "run")
@@ -155,6 +169,7 @@ def test_weights_and_biases_offline(tiny, tmp_path, monkeypatch):
     assert any("agent/approx_kl" in figures for _, figures in logged)
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert result["top1"] == records[-1]["test_top1"]
+    assert (given["project"], given["name"]) == ("mine", "run")
 
 
 def test_mlflow_in_a_folder(tiny, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from sameness import assert_same_run, without_times
-from toys import write_npz
+from toys import DIGITS, arguments, write_npz
 
 import rlmix.mixing.registry
 from rlmix.experiments.options import UsageError
@@ -27,20 +27,7 @@ from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.training.run_folder import Run, read_metrics
 
-TINY = [
-    "--data",
-    "digits",
-    "--train-images",
-    "64",
-    "--test-images",
-    "40",
-    "--batch-size",
-    "16",
-    "--epochs",
-    "2",
-    "--device",
-    "cpu",
-]
+TINY = arguments(DIGITS)
 METHODS = {
     "rlmix": ["--method", "rlmix"],
     "rlmix-batch": ["--method", "rlmix", "--granularity", "batch"],

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from oracle import unchecked
 from torch import nn
 from torchvision.models import VisionTransformer
+from toys import DIGITS, arguments
 
 import rlmix
 import rlmix.evaluation
@@ -259,20 +260,7 @@ def unnamed(num_classes):
 
 
 def test_named_by_an_option_they_are_as_of_their_own_names(tmp_path):
-    tiny = [
-        "--data",
-        "digits",
-        "--train-images",
-        "64",
-        "--batch-size",
-        "16",
-        "--epochs",
-        "2",
-        "--device",
-        "cpu",
-        "--metrics",
-        "ece",
-    ]
+    tiny = [*arguments(DIGITS), "--metrics", "ece"]
     lines = {
         "own": ["--model", "test_stages:Named"],
         "option": ["--model", "test_stages:unnamed", "--stages", "begin", "middle"],

@@ -7,6 +7,14 @@ from PIL import Image
 
 import rlmix
 
+DIGITS = {"data": "digits", "train_images": 64, "test_images": 40, "batch_size": 16, "epochs": 2, "device": "cpu"}
+"""Two epochs of four steps, by flat option."""
+
+
+def arguments(options: dict[str, object]) -> list[str]:
+    """Flat options as the command line has them."""
+    return [part for name, value in options.items() for part in ("--" + name.replace("_", "-"), str(value))]
+
 
 def write_npz(folder: Path, size: int, num_train: int = 64, num_test: int = 40, num_classes: int = 10) -> str:
     """Colour noise around a grey level that tells the class, as ``--data`` takes it."""

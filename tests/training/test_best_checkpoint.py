@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 from sameness import assert_same_state
+from toys import arguments
 
 from rlmix.config import Config
 from rlmix.data.registry import load_data
@@ -17,7 +18,7 @@ from rlmix.training.run_folder import read_metrics
 from rlmix.training.trainer import Training
 
 DATA = {"data": "digits", "train_images": 100, "test_images": 100, "val_fraction": 0.3, "batch_size": 16, "device": "cpu"}
-OPTIONS = [part for name, value in DATA.items() for part in ("--" + name.replace("_", "-"), str(value))]
+OPTIONS = arguments(DATA)
 OPTIONS += ["--epochs", "5", "--method", "vanilla", "--learning-rate", "0.03", "--seed", "1"]
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from toys import DIGITS
 
 import rlmix
 from rlmix.mixing.core import Mixed
@@ -21,16 +22,7 @@ PLAIN = {
 
 
 def config_of(optimizer, **options):
-    tiny = {
-        "data": "digits",
-        "train_images": 64,
-        "test_images": 40,
-        "batch_size": 16,
-        "epochs": 2,
-        "device": "cpu",
-        "schedule": "constant",
-        "warmup": 0.0,
-    }
+    tiny = DIGITS | {"schedule": "constant", "warmup": 0.0}
     return rlmix.Config.flat(**(tiny | {"optimizer": optimizer, "learning_rate": 0.02, "weight_decay": 0.01} | options))
 
 
