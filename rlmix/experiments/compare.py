@@ -18,12 +18,15 @@ from rlmix.config import (
     RunConfig,
 )
 from rlmix.experiments.executors import EngineConfig
+from rlmix.experiments.mixed_pictures import mixed_pictures
+from rlmix.experiments.provenance import provenance
 from rlmix.experiments.settings import has_alpha, is_policy, method_entry, method_names
 from rlmix.experiments.study import Arm, Study, drawn_from, run_study
 from rlmix.mixing.registry import hyperparameters
 from rlmix.reporting import tables
 from rlmix.reporting.output import make_console
 from rlmix.reporting.report import write_report
+from rlmix.reporting.verdict import verdicts
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ def compare(options: Compare, *, quiet: bool = False) -> dict[str, Any]:
     options.check()
     study = options.study
     report = run_study(study, options.engine, quiet=quiet)
-    write_report(study.out, report, drawn_from(study), "Comparison")
+    drawn = drawn_from(study)._replace(strips=mixed_pictures(study), facts=provenance(report["threads"]))
+    write_report(study.out, report, drawn, "Comparison", verdict=verdicts(report))
     if not quiet:
         console = make_console() if sys.stdout.isatty() else make_console(width=180)
         console.print(tables.as_table(report))

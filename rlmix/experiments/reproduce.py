@@ -29,6 +29,7 @@ from rlmix.experiments.executors import EngineConfig
 from rlmix.experiments.options import parse, typed_options
 from rlmix.experiments.own_tables import OWN_TABLES
 from rlmix.experiments.paper_tables import PAPER_TABLES
+from rlmix.experiments.provenance import provenance
 from rlmix.experiments.settings import has_alpha, settled
 from rlmix.experiments.study import Arm, Study, check_out, drawn_from, run_study
 from rlmix.experiments.table_form import PaperRun, PaperTable, multistep_options
@@ -120,7 +121,7 @@ def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
         write_report(
             study.out,
             report,
-            drawn_from(study),
+            drawn_from(study)._replace(facts=provenance(report["threads"])),
             table.title,
             [statement, table.note],
             [Section(layout.CAPTION, *cells, names=1 + len(table.headings))],

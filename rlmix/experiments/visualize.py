@@ -36,6 +36,7 @@ from rlmix.mixing.core import sample_pairing
 from rlmix.models import build_model
 from rlmix.models.weights import load_weights, read_weights
 from rlmix.reporting.mixing_figures import MixedBatch, draw_pairs, draw_steps, mix_batch
+from rlmix.reporting.output import make_console
 from rlmix.reporting.plots import top_k_histograms
 from rlmix.training.allocator import keep_freed_memory
 from rlmix.training.guard import finite_saliency
@@ -48,8 +49,8 @@ class Visualize:
     """How images are mixed.
 
     With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and of a
-    learned policy what it chooses for whom. Without one: the same images under every method, with the saliency of a classifier that trains
-    a little first.
+    learned policy what it chooses for whom. Without one: the same images, partners and lam under every method, with the saliency of a
+    classifier that trains a little first.
     """
 
     FIRST: ClassVar = ("run", "policy", "images", "methods", "num_images", "out")
@@ -142,7 +143,9 @@ def visualize(options: Visualize) -> None:
             if ":" not in name:
                 check_name("method", name, gallery.SHOWN)
         config = Config.of(options, seed=options.seed).resolved()
-        _save(gallery.draw_methods(config, names, options.num_images), options.out or Path("methods.png"))
+        path = options.out or Path("methods.png")
+        _save(gallery.draw_methods(config, names, options.num_images), path)
+        make_console().print(f"written to {path}: one partner an image and one lam for all methods", soft_wrap=True)
 
 
 def draw_run(options: Visualize, folder: Path) -> None:
