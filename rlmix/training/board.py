@@ -16,20 +16,16 @@ class Tag(NamedTuple):
 
 TAGS = {
     "test_top1": Tag("1 test/accuracy, %", "Top-1: test images whose largest logit is their class, after each epoch."),
-    "test_top5": Tag(
-        "1 test/accuracy of top-5, %", "Test images whose class is among the five largest logits, after each epoch."
-    ),
+    "test_top5": Tag("1 test/top-5 accuracy, %", "Test images whose class is among the five largest logits, after each epoch."),
     "test_loss": Tag("1 test/loss, nats", "Cross-entropy on the test images, after each epoch."),
-    "top1_ema": Tag("1 test/accuracy of averaged weights, %", "As accuracy, of the moving average of the weights (--ema)."),
+    "top1_ema": Tag("1 test/averaged weights, accuracy, %", "As accuracy, of the moving average of the weights (--ema)."),
     "val_top1": Tag(
         "1 validation/accuracy, %", "Top-1: images kept from training (--val-fraction) whose largest logit is their class."
     ),
-    "val_top5": Tag(
-        "1 validation/accuracy of top-5, %", "Images kept from training whose class is among the five largest logits."
-    ),
+    "val_top5": Tag("1 validation/top-5 accuracy, %", "Images kept from training whose class is among the five largest logits."),
     "val_loss": Tag("1 validation/loss, nats", "Cross-entropy on the images kept from training."),
     "val_top1_ema": Tag(
-        "1 validation/accuracy of averaged weights, %", "As accuracy, of the moving average of the weights (--ema)."
+        "1 validation/averaged weights, accuracy, %", "As accuracy, of the moving average of the weights (--ema)."
     ),
     "reward_mean": Tag(
         "2 reward/mean of the epoch", "Mean over the epoch's mixed images, before credit is shared; what --reward says."
@@ -41,9 +37,7 @@ TAGS = {
     "top_k": Tag("3 within the epoch/mean top-k", "Mean quantile chosen over the last steps: 0 takes all patches for salient."),
     "train_loss": Tag("4 train/loss, nats", "Training loss of the mixed batches, mean over the epoch."),
     "train_top1": Tag("4 train/accuracy, %", "Top-1: mixed training images whose largest logit is their target's largest class."),
-    "train_top5": Tag(
-        "4 train/accuracy of top-5, %", "Mixed images whose target's largest class is among the five largest logits."
-    ),
+    "train_top5": Tag("4 train/top-5 accuracy, %", "Mixed images whose target's largest class is among the five largest logits."),
     "learning_rate": Tag("4 train/learning rate", "Of the classifier's optimizer, at the epoch's end."),
     "nonfinite_steps": Tag("4 train/steps left out", "Steps of the epoch left out because loss or gradient were not finite."),
     "top_k_mean": Tag("5 mixing/mean top-k", "Mean quantile chosen over the epoch: 0 takes all patches for salient."),
@@ -80,7 +74,7 @@ LAYOUT = {
     },
     "classifier": {
         title: ["Multiline", [TAGS[f"train_{name}"].name, TAGS[f"test_{name}"].name]]
-        for title, name in (("loss, nats", "loss"), ("accuracy, %", "top1"), ("accuracy of top-5, %", "top5"))
+        for title, name in (("loss, nats", "loss"), ("accuracy, %", "top1"), ("top-5 accuracy, %", "top5"))
     },
 }
 """Custom-scalars layout. Every method logs under the same names: TensorBoard on the parent folder draws the runs in one chart."""
