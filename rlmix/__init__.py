@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rlmix.maps.gradient import patch_saliency as patch_saliency
     from rlmix.maps.gradient import saliency as saliency
     from rlmix.maps.gradient import salient_mask as salient_mask
+    from rlmix.maps.recycled import RecycledMaps as RecycledMaps
     from rlmix.mixing.core import Mixed as Mixed
     from rlmix.mixing.core import RMix as RMix
     from rlmix.mixing.core import mix as mix
@@ -69,6 +70,7 @@ _HOME = {
     # mixing in a loop of one's own
     "RLMix": "rlmix.agents.transform",
     "Mixed": "rlmix.mixing.core",
+    "RecycledMaps": "rlmix.maps.recycled",
     "RMix": "rlmix.mixing.core",
     "mix": "rlmix.mixing.core",
     "mixer": "rlmix.mixing.mixer",
