@@ -74,8 +74,8 @@ class ModelConfig:
     """The classifier."""
 
     name: str | None = None
-    """preactresnet18 or another of rlmix list models. Or any classifier of torchvision, such as resnet50, with
-    its own stem and random weights."""
+    """preactresnet18 or another of rlmix list models. Or any classifier of torchvision, such as resnet50, with its own stem and random
+    weights; timm:NAME; hf:PATH, a configuration of Hugging Face's transformers; module:function, one's own."""
     freeze_from: str | None = None
     """Take the classifier of this run, and do not update it. A stationary environment, in which agents are measured. Without --data, the
     run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...)."""

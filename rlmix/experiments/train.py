@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from rlmix.common.ranks import Ranks, leave, peers
 from rlmix.common.saved_config import read_config
 from rlmix.config import Config
@@ -17,13 +19,19 @@ from rlmix.experiments.resuming import check_resumable
 from rlmix.experiments.session import Session, Task
 from rlmix.experiments.settings import settled
 from rlmix.experiments.stopping import StopRequest
+from rlmix.models.given import Make, giving, name_of
 from rlmix.training.allocator import keep_freed_memory
 from rlmix.training.checkpoints import list_checkpoints
 from rlmix.training.run_folder import Run, check_free
 
 
 def train(
-    options: Config, data: Dataset | tuple[Any, Any] | None = None, callbacks: Sequence[Any] = (), *, quiet: bool = False
+    options: Config,
+    data: Dataset | tuple[Any, Any] | None = None,
+    callbacks: Sequence[Any] = (),
+    *,
+    model: nn.Module | Make | None = None,
+    quiet: bool = False,
 ) -> Result:
     """Run a training to its end.
 
@@ -32,6 +40,9 @@ def train(
         data: The data set, where it is loaded already; or ``(train, test)``, two torch data sets of (image, label) or pairs of images and
             labels, see :func:`rlmix.data.own.settle_given`; what ``options`` name otherwise.
         callbacks: Each a :class:`~rlmix.experiments.callbacks.Callback`. One that raises stops the run, as SIGTERM does.
+        model: The classifier, a module, of which a copy is trained from the weights that it has, or a function that makes one, called as
+            ``--model module:function`` is; what ``options`` name otherwise. A function that other processes can import is known by its
+            name from then on; anything else must be given again to go on with the run, or to open it.
         quiet: Print nothing.
 
     Returns:
@@ -47,17 +58,31 @@ def train(
     """
     keep_freed_memory()
     data, options = settle_given(data, options)
-    options = settled(options)
+    options = settled(settle_model(model, options))
     if options.run.resume is None:
         check_free(options.folder, options.run.overwrite)
     if (options.device.devices or 1) * options.device.nodes > 1 and "WORLD_SIZE" not in os.environ:
         counts = f"{options.device.devices}, {options.device.nodes}"
         raise ValueError(f"devices and nodes must be 1 but for the command rlmix train, got {counts}")
-    with StopRequest(options.run.time_limit) as stop:
+    with StopRequest(options.run.time_limit) as stop, giving(model):
         own = [build_logger(name, options) for name in options.run.loggers]
         figures, epochs = _train(options, data, stop, quiet, Callbacks([*callbacks, *own]))
     leave()
     return Result(options.folder, options, figures, epochs)
+
+
+def settle_model(model: nn.Module | Make | None, options: Config) -> Config:
+    """The configuration with the name of a network that is given.
+
+    Raises:
+        ValueError: If it names another one, or ``model`` is none.
+    """
+    if model is None:
+        return options
+    name = name_of(model)
+    if options.model.name not in (None, name):
+        raise ValueError(f"model of the configuration must be left out where one is given, got {options.model.name}")
+    return options.changed(model=name)
 
 
 def _train(
