@@ -181,11 +181,11 @@ def test_policy_of_a_run_in_which_nobody_learned_is_refused(tmp_path, config):
 
 
 def test_guide_to_ones_own_agent_runs_as_it_stands():
-    text = (Path(__file__).parents[2] / "docs" / "own-agent.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "tutorials" / "own_agent.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
     found = {}
-    exec(compile(code, "own-agent.md", "exec"), found)
+    exec(compile(code, "own_agent.md", "exec"), found)
     assert found["finished"]
     assert all(parameter.grad.abs().sum() > 0 for parameter in found["policy"].parameters())
 
