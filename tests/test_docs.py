@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import rlmix
 from rlmix.config import Config
 from rlmix.experiments.families import markdown_rows
 from rlmix.experiments.help import options_page
@@ -47,3 +48,14 @@ def test_the_readme_is_short_and_has_both_commands():
         'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest -n auto --dist loadfile'
     ]
     assert sum("pip install -e . && .venv/bin/rlmix train --method rlmix --data digits" in line for line in lines) == 1
+
+
+def test_the_reference_has_every_public_name_once():
+    shown = re.findall(r"^::: rlmix\.(\w+)$", (DOCS / "reference" / "public.md").read_text(), re.MULTILINE)
+    assert sorted(shown) == sorted(rlmix.__all__)
+
+
+def test_every_page_is_in_the_site():
+    nav = (DOCS / "site" / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    names = {page.relative_to(DOCS if DOCS in page.parents else ROOT).as_posix() for page in PAGES} - {"README.md"}
+    assert set(re.findall(r": (\S+\.md)$", nav, re.MULTILINE)) == names | {"index.md"}
