@@ -170,8 +170,13 @@ def begin(*args, **options):
     raise Begun
 
 
-WORK = {"train": ["train", "launch"], "policies": ["measure"]}
-"""What a command calls when it has read its options, where that does not bear its name."""
+WORK = {
+    "train": ["experiments.train:train", "experiments.launching:launch"],
+    "policies": ["experiments.policies:measure"],
+    "benchmark": ["benchmarking.measure:benchmark"],
+    "fidelity": ["benchmarking.fidelity:fidelity"],
+}
+"""What a command calls when it has read its options, where that is not ``experiments.NAME:NAME``."""
 
 
 @pytest.mark.parametrize("page", LINES)
@@ -190,8 +195,10 @@ def test_command_lines_are_read(page, tmp_path, monkeypatch):
         if command in ("list", "completion"):  # they only print
             script.main(words)
             continue
-        for name in WORK.get(command, [command]):
-            monkeypatch.setattr(script, name, begin)
+        for path in WORK.get(command, [f"experiments.{command}:{command}"]):
+            module, name = path.split(":")
+            monkeypatch.setattr(importlib.import_module(f"rlmix.{module}"), name, begin)
+            monkeypatch.setattr(script, name, begin, raising=False)
         try:
             with pytest.raises(Begun):
                 script.main(words)
