@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from rlmix.common.mapping import checked
@@ -136,7 +137,8 @@ def changed(config: Composed, values: Mapping[str, Any]) -> Composed:
         if is_dataclass(value):
             config = _put(config, _place_of_group(config, name, type(value)), value)
         elif name in known:
-            config = _put(config, known[name].path, value)
+            as_path = isinstance(value, str) and known[name].type in (Path, Path | None)
+            config = _put(config, known[name].path, Path(value) if as_path else value)
         elif name in inner and isinstance(value, Mapping):
             config = changed(config, {f"{name}.{below}": entry for below, entry in value.items()})
         elif own and outer in known and isinstance(given := known[outer].of(config), Mapping):
