@@ -96,6 +96,14 @@ class MixingProcess:
         self._reward = build_reward(config.env.reward)
         if config.model.freeze_from is not None and self._reward.updating:
             raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
+        if self._reward.average and config.optim.ema is None:
+            raise ValueError(
+                f"reward {config.env.reward} must go with ema, a moving average of the classifier's weights, such as 0.99"
+            )
+        if self._reward.validation and "val" not in self.data.measured:
+            raise ValueError(
+                f"reward {config.env.reward} must have a validation split: give val_fraction, such as 0.1, or data with one"
+            )
         if config.optim.accumulation > 1 and self._reward.updating:
             raise ValueError(
                 f"accumulation must be 1 with reward {config.env.reward}, which looks at what each batch's own step does, "
@@ -170,7 +178,7 @@ class MixingProcess:
             for source in learners:
                 evidence = Evidence(gradient, training.last_logits, weights, partner, training.was_finite)
                 source.learn(evidence, training.order.moment)
-            rewards = judge(mixed, Reaction(decision.saliency.map, gradient, partner, share))
+            rewards = judge(mixed, Reaction(decision.saliency.map, gradient, partner, share, training.last_logits, mixed.targets))
         self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
         if training.trained == 1:
             self._rewards, self._top_k = [], []
@@ -212,7 +220,8 @@ class MixingProcess:
         with self._reward.around(training) as judge:
             mixed, share, _ = self._mix(decision, mask, theirs)
             look = training.look(mixed)
-            return judge(mixed, Reaction(decision.saliency.map, look.gradient, partner, share))
+            seen = Reaction(decision.saliency.map, look.gradient, partner, share, look.logits, mixed.targets)
+            return judge(mixed, seen)
 
     def _mask(self, decision: Decision, top_k: Tensor) -> Tensor:
         num_patches = decision.pairing.num_patches

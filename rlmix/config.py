@@ -246,6 +246,8 @@ class RunConfig:
     are others who decide."""
     top_k: Annotated[float | None, from_to(0, 1)] = None
     """The quantile of --method constant. 0 is plain Input Mix-up."""
+    top_k_weights: Annotated[tuple[float, ...] | None, at_least(0)] = None
+    """How likely --method mixture draws each top-k value. From the least to the greatest, such as 2 0 0 0 0 0 0 0 0 1."""
     policy: str | None = None
     """The run whose learned policy --method policy takes. As it is, whatever classifier, data or batch size it was learned with. Or a
     zip of Stable-Baselines3 or sb3-contrib; or module:attribute, one's own: docs/extending.md."""

@@ -16,7 +16,6 @@ import stable_baselines3  # noqa: F401
 import sympy  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 import torchvision  # noqa: F401
-from jaxtyping import install_import_hook
 
 CHECKED = (
     "agents.search",
@@ -28,7 +27,7 @@ CHECKED = (
     "envs.render",
 )
 CHECKED += ("evaluation", "maps", "mixing", "models")
-#install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
+# install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
 from toys import DIGITS  # noqa: E402
 

@@ -88,6 +88,10 @@ class Dataset(Protocol):
         """A measured split, in order and not augmented."""
         ...
 
+    def take(self, split: str, index: Int[Tensor, " batch"]) -> Pixels:
+        """Images of a measured split, not augmented, by their indices."""
+        ...
+
     def checksum(self) -> int:
         """CRC-32 by which a run that goes on knows its data again."""
         ...

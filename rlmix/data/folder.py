@@ -100,6 +100,13 @@ class FolderData:
         for _, labels, images in self._stream(split, Pictures(paths, self.test_transform), order, stack):
             yield Pixels(images.to(labels.device, non_blocking=True), labels)
 
+    def take(self, split: str, index: Int[Tensor, " batch"]) -> Pixels:
+        pictures, labels = Pictures(self.splits[split].paths, self.test_transform), self.splits[split].labels
+        images = stack([pictures[place] for place in index.tolist()])
+        if isinstance(images, str):
+            raise ValueError(f"{images}; --skip-corrupt leaves such images out")
+        return Pixels(images.to(labels.device, non_blocking=True), labels[index.to(labels.device, non_blocking=True)])
+
     def checksum(self) -> int:
         """Over the pictures' names and labels; they themselves are not read."""
         checksum = 0

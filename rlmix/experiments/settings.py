@@ -54,10 +54,12 @@ def settled(config: Config) -> Config:
     """
     check_names(config)
     run, method = config.run, config.run.method
-    if (method == "constant") != (run.top_k is not None):
-        raise ValueError(f"top_k must be given with method constant, and only then, got {run.top_k} with {method}")
-    if (method == "policy") != (run.policy is not None):
-        raise ValueError(f"policy must be given with method policy, and only then, got {run.policy} with {method}")
+    for option in ("top_k", "policy", "top_k_weights"):
+        value, readers = getattr(run, option), POLICIES.readers(option)
+        if (method in readers) != (value is not None):
+            raise ValueError(
+                f"{option} must be given with method {' or '.join(readers)}, and only then, got {value} with {method}"
+            )
     if config.model.freeze_from is not None and not is_policy(method):
         raise ValueError(f"freeze_from must go with a policy ({', '.join(POLICIES)}), got method {method}")
     if config.mixing.alpha is not None and not has_alpha(method):

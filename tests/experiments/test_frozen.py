@@ -218,8 +218,8 @@ def test_learned_policy_is_a_method_and_resumes(config, runs, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "policy"}, "policy must be given with method policy, and only then"),
-        ({"method": "rmix", "policy": "DIR"}, "policy must be given with method policy, and only then"),
+        ({"method": "policy"}, "policy must be given with method policy or shuffled, and only then"),
+        ({"method": "rmix", "policy": "DIR"}, "policy must be given with method policy or shuffled, and only then"),
         ({"method": "cutmix", "freeze_from": "DIR"}, "freeze_from must go with a policy"),
         ({"algorithm": "ppoo"}, "algorithm must be one of"),
         ({"observation": "pairs"}, "observation must be one of"),
