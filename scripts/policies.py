@@ -6,10 +6,9 @@ rlmix policies --freeze-from DIR --data ... --policies RUN-s0 RUN-s1 OTHER-s0 --
 from collections.abc import Sequence
 
 from rlmix.experiments.command import run_command
+from rlmix.experiments.commands.policies import Policies
 from rlmix.experiments.options import parse, read_args, typed_options
-from rlmix.experiments.policies import Policies, measure, say
 from rlmix.experiments.reading import check_read
-from rlmix.training.allocator import keep_freed_memory
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -17,6 +16,9 @@ def main(args: Sequence[str] | None = None) -> None:
     args = read_args(args)
     options = parse(Policies, "policies", args, about=__doc__)
     check_read([options.config], typed_options(Policies, args))
+    from rlmix.experiments.policies import measure, say
+    from rlmix.training.allocator import keep_freed_memory
+
     keep_freed_memory()
     say(measure(options))
 

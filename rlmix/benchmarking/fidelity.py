@@ -1,8 +1,6 @@
 """How near cheaper saliency comes to the exact one: the same masks cut from both, batch by batch, while R-Mix trains on the exact one."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,40 +9,16 @@ from rich.table import Table
 from torch import Tensor
 
 from rlmix.agents.policies import FixedRandomPolicy
+from rlmix.benchmarking.options import Fidelity
 from rlmix.common.files import write_json
 from rlmix.common.groups import check_values
-from rlmix.common.ranges import at_least
-from rlmix.config import Config, DataConfig, DeviceConfig, MixingConfig, ModelConfig, OptimConfig
+from rlmix.config import Config
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.maps.approximate import SALIENCY_MODES, Surroundings, build_source
 from rlmix.maps.gradient import patch_saliency, salient_mask
 from rlmix.reporting.output import make_console
 from rlmix.training.allocator import keep_freed_memory
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """The masks of every cheaper saliency beside the exact ones, while R-Mix trains on the exact ones."""
-
-    FIRST: ClassVar = ("data", "model", "epochs", "every", "json")
-
-    every: Annotated[int, at_least(1)] = 1
-    """Compare in every so many steps. previous remembers in all."""
-    seed: Annotated[int, at_least(0)] = 0
-    """Seed of everything."""
-    json: Path | None = None
-    """Write the figures here too."""
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    mixing: MixingConfig = field(default_factory=MixingConfig)
-    device: DeviceConfig = field(default_factory=DeviceConfig)
-
-    @property
-    def config(self) -> Config:
-        """Of the training."""
-        return Config.of(self, seed=self.seed, method="rmix")
 
 
 def fidelity(options: Fidelity) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rlmix.common.catalogue import cards
 from rlmix.common.names import check_name
-from rlmix.common.registry import find_registry, load_attribute
+from rlmix.common.registry import load_attribute
 
 
 class Rule(Protocol):
@@ -83,7 +84,7 @@ class OneOf:
 
     def names(self) -> list[str]:
         """Every name that is registered."""
-        return [name for family in self.families for name in find_registry(family)]
+        return [name for family in self.families for name in cards(family)]
 
 
 def one_of(*families: str) -> OneOf:
