@@ -255,6 +255,8 @@ class RunConfig:
     """The run's folder; runs/<data>-<model>-<method>-s<seed>."""
     overwrite: bool = False
     """Replace the run that --out holds."""
+    dry_run: bool = False
+    """Say what would be trained, and stop. Data and classifier are loaded, and nothing is written."""
     resume: Path | None = None
     """Go on with the run in this folder, with its options. Typed ones may change what the training does not depend on."""
     config: Path | None = None
@@ -273,7 +275,7 @@ class RunConfig:
     """Minutes after which the run stops, with exit code 124. As by SIGTERM: a little less than what a job may take."""
 
 
-NOT_SAVED = ("out", "overwrite", "resume", "config")
+NOT_SAVED = ("out", "overwrite", "dry_run", "resume", "config")
 """Where a run lies, and how it was begun, is no part of what it is."""
 
 

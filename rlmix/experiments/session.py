@@ -150,12 +150,6 @@ class Session:
         training, self.ranks = task.training, task.training.ranks
         quiet = quiet or not self.ranks.first
         self.progress = TrainingProgress(training.num_steps, training.global_step, training.config.recipe.epochs, quiet=quiet)
-        self.progress.say(
-            f"{options.run.method} on {options.data.name} with {options.model.name}, "
-            f"{training.steps_per_epoch} steps an epoch: {run.folder}"
-        )
-        if training.loaded is not None:
-            self.progress.say(training.loaded)
         self.callbacks = callbacks if callbacks is not None and self.ranks.first else Callbacks()
         self.callbacks.call("on_start", options.as_dict(), training)
         self._resumed_at = time.perf_counter()
@@ -168,6 +162,7 @@ class Session:
         """After each step within an epoch, when no batch waits: show it, and keep a checkpoint where one is due."""
         every = self.options.run.checkpoint_every
         self._log_steps()
+        self.progress.pace(self.task.training.global_step)
         self.callbacks.call("on_step", self.task.training, before_raising=lambda: self._save(self.task.trained()))
         stop = self._stop_reason()
         if stop is not None or (every and self.task.training.global_step % every == 0):
