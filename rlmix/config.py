@@ -78,7 +78,8 @@ class ModelConfig:
     its own stem and random weights."""
     freeze_from: str | None = None
     """Take the classifier of this run, and do not update it. A stationary environment, in which agents are measured. Without --data, the
-    run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...)."""
+    run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...). Data
+    that are named must be the run's, wherever they lie."""
     stages: tuple[str, ...] | None = None
     """Modules after which features are mixed. One to four dotted names, under manifold_mixup, automix (the third) and alignmix (the
     last); most networks of torchvision and timm have stages by themselves (docs/training.md)."""

@@ -1,6 +1,6 @@
 """Measure policies on a frozen classifier: the same batches, partners and lam for all, and paired differences.
 
-rlmix policies --freeze-from DIR --data ... --policies RUN-s0 RUN-s1 OTHER-s0 --batches 100 --searched 10
+rlmix policies --freeze-from DIR --policies RUN-s0 RUN-s1 OTHER-s0 --batches 100 --searched 10
 """
 
 from collections.abc import Sequence

@@ -55,7 +55,8 @@ def _read(module: str, registry: str) -> dict[str, Card]:
         ),
         (module,),
     )
-    return {card.name: card for home in homes for card in _registrations(home, registry)}
+    places = homes if module in homes else (module, *homes)
+    return {card.name: card for home in places for card in _registrations(home, registry)}
 
 
 def _registrations(home: str, registry: str) -> Iterator[Card]:

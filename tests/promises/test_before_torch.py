@@ -70,7 +70,8 @@ def test_what_is_refused_is_refused_without_torch():
 def test_what_is_read_of_the_source_is_what_is_registered(family):
     module, _, registry = PLACES[family].partition(":")
     read = catalogue._read(module, registry)
-    shipped = [entry for entry in FAMILIES[family].entries() if entry.name in read]
+    own = ("toy_package", "test_", "conftest")
+    shipped = [entry for entry in FAMILIES[family].entries() if not getattr(entry.thing, "__module__", "").startswith(own)]
     assert len(shipped) == len(read) > 0
     for card, entry in zip(read.values(), shipped, strict=True):
         assert (card.name, card.doc, card.reads, card.traits) == (entry.name, entry.doc, entry.reads, entry.traits)
