@@ -3,6 +3,7 @@
 A field's text is its help, its first sentence what ``--help`` shows; its annotation says what it may hold.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_type_hi
 
 from rlmix.common.groups import changed, check_values, options_of, read_flat, to_flat
 from rlmix.common.mapping import checked
-from rlmix.common.ranges import above, at_least, between, from_to, one_of, up_to, within
-from rlmix.common.saved_config import read_config, read_yaml, updated
+from rlmix.common.ranges import above, also, at_least, between, from_to, one_of, up_to, within
+from rlmix.common.saved_config import place_of, read_config, read_yaml, updated
 from rlmix.recipes import AUTO, Recipe, data_recipe, is_brought, settled_data
 
 MASK_PATCHES = (2, 4)
@@ -187,9 +188,9 @@ class PPOConfig:
     learning_rate: Annotated[float, above(0)] = 1e-3
     """Adam's, constant. Decay was of secondary importance in the study. With its "safe default", 0.0003, PPO here gained three fifths as
     much in as many steps (docs/study.md)."""
-    passes: Annotated[int, above(0)] = 8
+    passes: Annotated[int, above(0), also("n_epochs")] = 8
     """Passes over a rollout. Going over the data several times is what makes PPO sample-efficient."""
-    minibatch_size: Annotated[int, above(0)] = 500
+    minibatch_size: Annotated[int, above(0), also("batch_size")] = 500
     """Decisions a gradient step. 250 and 10 passes learned a little faster (docs/study.md), but made the update a tenth of an epoch."""
     gamma: Annotated[float, within(0, 1)] = 0.0
     """Discount. "Tune it per environment": a slot's next image is another one, so what comes later says nothing about this choice."""
@@ -197,14 +198,14 @@ class PPOConfig:
     """Of the advantage estimate. GAE with 0.9 did best."""
     clip_range: Annotated[float, above(0)] = 0.25
     """Of PPO's policy loss. The study's default; its value loss clipping hurts and is off."""
-    entropy_coefficient: Annotated[float, at_least(0)] = 0.0
+    entropy_coefficient: Annotated[float, at_least(0), also("ent_coef")] = 0.0
     """Weight of the policy's entropy. No regulariser helped in the study."""
     policy_layers: Annotated[tuple[int, ...], at_least(1)] = (64, 64)
     """Hidden tanh layers of the actor. They are apart from the critic's: separate networks did better. The last layer starts 100 times
     smaller."""
     value_layers: Annotated[tuple[int, ...], at_least(1)] = (64, 64)
     """Hidden tanh layers of the critic. "Use a wide value MLP" gained nothing here: 256 learned as 64 does, at twice the cost."""
-    rollout_steps: Annotated[int | None, above(0)] = None
+    rollout_steps: Annotated[int | None, above(0), also("n_steps")] = None
     """Steps between two updates, at most. An epoch is cut into equal rollouts. Where not given, 10 for a decision an image (a batch of 100
     is 1,000 decisions then), and 1000 for the joint decision, which is one a step."""
 
@@ -336,7 +337,14 @@ class Config:
             OSError: If the file cannot be read.
             ValueError: If it is no mapping, or holds an option that there is not, or not a value of its type.
         """
-        return cls.from_mapping(updated(read_yaml(Path(path))))
+        options = read_yaml(Path(path))
+        try:
+            return cls.from_mapping(updated(options))
+        except ValueError as error:
+            quoted = re.search(r"got '([\w.]+)'", str(error))
+            named = str(error).partition(" must ")[0].removeprefix("option ")
+            error.add_note(f"in {place_of(Path(path), quoted[1] if named == 'option' and quoted else named)}")
+            raise
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> Self:

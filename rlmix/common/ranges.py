@@ -68,6 +68,18 @@ def up_to(low: float, high: float) -> Range:
 
 
 @dataclass(frozen=True)
+class Also:
+    """Other names that an option has; its own is what files and errors say."""
+
+    names: tuple[str, ...]
+
+
+def also(*names: str) -> Also:
+    """What else the option is called: ``n_epochs``, as in another library."""
+    return Also(names)
+
+
+@dataclass(frozen=True)
 class OneOf:
     """A name out of one or more registries, or ``module:attribute``."""
 

@@ -5,6 +5,8 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
+from rlmix.common.groups import aliases_of
+from rlmix.config import Config
 from rlmix.experiments.stopping import interrupting
 from rlmix.reporting.output import enduring_output
 
@@ -40,8 +42,19 @@ def _run(command: Callable[[], None], args: Sequence[str]) -> None:
         sys.exit(2)
 
 
+def as_typed(text: str, args: Sequence[str]) -> str:
+    """An error that begins with an option's own name, with the other one it was typed by."""
+    flags = {arg.partition("=")[0] for arg in args}
+    for alias, name in aliases_of(Config).items():
+        typed = f"--{alias.replace('_', '-')}"
+        for own in (f"--{name.replace('_', '-')}", name):
+            if typed in flags and text.startswith(f"{own} must "):
+                return typed + text[len(own) :]
+    return text
+
+
 def _say(kind: str, error: BaseException, args: Sequence[str]) -> None:
-    text = " ".join(str(error).split())
+    text = as_typed(" ".join(str(error).split()), args)
     flag = "--" + text.partition(" must ")[0].replace("_", "-")
     if any(arg.partition("=")[0] == flag for arg in args):  # name it as it was typed
         text = flag + text[len(flag) - 2 :]

@@ -69,7 +69,8 @@ def measure(training: Training, options: Evaluate) -> dict[str, Any]:
     """Every figure, in percent."""
     data, model, split = training.data, training.model, options.split
     if split not in data.measured:
-        raise ValueError(f"split must be one of those measured ({', '.join(data.measured)}), got {split!r}")
+        missing = "; a run trained with --val-fraction keeps a validation split" if split == "val" else ""
+        raise ValueError(f"split must be one of those measured ({', '.join(data.measured)}), got {split!r}{missing}")
     if options.boxes is not None:
         if not isinstance(data, FolderData):
             raise ValueError(f"boxes must be given with an imagefolder only, got {training.config.data.name}")

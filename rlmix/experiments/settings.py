@@ -51,7 +51,7 @@ def check_names(config: Config) -> None:
         check_name("algorithm", algorithm, known("algorithms"))
     data_recipe(settled_data(config.data.name))
     if model and (":" not in model or model.startswith("torchvision:")):
-        check_name("model", model.removeprefix("torchvision:"), model_names())
+        check_name("model", model.removeprefix("torchvision:"), model_names(), "rlmix list models")
 
 
 def settled(config: Config) -> Config:

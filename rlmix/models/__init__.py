@@ -65,7 +65,7 @@ def build_model(
 def check_model(name: str) -> None:
     """Raise ValueError where no classifier has this name; ``module:function`` is looked for when it is built."""
     if name.startswith("torchvision:") or ":" not in name:
-        check_name("model", name.removeprefix("torchvision:"), model_names())
+        check_name("model", name.removeprefix("torchvision:"), model_names(), "rlmix list models")
 
 
 def _build_own(name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None) -> nn.Module:
@@ -93,8 +93,7 @@ def _build_timm(name: str, num_classes: int, in_channels: int, image_size: tuple
         raise ValueError(f'model {name} must have timm installed: pip install "rlmix[timm]"') from error
     known = name.removeprefix("timm:")
     if not timm.is_model(known):
-        near = timm.list_models(f"{known[:4]}*") or timm.list_models()
-        check_name("model", known, near)
+        check_name("model", known, timm.list_models(), "timm.list_models()")
     sizes: dict[str, Any] = {"img_size": image_size} if image_size is not None else {}
     try:
         model: nn.Module = timm.create_model(known, num_classes=num_classes, in_chans=in_channels, **sizes)
