@@ -339,7 +339,9 @@ class Config:
         """
         options = read_yaml(Path(path))
         try:
-            return cls.from_mapping(updated(options))
+            config = cls.from_mapping(updated(options))
+            check_values(config)
+            return config
         except ValueError as error:
             quoted = re.search(r"got '([\w.]+)'", str(error))
             named = str(error).partition(" must ")[0].removeprefix("option ")

@@ -31,6 +31,15 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     _sync_folder(path.parent)
 
 
+def check_place(folder: Path, option: str) -> None:
+    """Raise OSError where nothing can be written into a folder, or where it cannot be made; ``option`` is what named it."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{option} must be a folder, or where one can be made, got {folder}: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"{option} must be a folder that can be written, got {folder}: {there} is read-only")
+
+
 def _is_full(error: BaseException, folder: Path) -> bool:
     """Whether the disk's end was met; torch's writer says that something was not written, and not why."""
     if isinstance(error, RuntimeError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Protocol
 
 from rlmix.common.catalogue import cards
@@ -30,7 +31,8 @@ class Range:
             if not value or not all(self.holds(number) for number in value):
                 raise ValueError(f"{name} must be one or more numbers {self._of}{self.words}, got {value}")
         elif not self.holds(value):
-            raise ValueError(f"{name} must be {self.words}, got {value}")
+            finite = "" if isfinite(value) else "finite and "
+            raise ValueError(f"{name} must be {finite}{self.words}, got {value}")
 
     @property
     def _of(self) -> str:

@@ -37,6 +37,8 @@ def updated(config: dict[str, Any]) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping from a YAML file; ValueError where it is something else."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must be a YAML file of options, and there is none")
     try:
         config = yaml.safe_load(path.read_text())
     except yaml.MarkedYAMLError as error:

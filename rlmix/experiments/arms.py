@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlmix.common.files import check_place
 from rlmix.config import Config
 from rlmix.experiments.settings import settled
 
@@ -58,3 +59,4 @@ def check_out(folder: Path) -> None:
         raise ValueError(f"out must be a comparison's folder or a new one, and {folder} holds a run")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out must be a folder, got the file {folder}")
+    check_place(folder, "out")

@@ -1,12 +1,14 @@
 """Command lines from dataclasses, with errors of one line."""
 
+import ast
 import contextlib
 import io
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, field, make_dataclass
-from types import UnionType
+from difflib import get_close_matches
+from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import tyro
@@ -187,6 +189,36 @@ ELSEWHERE = {
 """What options are called in other places, where no letters would tell."""
 
 
+def _choice(found: re.Match[str], known: Collection[str]) -> str:
+    choices, value = re.findall(r"'([^']*)'", found[3]), found[1]
+    near = get_close_matches(value, choices, n=1, cutoff=0.5)
+    return f"{found[2]} must be one of {', '.join(choices)}, got {value!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
+def _words_of(hint: Any) -> str:
+    """What somebody has to type for a value of this type."""
+    origin, parts = get_origin(hint), [part for part in get_args(hint) if part not in (NoneType, ...)]
+    if origin in (Union, UnionType):
+        return _words_of(parts[0])
+    if origin is tuple:
+        return f"one or more, each {_words_of(parts[0])}"
+    return {int: "a whole number", float: "a number", bool: "True or False"}.get(hint, "a value of its type")
+
+
+def _type(found: re.Match[str], known: Collection[str]) -> str:
+    option = known.get(found[1].removeprefix("--").replace("-", "_")) if isinstance(known, Mapping) else None
+    wanted = "a value of its type" if option is None else _words_of(option.type)
+    return f"{found[1]} must be {wanted}, got {' '.join(map(str, ast.literal_eval(found[2])))}"
+
+
+_SAID: tuple[tuple[str, Callable[[re.Match[str], Collection[str]], str]], ...] = (
+    (r"invalid choice '(.*?)' for argument '(--[\w.-]+)'. Expected one of \((.*)\) ?\.?", _choice),
+    (r"Error parsing (--[\w.-]+): .*?(\[.*\])\.?", _type),
+    (r"Missing value for argument '(--[\w.-]+)'.*", lambda found, known: f"{found[1]} must be followed by a value, got none"),
+)
+"""What tyro says, and how it is said here."""
+
+
 def one_line(box: str, known: Collection[str] = ()) -> str:
     """Tyro's boxed error as one line: what is wrong, and the option it would have been, one of ``known``."""
     lines = [re.sub(r"[╭╮╰╯│─]+|-{3,}", " ", line).strip() for line in box.splitlines()[1:]]  # dashes where there is no Unicode
@@ -194,6 +226,10 @@ def one_line(box: str, known: Collection[str] = ()) -> str:
         del lines[0]
     breaks = [index for index, line in enumerate(lines) if not line]
     what = " ".join(lines[: breaks[0]] if breaks else lines)
+    for pattern, said in _SAID:
+        found = re.fullmatch(pattern, what)
+        if found:
+            return said(found, known)
     near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", " ".join(lines))
     typed = re.search(r"Unrecognized options: --([\w-]+)", what)
     meant = ELSEWHERE.get(typed[1].replace("-", "_"), "") if typed else ""

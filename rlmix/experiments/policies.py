@@ -13,6 +13,7 @@ from rlmix.agents.choices import Recorder
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.measurement import CEILINGS, Rewards, closed_share, difference, try_policies
 from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
+from rlmix.common.files import check_place
 from rlmix.common.groups import check_values
 from rlmix.common.names import distinct_names
 from rlmix.data.dataset import Dataset
@@ -52,9 +53,13 @@ def measure(options: Policies, data: Dataset | None = None) -> Findings:
     """
     if options.model.freeze_from is None:
         raise ValueError("freeze_from must name the run whose classifier is taken, got none")
-    if not 0 <= options.searched <= options.batches or options.batches < 2:
-        raise ValueError(f"batches must be at least 2, and searched at most as many, got {options.batches}, {options.searched}")
     check_values(options)
+    if options.searched > options.batches:
+        raise ValueError(f"searched must be at most batches, which are {options.batches}, got {options.searched}")
+    for top_k in options.constants:
+        if not 0 <= top_k < 1:
+            raise ValueError(f"constants must be in [0, 1), got {top_k:g}")
+    check_place(options.out, "out")
     policies = open_policies(options)
     process = MixingProcess(options.config, data)
     process.reset()

@@ -28,12 +28,18 @@ def learns(method: str) -> bool:
     return is_policy(method) and bool(policy_card(method).traits.get("learns"))
 
 
-def check_method(method: str) -> None:
-    """Raise ValueError where there is no such method."""
+def check_method(method: str, option: str = "method") -> None:
+    """Raise ValueError where there is no such method; ``option`` is what named it."""
     if ":" in method:
-        load_attribute("method", method)
+        load_attribute(option, method)
     else:
-        check_name("method", method, method_names())
+        check_name(option, method, method_names())
+
+
+def check_model(model: str, option: str = "model") -> None:
+    """Raise ValueError where there is no such model; those of timm and of one's own are looked for when they are built."""
+    if ":" not in model or model.startswith("torchvision:"):
+        check_name(option, model.removeprefix("torchvision:"), model_names(), "rlmix list models")
 
 
 def has_alpha(method: str) -> bool:
@@ -44,14 +50,14 @@ def has_alpha(method: str) -> bool:
 def check_names(config: Config) -> None:
     """Raise ValueError where the method, the algorithm, the data or the model are unknown: what else is read depends on them."""
     check_method(config.run.method)
-    algorithm, model = config.agent.algorithm, config.model.name or ""
+    algorithm = config.agent.algorithm
     if ":" in algorithm:
         load_attribute("algorithm", algorithm)
     else:
         check_name("algorithm", algorithm, known("algorithms"))
     data_recipe(settled_data(config.data.name))
-    if model and (":" not in model or model.startswith("torchvision:")):
-        check_name("model", model.removeprefix("torchvision:"), model_names(), "rlmix list models")
+    if config.model.name is not None:
+        check_model(config.model.name)
 
 
 def settled(config: Config) -> Config:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import FixedRandomPolicy, Policy
+from rlmix.common.files import check_place
 from rlmix.common.groups import check_values, options_of
 from rlmix.common.names import check_name
 from rlmix.common.seeding import stream
@@ -64,6 +65,8 @@ def visualize(options: Visualize) -> None:
     check_values(options)
     if not options.num_images >= 1:
         raise ValueError(f"num_images must be at least 1, got {options.num_images}")
+    if options.out is not None:
+        check_place(options.out if options.run is not None or options.images is not None else options.out.parent, "out")
     keep_freed_memory()
     if options.run is not None:
         draw_run(options, options.run)
@@ -77,7 +80,7 @@ def visualize(options: Visualize) -> None:
         names = gallery.SHOWN if options.methods == ("all",) else options.methods
         for name in names:
             if ":" not in name:
-                check_name("method", name, gallery.SHOWN)
+                check_name("methods", name, gallery.SHOWN)
         config = Config.of(options, seed=options.seed).resolved()
         _save(gallery.draw_methods(config, names, options.num_images), options.out or Path("methods.png"))
 

@@ -18,7 +18,7 @@ from rlmix.config import (
 from rlmix.experiments.arms import Arm, Study
 from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.families import hyperparameter_defaults
-from rlmix.experiments.settings import check_method, has_alpha, is_policy, method_names, policy_card
+from rlmix.experiments.settings import check_method, check_model, has_alpha, is_policy, method_names, policy_card
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ class Compare:
     def check(self) -> None:
         """Raise ValueError where an option is out of range, before anything is written."""
         for method in self.methods:
-            check_method(method)
+            check_method(method, "methods")
+        for model in self.models:
+            check_model(model, "models")
         if not self.methods:
             raise ValueError("methods must name at least one, got none")
         if "constant" in self.methods:
