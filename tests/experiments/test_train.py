@@ -273,7 +273,7 @@ BAD = {
     "not a number": (["--epochs", "two"], "epochs.*two|two.*epochs"),
     "no epochs": (["--epochs", "0"], "epochs must be at least 1, got 0"),
     "negative seed": (["--seed", "-1"], "seed must be at least 0, got -1"),
-    "learning rate nan": (["--learning-rate", "nan"], "--learning-rate must be above 0, got nan"),
+    "learning rate nan": (["--learning-rate", "nan"], "--learning-rate must be finite and above 0, got nan"),
     "batch above the data": (["--batch-size", "65"], "--batch-size must be at most the 64 training images, got 65"),
     "more images than there are": (["--train-images", "5000"], "--train-images must be at most the 1442 of digits, got 5000"),
     "top-k of one": (["--method", "constant", "--top-k", "1.0"], r"--top-k must be in \[0, 1\), got 1.0"),
