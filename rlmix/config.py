@@ -269,6 +269,12 @@ class RunConfig:
     """Steps between points within an epoch, or 0. In TensorBoard: means over them of loss and reward, and the learning rate."""
     loggers: Annotated[tuple[str, ...], one_of("rlmix.experiments.loggers:LOGGERS")] = ()
     """Where else to log (rlmix list loggers). csv, wandb, mlflow, or module:attribute, one's own."""
+    eval_every: Annotated[int, at_least(1)] = 1
+    """Epochs between two measurements on test and validation images. The last epoch is always measured; --test-images makes one
+    shorter. What is trained does not depend on it."""
+    patience: Annotated[int | None, at_least(1)] = None
+    """Stop after so many measurements without a better validation top-1. With --val-fraction, or data that have a validation split; the
+    schedule is that of the whole training."""
     picture_every: Annotated[int, at_least(0)] = 5
     """Epochs between two pictures in TensorBoard, or 0."""
     checkpoint_every: Annotated[int, at_least(0)] = 0

@@ -1,5 +1,6 @@
 """A training from its first step, or its last checkpoint, to its result."""
 
+import contextlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from rlmix.experiments.callbacks import CallbackError, Callbacks
 from rlmix.experiments.loggers import build_logger
 from rlmix.experiments.result import Result
 from rlmix.experiments.resuming import check_resumable
-from rlmix.experiments.session import Session, Task
+from rlmix.experiments.session import Patience, Session, Task
 from rlmix.experiments.settings import settled
 from rlmix.experiments.stopping import StopRequest
 from rlmix.experiments.summary import summary
@@ -68,6 +69,10 @@ def _train(
     resumed = options.run.resume is not None and bool(list_checkpoints(options.folder / "checkpoints"))
     task = Task(options.changed(weights=None) if resumed else options, data)  # the checkpoint has them
     ranks = task.training.ranks
+    if options.run.patience is not None and "val" not in task.training.data.measured:
+        raise ValueError(
+            f"patience must go with a validation split (--val-fraction keeps one of the training images), got {options.run.patience}"
+        )
     if options.run.dry_run:
         if options.run.resume is not None:
             _open(options, task)
@@ -79,7 +84,9 @@ def _train(
     try:
         session = Session(run, options, task, stop, quiet, callbacks)
         with session.progress, peers(ranks):
-            task.fit(session)
+            with contextlib.suppress(Patience):
+                session.check_patience()  # a run that goes on may have stopped before
+                task.fit(session)
             result = session.finish()
             ranks.any(False)  # the others wait for rank 0's last measurements
         return result, run.epochs

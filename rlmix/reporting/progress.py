@@ -76,13 +76,10 @@ class TrainingProgress:
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Print a line about an epoch."""
-        self._test = f"top-1 {record['test_top1']:.2f}"
-        parts = [
-            f"epoch {record['epoch']}/{self.epochs}",
-            f"step {record['step']}",
-            f"loss {record['train_loss']:.3f}",
-            self._test,
-        ]
+        measured = "test_top1" in record
+        self._test = f"top-1 {record['test_top1']:.2f}" if measured else self._test
+        parts = [f"epoch {record['epoch']}/{self.epochs}", f"step {record['step']}", f"loss {record['train_loss']:.3f}"]
+        parts += [self._test] if measured else []
         for figure, form in (("reward_mean", "reward {:.4f}"), ("top_k_mean", "top-k {:.3f}")):
             if figure in record:
                 parts.append(form.format(record[figure]))
