@@ -20,7 +20,9 @@ def main(args: Sequence[str] | None = None) -> None:
     from rlmix.experiments.evaluate import as_table, evaluate
 
     result = evaluate(options)
-    make_console().print(as_table(result))
+    console = make_console()
+    console.print(as_table(result))
+    console.print(f"written to {options.folder / 'evaluate.json'} and reliability.png", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from rlmix.experiments.command import run_command
 from rlmix.experiments.commands.policies import Policies
 from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.experiments.reading import check_read
+from rlmix.reporting.output import make_console
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -21,6 +22,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     keep_freed_memory()
     say(measure(options))
+    make_console().print(f"written to {options.out / 'report.md'}, policies.json and pictures", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.maps.approximate import SALIENCY_MODES, Surroundings, build_source
 from rlmix.maps.gradient import patch_saliency, salient_mask
+from rlmix.reporting.bar import Bar
 from rlmix.reporting.output import make_console
 from rlmix.training.allocator import keep_freed_memory
 
@@ -29,6 +30,7 @@ def fidelity(options: Fidelity) -> None:
     print_table(figures)
     if options.json is not None:
         write_json(options.json, figures)
+        make_console().print(f"written to {options.json}", soft_wrap=True)
 
 
 def measure(config: Config, every: int = 1) -> dict[str, Any]:
@@ -48,24 +50,26 @@ def measure(config: Config, every: int = 1) -> dict[str, Any]:
     sources = {mode: build_source(mode, setting) for mode in SALIENCY_MODES if mode != "exact"}
     sums: dict[str, Tensor] = {name: torch.zeros(3, dtype=torch.float64) for name in (*sources, "chance")}
     steps = 0
-    while not training.finished:
-        decision = process.observe()
-        top_k = policy(decision)
-        compares = training.order.batch % every == 0
-        steps += compares
-        num_patches = decision.pairing.num_patches
-        exact_mask = salient_mask(patch_saliency(decision.saliency.map, num_patches), top_k)
-        for mode, source in sources.items():
-            if compares or mode == "previous":
-                map = source(training.saliency_pass, *decision.batch, training.order.moment).map
-                if compares:
-                    mask = salient_mask(patch_saliency(map, num_patches), top_k)
-                    cosine = F.cosine_similarity(patch_saliency(map, AGENT_PATCHES).flatten(1), decision.patches.flatten(1))
-                    sums[mode] += torch.stack([*agreement(exact_mask, mask), cosine.mean()]).double().cpu()
-        if compares:
-            shuffled = exact_mask.flatten(1)[:, torch.randperm(num_patches**2, generator=chance)].view_as(exact_mask)
-            sums["chance"] += torch.stack([*agreement(exact_mask, shuffled), torch.tensor(torch.nan)]).double().cpu()
-        process.act(top_k)
+    with Bar("fidelity", training.num_steps) as bar:
+        while not training.finished:
+            decision = process.observe()
+            top_k = policy(decision)
+            compares = training.order.batch % every == 0
+            steps += compares
+            num_patches = decision.pairing.num_patches
+            exact_mask = salient_mask(patch_saliency(decision.saliency.map, num_patches), top_k)
+            for mode, source in sources.items():
+                if compares or mode == "previous":
+                    map = source(training.saliency_pass, *decision.batch, training.order.moment).map
+                    if compares:
+                        mask = salient_mask(patch_saliency(map, num_patches), top_k)
+                        cosine = F.cosine_similarity(patch_saliency(map, AGENT_PATCHES).flatten(1), decision.patches.flatten(1))
+                        sums[mode] += torch.stack([*agreement(exact_mask, mask), cosine.mean()]).double().cpu()
+            if compares:
+                shuffled = exact_mask.flatten(1)[:, torch.randperm(num_patches**2, generator=chance)].view_as(exact_mask)
+                sums["chance"] += torch.stack([*agreement(exact_mask, shuffled), torch.tensor(torch.nan)]).double().cpu()
+            process.act(top_k)
+            bar.advance()
     rows = {name: dict(zip(("same", "overlap", "cosine"), (total / steps).tolist(), strict=True)) for name, total in sums.items()}
     del rows["chance"]["cosine"]
     return {"config": process.config.as_dict(), "steps": steps, "modes": rows}

@@ -21,6 +21,7 @@ from rlmix.benchmarking.steps import PARTS, Timed, check_timed, is_method, prepa
 from rlmix.common.files import write_atomically, write_json
 from rlmix.config import Config
 from rlmix.data.memory import ImageData, image_data
+from rlmix.reporting.bar import Bar
 from rlmix.reporting.output import make_console
 from rlmix.training.allocator import keep_freed_memory
 from rlmix.training.run_folder import peak_memory_mb
@@ -45,6 +46,7 @@ def benchmark(options: Benchmark) -> None:
         print_tables(figures["machine"], figures["compiled"], "torch.compile, ")
     if options.json is not None:
         write_json(options.json, figures)
+        make_console().print(f"written to {options.json}", soft_wrap=True)
 
 
 def random_data(options: Benchmark, num_batches: int = 20) -> ImageData:
@@ -97,8 +99,13 @@ def measure(
     }
     timed = {name: prepare(name, own[name], data) for name in names}
     order = random.Random(0)
-    turns = [{name: timed[name].seconds() for name in order.sample(names, len(names))} for _ in range(warmup + rounds)][warmup:]
-    part_turns = [{name: timed[name].seconds_by_part() for name in names} for _ in range(-(-rounds // 3) * parts)]
+    part_rounds = -(-rounds // 3) * parts
+    with Bar(f"timing {len(names)} methods", warmup + rounds + part_rounds) as bar:
+        turns = [
+            {name: timed[name].seconds() for name in order.sample(names, len(names))} for _ in bar.over(range(warmup + rounds))
+        ]
+        part_turns = [{name: timed[name].seconds_by_part() for name in names} for _ in bar.over(range(part_rounds))]
+    turns = turns[warmup:]
     if profile is not None:
         text = "\n\n".join(f"{name}\n{top_operators(timed[name].step, timed[name].device)}" for name in names) + "\n"
         write_atomically(profile, lambda handle: handle.write(text.encode()))

@@ -18,6 +18,7 @@ from rlmix.experiments.commands.evaluate import OF_DATA, Evaluate
 from rlmix.experiments.options import UsageError
 from rlmix.experiments.saved_run import load_run
 from rlmix.models.weights import load_weights, read_weights
+from rlmix.reporting.bar import Bar, Watched
 from rlmix.training.trainer import Training
 
 
@@ -75,7 +76,16 @@ def measure(training: Training, options: Evaluate) -> dict[str, Any]:
         if not isinstance(data, FolderData):
             raise ValueError(f"boxes must be given with an imagefolder only, got {training.config.data.name}")
         evaluation.classifier_of(model)  # before anything takes long
-    logits, labels = training.predict(split), data.labels(split)
+    labels, passes = data.labels(split), 1 + len(options.attacks) + (options.boxes is not None)
+    with Bar("predictions", passes * len(labels)) as bar:
+        return _measure(training, options, Watched(data, bar), bar)
+
+
+def _measure(training: Training, options: Evaluate, watched: Any, bar: Bar) -> dict[str, Any]:
+    data, model, split = training.data, training.model, options.split
+    labels = data.labels(split)
+    with training.fabric.autocast():
+        logits = evaluation.predict(model, watched, split)
     figures = evaluation.accuracy(logits, labels, split)
     bins = evaluation.reliability_bins(logits.softmax(1), labels)
     result: dict[str, Any] = {
@@ -88,12 +98,14 @@ def measure(training: Training, options: Evaluate) -> dict[str, Any]:
     }
     attacks = {"fgsm": evaluation.fgsm_error, "pgd": evaluation.pgd_error}
     for name in options.attacks:
-        result[f"{name}_error"] = attacks[name](model, data, options.epsilon / 255, split)
+        bar.advance(0, f"attack {name}")
+        result[f"{name}_error"] = attacks[name](model, watched, options.epsilon / 255, split)
     if options.boxes is not None and isinstance(data, FolderData):
         boxes = read_boxes(options.boxes, data, split)
         protocol = options.localization
         threshold = evaluation.protocol_of(protocol).threshold if options.threshold is None else options.threshold
-        found = evaluation.localization_accuracy(model, data, boxes.by_image, protocol, threshold, split)
+        bar.advance(0, "localization")
+        found = evaluation.localization_accuracy(model, watched, boxes.by_image, protocol, threshold, split)
         drawn = {"protocol": protocol, "threshold": threshold}
         result["localization"] = vars(found) | drawn | {"skipped_boxes": dict(boxes.skipped)}
     return result

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,7 @@ from rlmix.common.names import distinct_names
 from rlmix.data.dataset import Dataset
 from rlmix.envs.process import MixingProcess
 from rlmix.experiments.commands.policies import Policies
+from rlmix.reporting.bar import Bar
 from rlmix.reporting.output import make_console
 from rlmix.reporting.statistics import Difference
 
@@ -64,7 +65,17 @@ def measure(options: Policies, data: Dataset | None = None) -> Findings:
     process = MixingProcess(options.config, data)
     process.reset()
     recorder = Recorder(policies)
-    rewards = try_policies(process, policies, options.batches, options.searched, recorder.batch, recorder.search)
+    values = len(process.values)
+    each, search = len(policies), values + values**2  # passes of the classifier
+    with Bar("policies", options.batches * each + options.searched * search) as bar:
+        rewards = try_policies(
+            process,
+            policies,
+            options.batches,
+            options.searched,
+            both(recorder.batch, lambda: bar.advance(each)),
+            both(recorder.search, lambda: bar.advance(search)),
+        )
     said = recorder.lines()
     found = Findings([table(rewards, recorder.learned), *([""] if said else []), *said], recorder.draw(process.values.tolist()))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -74,6 +85,16 @@ def measure(options: Policies, data: Dataset | None = None) -> Findings:
     for name, figure in found.pictures.items():
         figure.savefig(options.out / f"{name}.png", dpi=110, metadata={"Software": ""})
     return found
+
+
+def both(first: Callable[..., None], then: Callable[[], None]) -> Callable[..., None]:
+    """Call one and then the other."""
+
+    def call(*args: Any) -> None:
+        first(*args)
+        then()
+
+    return call
 
 
 def open_policies(options: Policies) -> dict[str, Policy]:

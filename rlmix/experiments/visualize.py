@@ -36,6 +36,7 @@ from rlmix.mixing.core import sample_pairing
 from rlmix.models import build_model
 from rlmix.models.weights import load_weights, read_weights
 from rlmix.reporting.mixing_figures import MixedBatch, draw_pairs, draw_steps, mix_batch
+from rlmix.reporting.output import make_console
 from rlmix.reporting.plots import top_k_histograms
 from rlmix.training.allocator import keep_freed_memory
 from rlmix.training.guard import finite_saliency
@@ -105,6 +106,7 @@ def draw_run(options: Visualize, folder: Path) -> None:
     if learner is not None:
         found = measure(measurement(options, run, folder, learner, out / "policy"), data)
         say(found)
+        make_console().print(f"written to {out / 'policy'}", soft_wrap=True)
         figures |= found.pictures
     epoch = int(state["epoch"])
     mixed = mix_clean(clean, policy, run, stream(options.seed, "visualize"), min(epoch / training.recipe.epochs, 1.0))
@@ -224,3 +226,4 @@ def as_pixels(figure: Figure) -> NDArray[np.uint8]:
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, metadata={"Software": ""})
+    make_console().print(f"written to {path}", soft_wrap=True)
