@@ -270,10 +270,10 @@ class RunConfig:
     loggers: Annotated[tuple[str, ...], one_of("rlmix.experiments.loggers:LOGGERS")] = ()
     """Where else to log (rlmix list loggers). csv, wandb, mlflow, or module:attribute, one's own."""
     eval_every: Annotated[int, at_least(1)] = 1
-    """Epochs between two measurements on test and validation images. The last epoch is always measured; --test-images makes one
+    """Epochs between two measurements. Of test and validation images. The last epoch is always measured; --test-images makes one
     shorter. What is trained does not depend on it."""
     patience: Annotated[int | None, at_least(1)] = None
-    """Stop after so many measurements without a better validation top-1. With --val-fraction, or data that have a validation split; the
+    """Measurements without a better validation top-1. The run stops after so many. With --val-fraction, or data that have a validation split; the
     schedule is that of the whole training."""
     picture_every: Annotated[int, at_least(0)] = 5
     """Epochs between two pictures in TensorBoard, or 0."""

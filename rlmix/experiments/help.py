@@ -99,8 +99,8 @@ def spell_default(option: Option) -> str:
 
 
 def _spell_aliases(option: Option) -> str:
-    """`` (or --agent.n-epochs)``."""
-    return f" (or {', '.join(_flag(alias) for alias in option.aliases)})" if option.aliases else ""
+    """`` (n-epochs)``: what it is called too, in the same group."""
+    return f" ({', '.join(_flag(alias).rpartition('.')[2] for alias in option.aliases)})" if option.aliases else ""
 
 
 def _flag(name: str) -> str:
