@@ -273,8 +273,8 @@ class RunConfig:
     """Epochs between two measurements. Of test and validation images. The last epoch is always measured; --test-images makes one
     shorter. What is trained does not depend on it."""
     patience: Annotated[int | None, at_least(1)] = None
-    """Measurements without a better validation top-1. The run stops after so many. With --val-fraction, or data that have a validation split; the
-    schedule is that of the whole training."""
+    """Measurements without a better validation top-1. The run stops after so many. With --val-fraction, or data that have a validation
+    split; the schedule is that of the whole training."""
     picture_every: Annotated[int, at_least(0)] = 5
     """Epochs between two pictures in TensorBoard, or 0."""
     checkpoint_every: Annotated[int, at_least(0)] = 0
