@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rlmix.envs.making import make_env as make_env
     from rlmix.envs.making import make_vec_env as make_vec_env
     from rlmix.experiments.callbacks import Callback as Callback
-    from rlmix.experiments.compare import Compare as Compare
+    from rlmix.experiments.commands.compare import Compare as Compare
+    from rlmix.experiments.commands.evaluate import Evaluate as Evaluate
     from rlmix.experiments.compare import compare as compare
-    from rlmix.experiments.evaluate import Evaluate as Evaluate
     from rlmix.experiments.evaluate import evaluate as evaluate
     from rlmix.experiments.families import FAMILIES as FAMILIES
     from rlmix.experiments.result import Result as Result
@@ -54,9 +54,9 @@ _HOME = {
     "RunConfig": "rlmix.config",
     # what the commands do
     "Callback": "rlmix.experiments.callbacks",
-    "Compare": "rlmix.experiments.compare",
+    "Compare": "rlmix.experiments.commands.compare",
     "compare": "rlmix.experiments.compare",
-    "Evaluate": "rlmix.experiments.evaluate",
+    "Evaluate": "rlmix.experiments.commands.evaluate",
     "evaluate": "rlmix.experiments.evaluate",
     "Result": "rlmix.experiments.result",
     "train": "rlmix.experiments.train",

@@ -9,18 +9,17 @@ from typing import Literal
 
 import tyro
 
-from rlmix.benchmarking.fidelity import Fidelity
-from rlmix.benchmarking.measure import Benchmark
+from rlmix.benchmarking.options import Benchmark, Fidelity
 from rlmix.config import Config
 from rlmix.experiments.command import run_command
-from rlmix.experiments.compare import Compare
+from rlmix.experiments.commands.compare import Compare
+from rlmix.experiments.commands.evaluate import Evaluate
+from rlmix.experiments.commands.export import Export
+from rlmix.experiments.commands.policies import Policies
+from rlmix.experiments.commands.reproduce import Reproduce
+from rlmix.experiments.commands.visualize import Visualize
 from rlmix.experiments.completion import bash_script
-from rlmix.experiments.evaluate import Evaluate
-from rlmix.experiments.export import Export
 from rlmix.experiments.options import parse, read_args
-from rlmix.experiments.policies import Policies
-from rlmix.experiments.reproduce import Reproduce
-from rlmix.experiments.visualize import Visualize
 from rlmix.scripts.list import List
 
 

@@ -1,8 +1,6 @@
 """How near cheaper saliency comes to the exact one: the same masks cut from both, batch by batch, while R-Mix trains on the exact one."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,43 +9,20 @@ from rich.table import Table
 from torch import Tensor
 
 from rlmix.agents.policies import FixedRandomPolicy
+from rlmix.benchmarking.options import Fidelity
 from rlmix.common.files import write_json
 from rlmix.common.groups import check_values
-from rlmix.common.ranges import at_least
-from rlmix.config import Config, DataConfig, DeviceConfig, MixingConfig, ModelConfig, OptimConfig
+from rlmix.config import Config
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.maps.approximate import SALIENCY_MODES, build_source
 from rlmix.maps.gradient import patch_saliency, salient_mask
+from rlmix.reporting.bar import Bar
 from rlmix.reporting.output import make_console
 from rlmix.training.allocator import keep_freed_memory
 
 FIGURES = ("same", "overlap", "rank", "cosine")
 """As :func:`measure` gives them."""
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """The masks of every cheaper saliency beside the exact ones, while R-Mix trains on the exact ones."""
-
-    FIRST: ClassVar = ("data", "model", "epochs", "every", "json")
-
-    every: Annotated[int, at_least(1)] = 1
-    """Compare in every so many steps. previous remembers in all."""
-    seed: Annotated[int, at_least(0)] = 0
-    """Seed of everything."""
-    json: Path | None = None
-    """Write the figures here too."""
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    mixing: MixingConfig = field(default_factory=MixingConfig)
-    device: DeviceConfig = field(default_factory=DeviceConfig)
-
-    @property
-    def config(self) -> Config:
-        """Of the training."""
-        return Config.of(self, seed=self.seed, method="rmix")
 
 
 def fidelity(options: Fidelity) -> None:
@@ -58,6 +33,7 @@ def fidelity(options: Fidelity) -> None:
     print_table(figures)
     if options.json is not None:
         write_json(options.json, figures)
+        make_console().print(f"written to {options.json}", soft_wrap=True)
 
 
 def measure(config: Config, every: int = 1) -> dict[str, Any]:
@@ -77,28 +53,30 @@ def measure(config: Config, every: int = 1) -> dict[str, Any]:
     process.listeners += [source for source in sources.values() if source.learns]
     sums: dict[str, Tensor] = {name: torch.zeros(len(FIGURES), dtype=torch.float64) for name in (*sources, "uniform", "chance")}
     steps = 0
-    while not training.finished:
-        decision = process.observe()
-        top_k = policy(decision)
-        compares = training.order.batch % every == 0
-        steps += compares
-        num_patches = decision.pairing.num_patches
-        exact_mask = salient_mask(patch_saliency(decision.saliency.map, num_patches), top_k)
-        maps = {
-            mode: source(training.saliency_pass, *decision.batch, training.order.moment).map
-            for mode, source in sources.items()
-            if compares or mode in remembering
-        }
-        if compares:
-            exact = decision.patches.flatten(1)
-            for mode, map in (maps | {"uniform": torch.ones_like(decision.saliency.map)}).items():
-                mask = salient_mask(patch_saliency(map, num_patches), top_k)
-                patches = patch_saliency(map, AGENT_PATCHES).flatten(1)
-                near = rank_correlation(exact, patches).mean(), F.cosine_similarity(exact, patches).mean()
-                sums[mode] += torch.stack([*agreement(exact_mask, mask), *near]).double().cpu()
-            shuffled = exact_mask.flatten(1)[:, torch.randperm(num_patches**2, generator=chance)].view_as(exact_mask)
-            sums["chance"][:2] += torch.stack(agreement(exact_mask, shuffled)).double().cpu()
-        process.act(top_k)
+    with Bar("fidelity", training.num_steps) as bar:
+        while not training.finished:
+            decision = process.observe()
+            top_k = policy(decision)
+            compares = training.order.batch % every == 0
+            steps += compares
+            num_patches = decision.pairing.num_patches
+            exact_mask = salient_mask(patch_saliency(decision.saliency.map, num_patches), top_k)
+            maps = {
+                mode: source(training.saliency_pass, *decision.batch, training.order.moment).map
+                for mode, source in sources.items()
+                if compares or mode in remembering
+            }
+            if compares:
+                exact = decision.patches.flatten(1)
+                for mode, map in (maps | {"uniform": torch.ones_like(decision.saliency.map)}).items():
+                    mask = salient_mask(patch_saliency(map, num_patches), top_k)
+                    patches = patch_saliency(map, AGENT_PATCHES).flatten(1)
+                    near = rank_correlation(exact, patches).mean(), F.cosine_similarity(exact, patches).mean()
+                    sums[mode] += torch.stack([*agreement(exact_mask, mask), *near]).double().cpu()
+                shuffled = exact_mask.flatten(1)[:, torch.randperm(num_patches**2, generator=chance)].view_as(exact_mask)
+                sums["chance"][:2] += torch.stack(agreement(exact_mask, shuffled)).double().cpu()
+            process.act(top_k)
+            bar.advance()
     rows = {name: dict(zip(FIGURES, (total / steps).tolist(), strict=True)) for name, total in sums.items()}
     rows["chance"] = {name: rows["chance"][name] for name in FIGURES[:2]}
     return {"config": process.config.as_dict(), "steps": steps, "modes": rows}

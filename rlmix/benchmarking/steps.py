@@ -78,7 +78,7 @@ def check_timed(name: str) -> None:
     if ":" in name:
         METHODS.entry(name)
     else:
-        check_name("method", name, TIMED)
+        check_name("methods", name, TIMED)
 
 
 def is_method(name: str) -> bool:

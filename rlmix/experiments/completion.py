@@ -5,9 +5,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from rlmix.common.groups import Option, options_of
 from rlmix.common.ranges import OneOf
+from rlmix.experiments.commands.reproduce import TABLES
 from rlmix.experiments.families import FAMILIES, rows
 from rlmix.experiments.help import spell_flag
-from rlmix.experiments.reproduce import TABLES
 from rlmix.recipes import DATA
 
 COMMAND, OPTION, POSITIONAL = "COMMAND", "OPTION", ""

@@ -13,6 +13,7 @@ from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.mixing.core import Mixed, RMix
 from rlmix.mixing.objective import Method, Objective
 from rlmix.mixing.registry import METHODS, build_method
+from rlmix.reporting.bar import Bar
 from rlmix.training.trainer import Batch, Training
 
 DROP_INS = {"rmix": RMix(), "rmix-p8": RMix(num_patches=(AGENT_PATCHES,))}
@@ -22,8 +23,10 @@ SHOWN = ("vanilla", *DROP_INS, *(name for name in METHODS if name != "vanilla"))
 def draw_methods(config: Config, names: Sequence[str], num_images: int) -> Figure:
     """Train a classifier a little, without mixing, and show one of its batches under each method."""
     training = Training(config, MixingProcess(config).data)
-    while not training.finished:
-        training.fit_epoch()
+    with Bar("training a classifier a little", training.num_steps) as bar:
+        while not training.finished:
+            training.fit_step()
+            bar.advance()
     return draw(training, training.next_batch(), names, num_images, config.run.seed)
 
 

@@ -10,11 +10,12 @@ from torch import nn
 from rlmix.common.names import check_name
 from rlmix.common.registry import Registry, load_attribute
 from rlmix.common.seeding import drawing_from, stream
-from rlmix.models.given import GIVEN, build_given, call
+from rlmix.models.given import build_given, call
 from rlmix.models.hugging_face import build_hugging_face
 from rlmix.models.preactresnet import PreActResNet
 from rlmix.models.resnext import ResNeXt
 from rlmix.models.wideresnet import WideResNet
+from rlmix.recipes import GIVEN
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 """The project's own, for images of 32 pixels. They are called with ``num_classes`` and ``in_channels``."""
@@ -73,7 +74,7 @@ def build_model(
 def check_model(name: str) -> None:
     """Raise ValueError where no classifier has this name; ``module:function`` is looked for when it is built."""
     if name != GIVEN and (name.startswith("torchvision:") or ":" not in name):
-        check_name("model", name.removeprefix("torchvision:"), model_names())
+        check_name("model", name.removeprefix("torchvision:"), model_names(), "rlmix list models")
 
 
 def _build_own(name: str, keywords: dict[str, Any]) -> nn.Module:
@@ -91,8 +92,7 @@ def _build_timm(name: str, num_classes: int, in_channels: int, image_size: tuple
         raise ValueError(f'model {name} must have timm installed: pip install "rlmix[timm]"') from error
     known = name.removeprefix("timm:")
     if not timm.is_model(known):
-        near = timm.list_models(f"{known[:4]}*") or timm.list_models()
-        check_name("model", known, near)
+        check_name("model", known, timm.list_models(), "timm.list_models()")
     sizes: dict[str, Any] = {"img_size": image_size} if image_size is not None else {}
     try:
         model: nn.Module = timm.create_model(known, num_classes=num_classes, in_chans=in_channels, **sizes)

@@ -10,10 +10,9 @@ from typing import Any
 
 from torch import nn
 
-Make = Callable[..., nn.Module]
+from rlmix.recipes import GIVEN
 
-GIVEN = "given"
-"""Name of a network that Python gives."""
+Make = Callable[..., nn.Module]
 
 _given: ContextVar[nn.Module | Make | None] = ContextVar("given model", default=None)
 

@@ -30,7 +30,7 @@ from rlmix.training.accumulation import Accumulation
 from rlmix.training.average import make_average
 from rlmix.training.compilation import can_compile, compile_saliency, compile_training
 from rlmix.training.devices import open_device
-from rlmix.training.frozen import freeze, read_pretrained
+from rlmix.training.frozen import check_data, freeze, read_pretrained
 from rlmix.training.guard import Guard, all_finite, restore_where_not, spoil_unless
 from rlmix.training.optimizers import guarded_step, is_guarded, make_optimizer
 from rlmix.training.sampler import Order
@@ -75,6 +75,8 @@ class Training:
         device, self.fabric = open_device(config)
         self.ranks = Ranks()
         data = load_data(config) if data is None else data
+        if self.frozen:
+            check_data(data, config)
         num_images = len(data.train_labels)
         if recipe.batch_size > num_images:
             raise ValueError(f"batch_size must be at most the {num_images} training images, got {recipe.batch_size}")

@@ -26,7 +26,7 @@ from rlmix.evaluation import reliability_bins
 from rlmix.evaluation.calibration import pool_bins
 from rlmix.experiments import executors as engines
 from rlmix.experiments import study
-from rlmix.experiments.compare import Compare
+from rlmix.experiments.commands.compare import Compare
 from rlmix.experiments.options import parse
 from rlmix.experiments.reliability import load_reliability
 from rlmix.experiments.settings import settled

@@ -11,7 +11,8 @@ from toys import DIGITS, toy_config
 
 import rlmix
 from rlmix.models import build_model
-from rlmix.models.given import GIVEN, giving, name_of
+from rlmix.models.given import giving, name_of
+from rlmix.recipes import GIVEN
 from rlmix.training.run_folder import read_metrics
 
 
