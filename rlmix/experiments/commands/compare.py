@@ -96,8 +96,6 @@ class Compare:
         """Raise ValueError where an option is out of range, before anything is written."""
         for method in self.methods:
             check_method(method, "methods")
-        for model in self.models:
-            check_model(model, "models")
         if not self.methods:
             raise ValueError("methods must name at least one, got none")
         if "constant" in self.methods:
@@ -106,3 +104,5 @@ class Compare:
             raise ValueError(f"baseline must be one of the methods {', '.join(self.all_methods)}, got {self.baseline!r}")
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"models must differ, got {self.models}")
+        for model in self.models:
+            check_model(model, "models")
