@@ -4,10 +4,13 @@ import sys
 from typing import Any
 
 from rlmix.experiments.commands.compare import Compare
+from rlmix.experiments.mixed_pictures import mixed_pictures
+from rlmix.experiments.provenance import provenance
 from rlmix.experiments.study import drawn_from, run_study
 from rlmix.reporting import tables
 from rlmix.reporting.output import make_console
 from rlmix.reporting.report import write_report
+from rlmix.reporting.verdict import verdicts
 
 
 def compare(options: Compare, *, quiet: bool = False) -> dict[str, Any]:
@@ -20,7 +23,8 @@ def compare(options: Compare, *, quiet: bool = False) -> dict[str, Any]:
     options.check()
     study = options.study
     report = run_study(study, options.engine, quiet=quiet)
-    write_report(study.out, report, drawn_from(study), "Comparison")
+    drawn = drawn_from(study)._replace(strips=mixed_pictures(study), facts=provenance(report["threads"]))
+    write_report(study.out, report, drawn, "Comparison", verdict=verdicts(report))
     if not quiet:
         console = make_console() if sys.stdout.isatty() else make_console(width=180)
         console.print(tables.as_table(report))

@@ -1,23 +1,30 @@
-"""The same images under every mix-up method, as a picture."""
+"""The same images, partners and lam under every mix-up method, as pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from torch import Tensor
 
 from rlmix.config import Config
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import AGENT_PATCHES
-from rlmix.mixing.core import Mixed, RMix
+from rlmix.mixing.core import Arranged, Mixed, RMix
 from rlmix.mixing.objective import Method, Objective
 from rlmix.mixing.registry import METHODS, build_method
 from rlmix.reporting.bar import Bar
+from rlmix.reporting.strips import Strip, Strips, Tile, draw_strips
 from rlmix.training.trainer import Batch, Training
 
 DROP_INS = {"rmix": RMix(), "rmix-p8": RMix(num_patches=(AGENT_PATCHES,))}
 SHOWN = ("vanilla", *DROP_INS, *(name for name in METHODS if name != "vanilla"))
+LAM = 0.6
+"""Of every picture: a draw near 0 or 1 would show one image alone."""
+
+Shown = Callable[[Batch, Arranged], Mixed | Objective]
+"""Mixes a batch as a method does."""
 
 
 def draw_methods(config: Config, names: Sequence[str], num_images: int) -> Figure:
@@ -27,48 +34,70 @@ def draw_methods(config: Config, names: Sequence[str], num_images: int) -> Figur
         while not training.finished:
             training.fit_step()
             bar.advance()
-    return draw(training, training.next_batch(), names, num_images, config.run.seed)
+    shown = {name: under(training, build(training, name)) for name in names}
+    return draw_strips(strips(training, training.next_batch(), shown, num_images, config.run.seed))
 
 
-def draw(training: Training, batch: Batch, names: Sequence[str], num_images: int, seed: int) -> Figure:
-    """A row a method: what it makes of the first images of the batch, from the same random seed; below each the target's largest shares."""
-    num_images = min(num_images, len(batch.labels))
-    figure = Figure(figsize=(1.1 * num_images + 1.4, 1.35 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), num_images, squeeze=False)
-    for name, row in zip(names, panels, strict=True):
-        mixed = apply(training, batch, name, seed)
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-        for index, axes in enumerate(row):
-            axes.set(xticks=[], yticks=[])
-            axes.set_xlabel(shares(mixed.targets[index]), fontsize=6, labelpad=1)
-            if mixed.images is None:
-                axes.text(0.5, 0.5, "features\nmixed", ha="center", va="center", fontsize=7)
-            else:
-                axes.imshow(pixels(training, mixed, index))
-    return figure
+def strips(training: Training, batch: Batch, shown: dict[str, Shown], num_images: int, seed: int) -> Strips:
+    """The first images of a batch, their partners, and what each method makes of these pairs at :data:`LAM`.
 
-
-def apply(training: Training, batch: Batch, name: str, seed: int) -> Mixed | Objective:
-    """The batch under the method ``name``, drawn from ``seed``."""
-    method: Method = (
-        DROP_INS[name]
-        if name in DROP_INS
-        else build_method(name, training.config, training.model, training.data, training.num_updates)
+    Args:
+        training: Whose data they are.
+        batch: Of one size for all methods; it is mixed as a whole.
+        shown: The methods, by title.
+        num_images: How many are shown.
+        seed: Of what methods draw beside partners and lam.
+    """
+    count = min(num_images, len(batch.labels))
+    partner = torch.arange(len(batch.labels)).roll(-count)  # nobody's own, and none of those shown where the batch has others
+    rows = [("image", batch.images, batch.labels), ("partner", batch.images[partner], batch.labels[partner])]
+    found = [
+        Strip(name, [Tile(_pixels(training, images, index), [f"class {int(labels[index])}"]) for index in range(count)])
+        for name, images, labels in rows
+    ]
+    for name, mix in shown.items():
+        mixed = mix(batch, Arranged(partner, LAM, seed))
+        tiles = [
+            Tile(None if mixed.images is None else _pixels(training, mixed.images, index), shares(mixed.targets[index]))
+            for index in range(count)
+        ]
+        found.append(Strip(name, tiles))
+    return Strips(
+        found, f"One partner an image and lam = {LAM} for every method that takes them; below: class and its part of the target"
     )
+
+
+def build(training: Training, name: str) -> Method:
+    """The method ``name`` for a training; one that mixes now and then, as one that mixes."""
+    method: Any = DROP_INS.get(name) or build_method(name, training.config, training.model, training.data, training.num_updates)
+    return always_mixing(method)
+
+
+def always_mixing(method: Any) -> Method:
+    """The method, with probability 1 where it has one."""
+    if is_dataclass(method) and not isinstance(method, type) and "probability" in {field.name for field in fields(method)}:
+        method = replace(method, probability=1.0)
+    found: Method = method
+    return found
+
+
+def under(training: Training, method: Method) -> Shown:
+    """What a method makes of a batch with the classifier of a training."""
     if isinstance(method, torch.nn.Module):
         method.to(training.device)
-    generator = torch.Generator().manual_seed(seed)
-    with training.fabric.autocast():
-        return method(training.model, *batch, num_classes=training.data.num_classes, generator=generator)
+
+    def mix(batch: Batch, generator: Arranged) -> Mixed | Objective:
+        with training.fabric.autocast():
+            return method(training.model, *batch, num_classes=training.data.num_classes, generator=generator)
+
+    return mix
 
 
-def pixels(training: Training, mixed: Mixed | Objective, index: int) -> NDArray[np.uint8]:
-    """One image (H, W, 3) as bytes."""
-    assert mixed.images is not None
-    return training.to_pixels(mixed.images[index : index + 1])[0, ..., :3].cpu().numpy()
-
-
-def shares(target: torch.Tensor) -> str:
-    """The classes of a target with more than 1 %, largest first."""
+def shares(target: Tensor) -> list[str]:
+    """The classes of a target with more than 1 %, largest first, three at most."""
     found = sorted(((float(share), label) for label, share in enumerate(target.tolist()) if share > 0.01), reverse=True)
-    return "  ".join(f"{label}: {share:.2f}" for share, label in found[:3])
+    return [f"{label}: {share:.2f}" for share, label in found[:3]]
+
+
+def _pixels(training: Training, images: Tensor, index: int) -> Any:
+    return training.to_pixels(images[index : index + 1])[0, ..., :3].cpu().numpy()

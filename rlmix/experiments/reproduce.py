@@ -12,6 +12,7 @@ from rlmix.data.registry import load_data
 from rlmix.experiments import layout
 from rlmix.experiments.arms import Arm, Study
 from rlmix.experiments.commands.reproduce import Reproduce, check
+from rlmix.experiments.provenance import provenance
 from rlmix.experiments.settings import has_alpha, settled
 from rlmix.experiments.study import drawn_from, run_study
 from rlmix.experiments.table_form import PaperRun, PaperTable, multistep_options
@@ -46,7 +47,7 @@ def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
         write_report(
             study.out,
             report,
-            drawn_from(study),
+            drawn_from(study)._replace(facts=provenance(report["threads"])),
             table.title,
             [statement, table.note],
             [Section(layout.CAPTION, *cells, names=1 + len(table.headings))],

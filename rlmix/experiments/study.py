@@ -57,7 +57,8 @@ def drawn_from(study: Study) -> Drawn:
     """What the plots of a finished study are drawn from."""
     folders = {study.title(arm): {seed: study.run(arm, seed).folder for seed in study.seeds} for arm in study.arms}
     curves = {name: {seed: read_metrics(folder) for seed, folder in runs.items()} for name, runs in folders.items()}
-    return Drawn(curves, {name: [load_reliability(folder) for folder in runs.values()] for name, runs in folders.items()})
+    bins = {name: [load_reliability(folder) for folder in runs.values()] for name, runs in folders.items()}
+    return Drawn(curves, bins, folders)
 
 
 def plan_run(options: Config) -> Config | None:

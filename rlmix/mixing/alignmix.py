@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least
 from rlmix.maps.gradient import check_images
-from rlmix.mixing.core import Mixed, sample_lam, soft_targets
+from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.objective import Objective, Scored
 from rlmix.mixing.registry import METHODS, Setting
 from rlmix.models.stages import maps_of, stage, transformed, with_maps
@@ -112,7 +112,7 @@ class AlignMix:
 
 def sample_align(batch_size: int, alpha: float, generator: torch.Generator | None = None) -> AlignDraw:
     """Draw partners, ``lam ~ Beta(alpha, alpha)`` and the two coins of a batch, on the host."""
-    partner = torch.randperm(batch_size, generator=generator)
+    partner = sample_partner(batch_size, generator)
     lam = sample_lam(alpha, generator)
     align, move_partner = torch.randint(2, (2,), generator=generator).bool().tolist()
     return AlignDraw(partner, lam, align, move_partner)

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlmix.common.seeding import drawing_from
 from rlmix.maps.gradient import check_images
-from rlmix.mixing.core import Mixed, sample_lam, soft_targets
+from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.objective import Objective, Scored, score
 from rlmix.mixing.registry import METHODS, Setting
 from rlmix.models.stages import maps_of, stage
@@ -203,7 +203,7 @@ class MixBlock(nn.Module):
 
 def sample_pair(batch_size: int, alpha: float, generator: torch.Generator | None = None) -> Pair:
     """Draw partners and ``lam ~ Beta(alpha, alpha)``, on the host."""
-    return Pair(torch.randperm(batch_size, generator=generator), sample_lam(alpha, generator))
+    return Pair(sample_partner(batch_size, generator), sample_lam(alpha, generator))
 
 
 def blend(

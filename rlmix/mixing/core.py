@@ -40,8 +40,36 @@ class Pairing(NamedTuple):
     """Patches per side of the masks."""
 
 
+class Arranged(torch.Generator):
+    """A generator under which every method that pairs images takes these partners and this lam, and draws the rest: to compare methods.
+
+    Args:
+        partner: Of each image of the batches to come.
+        lam: In [0, 1].
+        seed: Of what is drawn.
+    """
+
+    partner: Tensor
+    lam: float
+
+    def __new__(cls, partner: Int[Tensor, " batch"], lam: float, seed: int) -> "Arranged":
+        made = super().__new__(cls)
+        made.partner, made.lam = partner, lam
+        made.manual_seed(seed)
+        return made
+
+
+def sample_partner(batch_size: int, generator: torch.Generator | None = None) -> Int[Tensor, " batch"]:
+    """Draw whom each image is mixed with: a permutation."""
+    if isinstance(generator, Arranged):
+        return generator.partner
+    return torch.randperm(batch_size, generator=generator, device=_device(generator))
+
+
 def sample_lam(alpha: float, generator: torch.Generator | None = None) -> float:
     """Draw ``lam ~ Beta(alpha, alpha)``; torch's own Beta takes no generator."""
+    if isinstance(generator, Arranged):
+        return generator.lam
     seed = torch.randint(2**63 - 1, (), generator=generator, device=_device(generator))
     return float(np.random.default_rng(int(seed)).beta(alpha, alpha))
 
@@ -51,7 +79,7 @@ def sample_pairing(
 ) -> Pairing:
     """Draw partners, ``lam ~ Beta(alpha, alpha)`` and one of ``num_patches`` for a batch."""
     device = _device(generator)
-    partner = torch.randperm(batch_size, generator=generator, device=device)
+    partner = sample_partner(batch_size, generator)
     lam = sample_lam(alpha, generator)
     index = torch.randint(len(num_patches), (), generator=generator, device=device)
     return Pairing(partner, lam, num_patches[int(index)])

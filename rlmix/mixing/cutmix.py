@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, within
 from rlmix.maps.gradient import check_images
-from rlmix.mixing.core import Mixed, sample_lam, soft_targets
+from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.registry import METHODS, Setting
 
 
@@ -101,7 +101,7 @@ class CutMix:
         targets = soft_targets(labels, num_classes)
         if float(torch.rand((), dtype=torch.float32, generator=generator)) >= self.probability:
             return Mixed(images, targets)
-        partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
+        partner = sample_partner(len(images), generator).to(images.device, non_blocking=True)
         sides = box_sides(sample_lam(self.alpha, generator), images.shape[2:])
         centers = self.centers(images, partner, generator)
         return paste(images, targets, box_mask(centers, sides, images.shape[2:]), partner)

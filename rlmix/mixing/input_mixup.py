@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above
 from rlmix.maps.gradient import check_images
-from rlmix.mixing.core import Mixed, sample_lam, soft_targets
+from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.registry import METHODS
 
 
@@ -48,7 +48,7 @@ class InputMixup:
         generator: torch.Generator | None = None,
     ) -> Mixed:
         check_images(images)
-        partner = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
+        partner = sample_partner(len(images), generator).to(images.device, non_blocking=True)
         lam = sample_lam(self.alpha, generator)
         targets = soft_targets(labels, num_classes)
         return Mixed(interpolate(images, partner, lam), interpolate(targets, partner, lam))

@@ -15,6 +15,7 @@ from rlmix.evaluation import ReliabilityBins
 from rlmix.evaluation.calibration import pool_bins
 from rlmix.reporting.output import literal
 from rlmix.reporting.reward_accuracy import FEWEST_RUNS
+from rlmix.reporting.statistics import summarize
 
 Curves = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
 """Arm, seed, and the lines of that run's metrics.jsonl."""
@@ -49,9 +50,15 @@ def draw(curves: Curves, bins: Bins, folder: Path) -> dict[Path, str]:
     return written
 
 
+@PLOTS.register("seeds")
+def seeds(curves: Curves, bins: Bins) -> Figure | None:
+    """Test top-1 of every seed after the last epoch; the diamond is their mean, the line its 95 % interval."""
+    return seed_dots(curves)
+
+
 @PLOTS.register("learning_curves", banded=True)
 def learning_curves(curves: Curves, bins: Bins) -> Figure | None:
-    """Test top-1 by epoch."""
+    """Test top-1 by epoch, a dot a seed and a line their mean."""
     return curves_by_epoch(curves, "test_top1", "test top-1, %")
 
 
@@ -63,13 +70,13 @@ def top1_by_time(curves: Curves, bins: Bins) -> Figure | None:
 
 @PLOTS.register("train_loss", banded=True)
 def train_loss(curves: Curves, bins: Bins) -> Figure | None:
-    """Training loss by epoch."""
+    """Training loss by epoch, a dot a seed and a line their mean."""
     return curves_by_epoch(curves, "train_loss", "training loss (of the mixed batches)")
 
 
 @PLOTS.register("reward", banded=True)
 def reward(curves: Curves, bins: Bins) -> Figure | None:
-    """Mean reward by epoch."""
+    """Mean reward by epoch, a dot a seed and a line their mean."""
     return curves_by_epoch(curves, "reward_mean", "mean reward")
 
 
@@ -96,14 +103,33 @@ def top_k(curves: Curves, bins: Bins) -> Figure | None:
     return top_k_histograms(curves)
 
 
+def seed_dots(curves: Curves) -> Figure | None:
+    """Each run's last test top-1, a line an arm, with the mean and its interval."""
+    last = [(color, name, values[:, -1]) for color, name, values in series(curves, "test_top1")]
+    figure = Figure(figsize=(7, 0.9 + 0.36 * len(last)), layout="constrained")
+    axes = figure.subplots()
+    for row, (color, _, values) in enumerate(last):
+        found = summarize(dict(enumerate(values)))
+        axes.hlines(row, found.low, found.high, color=color, alpha=0.4, linewidth=2)
+        axes.plot(found.mean, row, color=color, marker="D", markersize=7)
+        axes.plot(values, np.full(len(values), row), color=color, marker="o", linestyle="", markersize=4, markeredgecolor="white")
+    axes.set_yticks(range(len(last)), [literal(name) for _, name, _ in last])
+    axes.invert_yaxis()
+    axes.set_xlabel("test top-1, %")
+    axes.grid(alpha=0.3)
+    return figure if last else None
+
+
 def curves_by_epoch(curves: Curves, key: str, label: str) -> Figure | None:
     """Mean over the seeds by epoch, with a band of one standard deviation; arms without the figure are left out."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for color, name, values in _series(curves, key):
+    for color, name, values in series(curves, key):
         epochs, mean = np.arange(1, values.shape[1] + 1), values.mean(0)
         axes.plot(epochs, mean, label=literal(name), color=color, marker=_marker(epochs))
         if len(values) > 1:
+            if len(epochs) < MARKED_EPOCHS:
+                axes.plot(epochs, values.T, color=color, marker="o", linestyle="", markersize=2.5, alpha=0.5)
             spread = values.std(0, ddof=1)
             axes.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
     axes.set(xlabel="epoch", ylabel=label)
@@ -115,8 +141,8 @@ def accuracy_by_time(curves: Curves) -> Figure | None:
     """Test top-1 against the seconds of training so far, both means over the seeds."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    seconds = {name: values.cumsum(1).mean(0) for _, name, values in _series(curves, "epoch_seconds")}
-    for color, name, values in _series(curves, "test_top1"):
+    seconds = {name: values.cumsum(1).mean(0) for _, name, values in series(curves, "epoch_seconds")}
+    for color, name, values in series(curves, "test_top1"):
         axes.plot(seconds[name], values.mean(0), label=literal(name), color=color, marker=_marker(seconds[name]))
     axes.set(xlabel="training time, s", ylabel="test top-1, %")
     axes.set_xlim(left=0)
@@ -127,8 +153,8 @@ def reward_scatter(curves: Curves) -> Figure | None:
     """The last epoch's mean reward against its test top-1, a point a run; None where fewer than four runs have a reward."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    accuracies = {name: values[:, -1] for _, name, values in _series(curves, "test_top1")}
-    rewards = {name: (color, values[:, -1]) for color, name, values in _series(curves, "reward_mean")}
+    accuracies = {name: values[:, -1] for _, name, values in series(curves, "test_top1")}
+    rewards = {name: (color, values[:, -1]) for color, name, values in series(curves, "reward_mean")}
     if sum(len(values) for _, values in rewards.values()) < FEWEST_RUNS:
         return None
     for name, (color, values) in rewards.items():
@@ -144,7 +170,7 @@ def reliability_diagrams(bins: Bins) -> Figure | None:
     if not pooled:
         return None
     figure, panels = _panels(len(pooled), height=3.1)
-    for color, axes, (name, entry) in zip(_colors(), panels, pooled.items(), strict=False):
+    for color, axes, (name, entry) in zip(colors(), panels, pooled.items(), strict=False):
         images = entry.num_images.numpy()
         edges, width = np.arange(len(images)) / len(images), 1 / len(images)
         axes.bar(edges, images / images.sum(), width, align="edge", color="0.85")
@@ -194,15 +220,16 @@ def top_k_histograms(curves: Curves) -> Figure | None:
     return figure
 
 
-def _series(curves: Curves, key: str) -> Iterator[tuple[str, str, NDArray[np.float64]]]:
+def series(curves: Curves, key: str) -> Iterator[tuple[str, str, NDArray[np.float64]]]:
     """Colour, name and values (seed, epoch) of each arm that has the figure; an arm has one colour in all plots."""
-    for color, (name, runs) in zip(_colors(), curves.items(), strict=False):
+    for color, (name, runs) in zip(colors(), curves.items(), strict=False):
         lines = [[record[key] for record in records] for records in runs.values() if records and key in records[0]]
         if lines:
             yield color, name, np.array(lines)
 
 
-def _colors() -> Iterator[str]:
+def colors() -> Iterator[str]:
+    """One colour an arm, in their order."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -228,7 +255,7 @@ def _finish(figure: Figure, axes: Axes) -> Figure | None:
     if not axes.lines:
         return None
     axes.grid(alpha=0.3)
-    if len(axes.lines) <= LEGEND_INSIDE:
+    if len(axes.get_legend_handles_labels()[1]) <= LEGEND_INSIDE:
         axes.legend(fontsize="small")
     else:
         figure.legend(fontsize="small", loc="outside right center")

@@ -32,7 +32,7 @@ from rlmix.experiments.reliability import load_reliability
 from rlmix.experiments.settings import settled
 from rlmix.models import MODELS
 from rlmix.models.preactresnet import PreActResNet
-from rlmix.reporting import tables
+from rlmix.reporting import interactive, tables
 from rlmix.reporting.report import render
 from rlmix.reporting.statistics import paired_difference, summarize
 from rlmix.scripts import compare as command
@@ -40,7 +40,7 @@ from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import list_checkpoints
 from rlmix.training.run_folder import read_metrics
 
-PLOTS = ("learning_curves", "accuracy_by_time", "train_loss", "reward", "reward_top1", "reliability", "top_k")
+PLOTS = ("seeds", "learning_curves", "accuracy_by_time", "train_loss", "reward", "reward_top1", "reliability", "top_k")
 numbers = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=6)
 
 
@@ -90,7 +90,11 @@ def options(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(options):
-    command.main(options)
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # as without the extra; tests/reporting/test_report.py has the plots to hover over
+        patch.setattr(interactive, "available", lambda: False)
+        command.main(options)
     return parse(Compare, "compare", options).out
 
 
@@ -163,7 +167,10 @@ def test_the_html_report_needs_nothing_beside_it(folder):
 
     reader, text = Reader(), (folder / "report.html").read_text()
     reader.feed(text)
-    images = [attributes for tag, attributes in reader.found if tag == "img"]
+    pictures = [attributes for tag, attributes in reader.found if tag == "img"]
+    images = [attributes for attributes in pictures if attributes.get("class") == "still"]
+    assert len(pictures) == len(images) + 4 * (2 + 4)  # four images, their partners, and four methods
+    assert interactive.MISSING.partition("(")[0] in text
     assert len(images) == len(PLOTS)
     for image, name in zip(images, PLOTS, strict=True):
         kind, _, data = image["src"].partition(",")
@@ -172,7 +179,9 @@ def test_the_html_report_needs_nothing_beside_it(folder):
         assert image["alt"]
     for _, attributes in reader.found:
         for link in ("src", "href"):
-            assert attributes.get(link, "data:").startswith("data:")
+            assert attributes.get(link, "data:").startswith(("data:", "runs/"))
+    links = {attributes["href"] for tag, attributes in reader.found if tag == "a"}
+    assert links == {f"runs/{run.name}/" for run in (folder / "runs").iterdir()}
     assert not re.search(r"https?://|url\(|@import", text)
     assert not any(tag == "script" for tag, _ in reader.found)
 

@@ -72,11 +72,12 @@ def test_methods_that_need_stages_name_those_a_network_has(tiny_config):
             method(plain, images, labels, num_classes=10, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_picture_shows_every_method(tmp_path):
+def test_the_picture_shows_every_method(tmp_path, capsys):
     path = tmp_path / "methods.png"
     few = ["--train-images", "64", "--test-images", "40", "--batch-size", "16", "--epochs", "1", "--num-images", "4"]
     visualize.main([*few, "--out", str(path)])
     assert picture_size(path)[1] > 100 * len(gallery.SHOWN)
+    assert capsys.readouterr().out == f"written to {path}: one partner an image and one lam for all methods\n"
 
 
 def test_alpha_reaches_the_method(tiny_config):

@@ -15,9 +15,9 @@ from rlmix.config import DataConfig, DeviceConfig, MixingConfig, ModelConfig, Op
 class Visualize:
     """How images are mixed.
 
-    With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and of a
-    learned policy what it chooses for whom. Without one: the same images under every method, with the saliency of a classifier that trains
-    a little first.
+    With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and of a learned policy what it
+    chooses for whom. Without one: the same images, partners and lam under every method, with the saliency of a classifier that trains a
+    little first.
     """
 
     FIRST: ClassVar = ("run", "policy", "images", "methods", "num_images", "out")

@@ -1,0 +1,65 @@
+"""How each method of a finished study mixes the same pairs of images: each run's own classifier, and its own policy."""
+
+import torch
+
+from rlmix.agents.policies import Policy
+from rlmix.config import Config
+from rlmix.data.dataset import Dataset
+from rlmix.experiments.arms import Study
+from rlmix.experiments.gallery import Shown, always_mixing, strips, under
+from rlmix.experiments.saved_run import load_run
+from rlmix.experiments.settings import is_policy
+from rlmix.experiments.visualize import Clean, mix_clean, policy_of
+from rlmix.mixing.core import Arranged, Mixed
+from rlmix.mixing.objective import Objective
+from rlmix.reporting.strips import Strips
+from rlmix.training.trainer import Batch, Training
+
+NUM_IMAGES = 4
+
+
+def mixed_pictures(study: Study) -> Strips | None:
+    """Pictures of each arm's run of the first seed, as its newest checkpoint has it; None where no run can be opened.
+
+    Returns:
+        A row an arm, on training images of the first one, with one partner and one lam for all. The caption says which arms are missing,
+        as those whose checkpoints were deleted.
+    """
+    seed = study.seeds[0]
+    first: Training | None = None
+    data: Dataset | None = None
+    shown: dict[str, Shown] = {}
+    missing = []
+    for arm in study.arms:
+        folder = study.run(arm, seed).folder
+        try:
+            options, training, state = load_run(folder, data, devices=None, nodes=1, compile=False)
+            if is_policy(options.run.method):
+                policy, progress = policy_of(options, folder), min(int(state["epoch"]) / training.recipe.epochs, 1.0)
+
+                shown[study.title(arm)] = chosen(options, training, policy, progress)
+            else:
+                if isinstance(training.method, torch.nn.Module):
+                    training.method.load_state_dict(state["training"]["method"])
+                shown[study.title(arm)] = under(training, always_mixing(training.method))
+        except (OSError, ValueError) as error:
+            missing.append(f"{study.title(arm)} ({error})")
+            continue
+        first, data = first or training, training.data
+    if first is None:
+        return None
+    found = strips(first, first.next_batch(), shown, NUM_IMAGES, seed)
+    left_out = f". Left out: {'; '.join(missing)}" if missing else ""
+    return found._replace(caption=f"{found.caption}. Each by its own run of seed {seed}{left_out}")
+
+
+def chosen(options: Config, training: Training, policy: Policy, progress: float) -> Shown:
+    """What a policy makes of a batch with the classifier of a training."""
+    names = [str(label) for label in range(training.data.num_classes)]
+
+    def mix(batch: Batch, generator: Arranged) -> Mixed | Objective:
+        clean = Clean(batch, names, training.saliency(batch), training.data.mean, training.data.std)
+        mixed = mix_clean(clean, policy, options, generator, progress)
+        return Mixed(mixed.mixed, mixed.targets)
+
+    return mix
