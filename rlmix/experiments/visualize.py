@@ -85,7 +85,6 @@ def visualize(options: Visualize) -> None:
         config = Config.of(options, seed=options.seed).resolved()
         path = options.out or Path("methods.png")
         _save(gallery.draw_methods(config, names, options.num_images), path)
-        make_console().print(f"written to {path}: one partner an image and one lam for all methods", soft_wrap=True)
 
 
 def draw_run(options: Visualize, folder: Path) -> None:
