@@ -210,16 +210,25 @@ class Session:
         self._training_seconds = 0.0
         self._resumed_at = time.perf_counter()
         best = "val_top1" in record and record["val_top1"] >= max(other["val_top1"] for other in self.run.epochs)
-        self._save(self._state, best)
+        training = self.task.training
+        due = best or training.finished or training.epoch % self.options.run.checkpoint_epochs == 0
+
+        def keep() -> None:
+            if not due:
+                self._save(self._state)
+
+        if due:
+            self._save(self._state, best)
         if self.ranks.first:
             self.progress.epoch(record)
         if self.task.agent is not None:
-            self.callbacks.call("on_rollout", update, self.task.training)
-        self.callbacks.call("on_step", self.task.training)
-        self.callbacks.call("on_epoch", record, self.task.training)
+            self.callbacks.call("on_rollout", update, training, before_raising=keep)
+        self.callbacks.call("on_step", training, before_raising=keep)
+        self.callbacks.call("on_epoch", record, training, before_raising=keep)
         self._resumed_at = time.perf_counter()
         stop = self._stop_reason()
-        if stop is not None and not self.task.training.finished:
+        if stop is not None and not training.finished:
+            keep()
             raise stop
 
     def finish(self) -> dict[str, Any]:
