@@ -211,7 +211,7 @@ class Session:
         self._resumed_at = time.perf_counter()
         best = "val_top1" in record and record["val_top1"] >= max(other["val_top1"] for other in self.run.epochs)
         training = self.task.training
-        due = best or training.finished or training.epoch % self.options.run.checkpoint_epochs == 0
+        due = best or training.finished or record["epoch"] % self.options.run.checkpoint_epochs == 0
 
         def keep() -> None:
             if not due:
