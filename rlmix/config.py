@@ -280,7 +280,9 @@ class RunConfig:
     picture_every: Annotated[int, at_least(0)] = 5
     """Epochs between two pictures in TensorBoard, or 0."""
     checkpoint_every: Annotated[int, at_least(0)] = 0
-    """Steps between two checkpoints within an epoch, or 0. There is one at every epoch's end, and one where a run is stopped."""
+    """Steps between two checkpoints within an epoch, or 0. There is one where a run is stopped, and see --checkpoint-epochs."""
+    checkpoint_epochs: Annotated[int, at_least(1)] = 1
+    """Epochs between two checkpoints. There is always one of the last epoch, of a new best one, and where a run is stopped."""
     time_limit: Annotated[float | None, above(0)] = None
     """Minutes after which the run stops, with exit code 124. As by SIGTERM: a little less than what a job may take."""
 

@@ -27,7 +27,7 @@ CHECKED = (
     "envs.render",
 )
 CHECKED += ("evaluation", "maps", "mixing", "models")
-# install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
+install_import_hook([f"rlmix.{name}" for name in CHECKED], "beartype.beartype")
 
 from toys import DIGITS  # noqa: E402
 

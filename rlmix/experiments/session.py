@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,21 +222,30 @@ class Session:
         self._resumed_at = time.perf_counter()
         known = [other["val_top1"] for other in self.run.epochs if "val_top1" in other]
         best = "val_top1" in record and record["val_top1"] >= max(known)
-        self._save(self._state, best)
+        training = self.task.training
+        due = best or training.finished or record["epoch"] % self.options.run.checkpoint_epochs == 0
+
+        def keep() -> None:
+            if not due:
+                self._save(self._state)
+
+        if due:
+            self._save(self._state, best)
         if self.ranks.first:
             self.progress.epoch(record)
         if self.task.agent is not None:
-            self.callbacks.call("on_rollout", update, self.task.training)
-        self.callbacks.call("on_step", self.task.training)
-        self.callbacks.call("on_epoch", record, self.task.training)
+            self.callbacks.call("on_rollout", update, training, before_raising=keep)
+        self.callbacks.call("on_step", training, before_raising=keep)
+        self.callbacks.call("on_epoch", record, training, before_raising=keep)
         self._resumed_at = time.perf_counter()
         stop = self._stop_reason()
-        if stop is not None and not self.task.training.finished:
+        if stop is not None and not training.finished:
+            keep()
             raise stop
-        self.check_patience()
+        self.check_patience(keep)
 
-    def check_patience(self) -> None:
-        """Raise Patience where it is exhausted; all ranks come to the same answer."""
+    def check_patience(self, keep: Callable[[], None] = lambda: None) -> None:
+        """Raise Patience where it is exhausted, after a call of ``keep``; all ranks come to the same answer."""
         patience = self.options.run.patience
         if patience is None or self.task.training.finished:
             return
@@ -244,6 +253,7 @@ class Session:
             self.progress.say(
                 f"validation top-1 has not risen for {patience} measurements: stopped after epoch {len(self.run.epochs)}"
             )
+            keep()
             raise Patience
 
     def _is_measured(self, training: Training) -> bool:

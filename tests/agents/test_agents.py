@@ -1,6 +1,7 @@
 """PPO on both forms, the features it reads, and the policies that do not learn."""
 
 import io
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 from toys import toy_config
 
@@ -50,6 +52,26 @@ def assert_same_tensors(first, second):
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_update_takes_one_thread_and_the_others_are_back_after_it(config, fails, monkeypatch):
+    seen, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        agent = agent_of(config, "image")
+
+        def train(ppo):
+            seen.append(torch.get_num_threads())
+            if fails:
+                raise KeyError("update")
+
+        monkeypatch.setattr(PPO, "train", train)
+        with pytest.raises(KeyError) if fails else nullcontext():
+            agent.ppo.train()
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 # -- features
