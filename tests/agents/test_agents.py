@@ -215,7 +215,7 @@ def test_state_goes_through_a_file_without_pickle_and_comes_back_whole(config, f
     [
         ({"passes": 0}, "agent.passes must be above 0, got 0"),
         ({"gamma": 1.5}, r"agent.gamma must be in \[0, 1\], got 1.5"),
-        ({"learning_rate": float("nan")}, "agent.learning_rate must be above 0, got nan"),
+        ({"learning_rate": float("nan")}, "agent.learning_rate must be finite and above 0, got nan"),
         ({"entropy_coefficient": -1}, "agent.entropy_coefficient must be at least 0, got -1"),
         ({"policy_layers": ()}, r"agent.policy_layers must be one or more numbers of at least 1, got \(\)"),
     ],
