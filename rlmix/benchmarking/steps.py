@@ -26,6 +26,7 @@ from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.mixing.core import RMix
 from rlmix.mixing.registry import METHODS
+from rlmix.training.board import TAGS
 from rlmix.training.run_folder import Run
 from rlmix.training.trainer import Training
 
@@ -189,14 +190,14 @@ def time_logging(
             record: dict[str, Any] = {"epoch": epoch, "step": training.global_step, **training.epoch_metrics()}
             if process is not None:
                 record |= {**process.epoch_metrics(), "top_k_counts": process.epoch_top_k_counts()}
-                run.writer.add_histogram("mixing/top_k", process.epoch_top_k(), epoch)
+                run.writer.add_histogram(TAGS["top_k_values"].name, process.epoch_top_k(), epoch)
             run.log_epoch(record)
             deciders = {} if decider is None else {"decider": decider.state_dict()}
             run.save_checkpoint({"epoch": epoch, "steps": 0, "training": training.state_dict(), **deciders})
 
         def draw() -> None:
             if process is not None:
-                run.writer.add_image("mixing/batch", render_process(process), len(run.epochs), dataformats="HWC")
+                run.writer.add_image(TAGS["picture"].name, render_process(process), len(run.epochs), dataformats="HWC")
 
         log()  # opens TensorBoard's file
         epoch_ms = _median_ms(log) + _median_ms(draw) / PICTURE_EVERY

@@ -16,15 +16,17 @@ from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
-from rlmix.envs.conversion import render_process
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.evaluation.metrics import measure_metric
+from rlmix.experiments.batch_picture import batch_strips
 from rlmix.experiments.callbacks import Callbacks
 from rlmix.experiments.settings import is_policy, learns
 from rlmix.experiments.stopping import Interrupted, StopRequest
 from rlmix.reporting.progress import TrainingProgress
+from rlmix.reporting.strips import paste_strips
+from rlmix.training.board import TAGS
 from rlmix.training.run_folder import Run, peak_memory_mb
 from rlmix.training.trainer import Training
 
@@ -167,6 +169,8 @@ class Session:
         quiet = quiet or not self.ranks.first
         self.progress = TrainingProgress(training.num_steps, training.global_step, training.config.recipe.epochs, quiet=quiet)
         self.callbacks = callbacks if callbacks is not None and self.ranks.first else Callbacks()
+        if self.ranks.first:
+            run.begin(options.as_dict(), ["top1", "top1_median10", *options.run.metrics, "seconds", "seconds_per_epoch"])
         self.callbacks.call("on_start", options.as_dict(), training)
         self._resumed_at = time.perf_counter()
         self._training_seconds = task.seconds
@@ -192,6 +196,8 @@ class Session:
 
     def update(self, figures: dict[str, float]) -> None:
         """After an agent's update within an epoch, before :meth:`step`."""
+        if self.ranks.first:
+            self.run.log_update(self.task.training.global_step, figures)
         self.callbacks.call("on_rollout", figures, self.task.training, before_raising=lambda: self._save(self.task.trained()))
 
     def close_epoch(self, training: Training) -> None:
@@ -290,7 +296,7 @@ class Session:
             "peak_memory_mb": peak_memory_mb(training.device),
             "reward_mean": epochs[-1].get("reward_mean"),
         }
-        self.run.finish(result, self.options.as_dict())
+        self.run.finish(result)
         self.callbacks.call("on_end", result)
         calibration = f", calibration error {result['ece']:.2f} %" if "ece" in result else ""
         averaged = f", averaged {result['top1_ema']:.2f} %" if "top1_ema" in result else ""
@@ -320,14 +326,16 @@ class Session:
         return own or (Interrupted("another rank was asked to stop", code) if code else None)
 
     def _log_steps(self) -> None:
-        """Where that many steps are over, what they were like."""
+        """Where that many steps are over, what they were like; TensorBoard shows the first one too, so that nobody waits for a point."""
         training, process, every = self.task.training, self.task.process, self.options.run.log_every
-        if not every or training.global_step % every:
+        first, due = training.global_step == 1, every and training.global_step % every == 0
+        if not every or not (first or due):
             return
         steps = min(every, training.trained)
         figures = training.step_metrics(steps) | ({} if process is None else process.step_metrics(steps))
         if self.ranks.first:
             self.run.log_steps(training.global_step, figures)
+        if self.ranks.first and due:
             line = {"step": training.global_step, "epoch": training.epoch, **figures}
             self.callbacks.call("on_log", line, before_raising=lambda: self._save(self.task.trained()))
 
@@ -335,9 +343,10 @@ class Session:
         if not self.ranks.first:
             return
         epoch, step, every = self._record["epoch"], self._record["step"], self.options.run.picture_every
-        self.run.writer.add_histogram("mixing/top_k", top_k, step)
+        self.run.writer.add_histogram(TAGS["top_k_values"].name, top_k, step)
         if every and (epoch % every == 0 or epoch in (1, self.options.optim.epochs)):
-            self.run.writer.add_image("mixing/batch", render_process(process), step, dataformats="HWC")
+            picture = paste_strips(batch_strips(process))
+            self.run.writer.add_image(TAGS["picture"].name, picture, step, dataformats="HWC")
 
     def _pause(self) -> None:
         if self.task.training.device.type == "cuda":

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlmix.agents.learned import LearnedPolicy
@@ -38,6 +35,7 @@ from rlmix.models.weights import load_weights, read_weights
 from rlmix.reporting.mixing_figures import MixedBatch, draw_pairs, draw_steps, mix_batch
 from rlmix.reporting.output import make_console
 from rlmix.reporting.plots import top_k_histograms
+from rlmix.reporting.strips import as_pixels
 from rlmix.training.allocator import keep_freed_memory
 from rlmix.training.guard import finite_saliency
 from rlmix.training.run_folder import read_metrics
@@ -215,13 +213,6 @@ def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Pa
     for name, figure in figures.items():
         _save(figure, folder / f"{name}.png")
     return figures
-
-
-def as_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """A figure as (height, width, 3) bytes."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _save(figure: Figure, path: Path) -> None:

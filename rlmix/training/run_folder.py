@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,26 +12,11 @@ import yaml
 
 from rlmix.common.files import check_place, write_atomically, write_json
 from rlmix.common.saved_config import read_config
+from rlmix.training import board
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard.writer import SummaryWriter
-
-LAYOUT = {
-    "RL-Mix beside R-Mix": {
-        "test top-1": ["Multiline", ["test/top1"]],
-        "reward": ["Multiline", ["mixing/reward_mean"]],
-        "mean top-k": ["Multiline", ["mixing/top_k_mean"]],
-        "policy entropy": ["Multiline", ["agent/policy_entropy"]],
-    },
-    "classifier": {
-        "loss": ["Multiline", ["train/loss", "test/loss"]],
-        "top-1": ["Multiline", ["train/top1", "test/top1"]],
-        "top-5": ["Multiline", ["train/top5", "test/top5"]],
-    },
-}
-"""Custom-scalars layout. Every method logs under the same names: TensorBoard on the parent folder draws the runs in one chart."""
-
+    from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
 TABLES = {"epochs": "epochs.csv", "steps": "steps.csv"}
 """What a logger of tables leaves in a run's folder."""
@@ -113,10 +99,27 @@ class Run:
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.folder), purge_step=self.steps + 1, flush_secs=30)
-            if not self.epochs:
-                self._writer.add_custom_scalars(LAYOUT)
+            known = _names_of_today(self.folder)
+            self._writer = SummaryWriter(str(self.folder), purge_step=self.steps + 1, flush_secs=5)
+            if not self.epochs or not known:
+                self._writer.add_custom_scalars(board.LAYOUT)
+                self._writer.add_text("about these charts", board.explanation())
+            for record in (
+                self.epochs if not known else ()
+            ):  # begun by an earlier version, whose points keep their names beside these
+                self._draw(record)
         return self._writer
+
+    def begin(self, config: dict[str, Any], results: list[str]) -> None:
+        """Show the run in TensorBoard from its first step on.
+
+        Args:
+            config: By flat option.
+            results: Names of the figures that :meth:`finish` will have.
+        """
+        for summary in board.session_start(config, results):
+            self._events.add_summary(summary)
+        self.writer.flush()
 
     def log_epoch(self, record: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl, and its numbers to TensorBoard, over the classifier's steps."""
@@ -129,16 +132,32 @@ class Run:
             except OSError:
                 handle.truncate(size)  # no half line
                 raise
+        self._draw(record)
+        self.writer.flush()
         self.epochs.append(record)
+
+    def log_steps(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write figures of the steps up to ``step`` to TensorBoard; those of the first step at once."""
+        self._draw(
+            {"step": step} | {"step_learning_rate" if name == "learning_rate" else name: figures[name] for name in figures}
+        )
+        if step == 1:
+            self.writer.flush()
+
+    def log_update(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write figures of an agent's update after ``step`` to TensorBoard."""
+        self._draw({"step": step, **figures})
+
+    @property
+    def _events(self) -> "FileWriter":
+        events: FileWriter | None = self.writer.file_writer
+        assert events is not None
+        return events
+
+    def _draw(self, record: Mapping[str, Any]) -> None:
         for name, value in record.items():
             if name != "step" and not isinstance(value, list):
-                self.writer.add_scalar(_tag(name), value, record["step"])
-        self.writer.flush()
-
-    def log_steps(self, step: int, figures: dict[str, float]) -> None:
-        """Write figures of the steps up to ``step`` to TensorBoard."""
-        for name, value in figures.items():
-            self.writer.add_scalar(f"steps/{name}", value, step)
+                self._events.add_summary(board.scalar(board.tag_of(name), value), record["step"])
 
     def describe_kept(self, epochs: int | None) -> str:
         """What the newest checkpoint holds of so many epochs, and where it lies."""
@@ -153,12 +172,13 @@ class Run:
         self.last, self.kept = save_checkpoint(self.folder / "checkpoints", kept[0], state, kept[1], best), kept
         return self.last
 
-    def finish(self, result: dict[str, Any], hparams: dict[str, Any]) -> None:
-        """Write result.json and TensorBoard's hparams, which end the run."""
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write result.json, and its figures to TensorBoard, which end the run."""
         write_json(self.folder / "result.json", result)
-        plain = {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in hparams.items()}
-        figures = {f"result/{name}": value for name, value in result.items() if isinstance(value, float)}
-        self.writer.add_hparams(plain, figures, run_name=".")
+        for name, value in result.items():
+            if isinstance(value, float):
+                self._events.add_summary(board.scalar(board.result_tag(name), value), self.epochs[-1]["step"])
+        self._events.add_summary(board.session_end())
         self.close()
 
     def close(self) -> None:
@@ -215,14 +235,11 @@ def _run_files(folder: Path) -> list[Path]:
     return [folder / name for name in names if (folder / name).exists()] + list(folder.glob("events.out.tfevents.*"))
 
 
-def _tag(name: str) -> str:
-    for prefix in ("train_", "val_", "test_"):
-        if name.startswith(prefix):
-            return name.replace("_", "/", 1)
-    if name == "top1_ema":
-        return f"test/{name}"
-    if name.startswith(("reward", "top_k")):
-        return f"mixing/{name}"
-    if name in ("epoch", "learning_rate", "epoch_seconds", "nonfinite_steps"):
-        return f"train/{name}"
-    return f"agent/{name}"
+def _names_of_today(folder: Path) -> bool:
+    """Whether a run's events have today's tags: its custom layout, at the beginning of a file, names them."""
+    wanted = board.TAGS["test_top1"].name.encode()
+    for path in folder.glob("events.out.tfevents.*"):
+        with open(path, "rb") as handle:
+            if wanted in handle.read(2**16):
+                return True
+    return False

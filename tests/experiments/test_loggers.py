@@ -13,6 +13,7 @@ from toys import write_npz
 import rlmix
 from rlmix.experiments.loggers import CSVLogger
 from rlmix.scripts.main import main as rlmix_main
+from rlmix.training.board import TAGS
 from rlmix.training.run_folder import read_metrics
 
 
@@ -59,11 +60,14 @@ def test_points_within_an_epoch_are_means_over_its_steps(tiny, method, tmp_path)
     assert [figures["loss"] for figures in told.logged] == pytest.approx(means, rel=1e-5)
     assert ("reward" in told.logged[0]) == (method == "rlmix")
     tags = tags_of(tmp_path / "run")
-    assert tags["steps/loss"] == [(2 * k + 2, pytest.approx(mean, rel=1e-5)) for k, mean in enumerate(means)]
-    assert tags["steps/learning_rate"][0] == (2, pytest.approx(told.logged[0]["learning_rate"]))
+    points = [(1, losses[0]), *((2 * k + 2, mean) for k, mean in enumerate(means))]  # the first step's too, for who waits
+    assert tags[TAGS["loss"].name] == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in points]
+    assert tags[TAGS["step_learning_rate"].name][1] == (2, pytest.approx(told.logged[0]["learning_rate"]))
     records = read_metrics(tmp_path / "run")
-    assert tags["train/loss"] == [(record["step"], pytest.approx(record["train_loss"], rel=1e-5)) for record in records]
-    assert tags["train/epoch"] == [(5, 1), (10, 2)]
+    assert tags[TAGS["train_loss"].name] == [
+        (record["step"], pytest.approx(record["train_loss"], rel=1e-5)) for record in records
+    ]
+    assert tags[TAGS["epoch"].name] == [(5, 1), (10, 2)]
 
 
 def test_rewards_over_all_steps_of_an_epoch_are_the_epochs(tiny, tmp_path):
@@ -86,6 +90,8 @@ def test_every_update_of_an_agent_is_told_before_its_step(tiny, tmp_path):
     last = read_metrics(tmp_path / "run")[-1]
     assert told.rollouts[-1][1] == {name: last[name] for name in told.rollouts[-1][1]}
     assert {"approx_kl", "policy_entropy"} <= told.rollouts[0][1].keys()
+    updates = [(step, pytest.approx(figures["approx_kl"], rel=1e-5)) for step, figures in told.rollouts]
+    assert tags_of(tmp_path / "run")[TAGS["approx_kl"].name] == updates
 
 
 @pytest.mark.parametrize("step", [3, 7])
@@ -107,8 +113,8 @@ def test_a_run_that_was_stopped_has_the_lines_of_one_that_was_not(tiny, step, tm
         assert len(lines[0]) == {"steps": 10, "epochs": 2}[name]
     assert (tmp_path / "run" / "diary.txt").read_text() == (tmp_path / "whole" / "diary.txt").read_text()
     first, second = tags_of(tmp_path / "whole"), tags_of(tmp_path / "run")
-    assert first["steps/loss"] == second["steps/loss"]
-    assert first["test/top1"] == second["test/top1"]
+    for name in ("loss", "reward", "test_top1"):
+        assert first[TAGS[name].name] == second[TAGS[name].name]
 
 
 def test_what_was_overwritten_leaves_no_tables(tiny, tmp_path):

@@ -13,6 +13,7 @@ import rlmix
 from rlmix.experiments.saved_run import load_run
 from rlmix.mixing.core import Mixed
 from rlmix.scripts.main import main as rlmix_main
+from rlmix.training.board import TAGS
 from rlmix.training.run_folder import read_metrics
 from rlmix.training.trainer import Training
 
@@ -100,7 +101,7 @@ def test_it_is_told_of_and_taken(runs, tmp_path):
     told = [record["top1_ema"] for record in read_metrics(run)]
     assert json.loads((run / "result.json").read_text())["top1_ema"] == told[-1]
     events = EventAccumulator(str(run)).Reload()
-    assert [event.value for event in events.Scalars("test/top1_ema")] == pytest.approx(told)
+    assert [event.value for event in events.Scalars(TAGS["top1_ema"].name)] == pytest.approx(told)
     averaged, plain = rlmix.load_model(run, device="cpu", ema=True), rlmix.load_model(run, device="cpu")
     assert any(not torch.equal(one, other) for one, other in zip(averaged.parameters(), plain.parameters(), strict=True))
     assert load_run(run, averaged=True, device="cpu").training.evaluate()["test_top1"] == told[-1]
