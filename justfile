@@ -20,6 +20,10 @@ types:
 docs:
     {{python}} .ci/docs.py
 
+# The documentation's site, in build/site; `pip install -e ".[docs]"` first
+site:
+    NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict -f docs/site/mkdocs.yml
+
 # How much of the code the fast tests run
 coverage:
     {{python}} -m pytest -n auto --dist loadfile --cov --cov-report=term

@@ -66,3 +66,12 @@ class LearnedPolicy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
+
+
+@POLICIES.register("shuffled", reads=("policy",))
+class ShuffledPolicy(LearnedPolicy):
+    """Control: the choices of a learned policy, each given to another image of the batch: how much it mixes, and not whom."""
+
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+        chosen = super().__call__(decision)
+        return chosen[torch.randperm(len(chosen), generator=self.generator)]

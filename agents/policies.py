@@ -13,7 +13,7 @@ from rlmix.common.registry import Registry, load_attribute
 from rlmix.common.seeding import stream
 from rlmix.config import Config
 from rlmix.envs.process import Decision
-from rlmix.mixing.core import sample_top_k
+from rlmix.mixing.core import sample_top_k, top_k_values
 
 
 class Policy(Protocol):
@@ -159,3 +159,35 @@ class ConstantPolicy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore."""
+
+
+@POLICIES.register("mixture", reads=("top_k_weights",))
+class MixturePolicy(FixedRandomPolicy):
+    """Control: any of the top-k values, each with a probability of its own, whatever the image.
+
+    Args:
+        probabilities: Of the values from the least to the greatest, at least 0, in any unit.
+        seed: As of :class:`FixedRandomPolicy`.
+        ranks: Likewise.
+    """
+
+    def __init__(self, probabilities: tuple[float, ...], seed: int, ranks: Ranks | None = None) -> None:
+        super().__init__(len(probabilities), seed, ranks)
+        self.probabilities = torch.tensor(probabilities, dtype=torch.float32)
+        if not bool((self.probabilities >= 0).all()) or not float(self.probabilities.sum()) > 0:
+            raise ValueError(f"top_k_weights must be numbers of at least 0, not all 0, got {probabilities}")
+        self.probabilities /= self.probabilities.sum()
+        self.entropy = float(torch.special.entr(self.probabilities).sum())
+
+    @classmethod
+    def from_config(cls, config: Config, ranks: Ranks | None = None) -> Self:
+        """Those of ``config.run.top_k_weights``."""
+        given, number = config.run.top_k_weights, config.mixing.num_top_k
+        if given is None or len(given) != number:
+            raise ValueError(f"top_k_weights must be {number} numbers with method mixture, one a top-k value, got {given}")
+        return cls(given, config.run.seed, ranks)
+
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+        batch_size = len(decision.patches) * self.ranks.size
+        index = torch.multinomial(self.probabilities, batch_size, replacement=True, generator=self.generator)
+        return self.ranks.share(top_k_values(self.num_top_k)[index])

@@ -93,7 +93,7 @@ class RLMix:
         check_mixing(num_top_k, self.num_patches, self.alpha, self.rule)
         reward = EnvConfig.reward if reward is None else reward
         self.reward, self.credit = build_reward(reward), CREDITS["pair" if credit is None else credit]
-        if not self.reward.of_maps or reward == UNMEASURED:
+        if not self.reward.of_gradients or reward == UNMEASURED:
             raise ValueError(f"reward must be one of maps in a loop of one's own, got {reward}")
         observation = "pair" if observation is None else observation
         self.learner = OnlinePPO(agent or PPOConfig(), observation, num_top_k, seed) if learn else None

@@ -1,7 +1,7 @@
 """Rewards that ask the classifier: gradients against those of a clean held-out batch, and what a step does to its loss."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import torch
@@ -18,14 +18,25 @@ from rlmix.training.trainer import Batch, Training
 
 
 @REWARDS.register("last_layer")
-@contextmanager
-def last_layer(training: Training) -> Iterator[Judge]:
+def last_layer(training: Training) -> AbstractContextManager[Judge]:
     """Cosine of each mixed image's own gradient of the last layer with a clean held-out batch's: Deep AutoAugment's, image by image.
 
     Source: Zheng et al. 2022, "Deep AutoAugment" (all parameters, a batch at a time). The last layer's gradient for one image is the
-    outer product of its residual and its features, so nothing is differentiated.
+    outer product of its residual and its features, so nothing is differentiated. The held-out batch is one of training images, whose
+    gradient is near nothing once they are fitted: see ``validation_last_layer``.
     """
-    images, labels = held_out_batch(training)
+    return _last_layer(training, held_out_batch(training))
+
+
+@REWARDS.register("validation_last_layer", validation=True)
+def validation_last_layer(training: Training) -> AbstractContextManager[Judge]:
+    """The same against a clean batch of the validation split, on which nothing is trained: what helps there pays."""
+    return _last_layer(training, validation_batch(training))
+
+
+@contextmanager
+def _last_layer(training: Training, held_out: Batch) -> Iterator[Judge]:
+    images, labels = held_out
     with last_linear(training.model) as seen:
         with torch.no_grad(), training.fabric.autocast(), frozen_statistics(training.model):
             training.model(images)
@@ -49,13 +60,22 @@ def parameters(training: Training) -> Iterator[Judge]:
 
 
 @REWARDS.register("held_out_loss", updating=True)
-@contextmanager
-def loss_decrease(training: Training) -> Iterator[Judge]:
+def loss_decrease(training: Training) -> AbstractContextManager[Judge]:
     """By how much the step lowers the loss on a clean held-out batch, given to every image: what mixing is for, one step ahead.
 
     Source: Graves et al. 2017, "Automated Curriculum Learning for Neural Networks" (its prediction gain, on other data than the step's).
     """
-    batch = held_out_batch(training)
+    return _loss_decrease(training, held_out_batch(training))
+
+
+@REWARDS.register("validation_loss", updating=True, validation=True)
+def validation_loss(training: Training) -> AbstractContextManager[Judge]:
+    """By how much the step lowers the loss on a clean batch of the validation split, given to every image."""
+    return _loss_decrease(training, validation_batch(training))
+
+
+@contextmanager
+def _loss_decrease(training: Training, batch: Batch) -> Iterator[Judge]:
     with torch.no_grad():
         before = held_out_loss(training, batch)
 
@@ -101,6 +121,15 @@ def held_out_batch(training: Training) -> Batch:
     plain = replace(training.recipe, flip=False, crop_padding=0)
     (batch,) = training.data.train_batches(index, plain, generator, training.epoch, training.ranks)
     return Batch(normalize(batch.images, training.data.mean, training.data.std), batch.labels)
+
+
+def validation_batch(training: Training) -> Batch:
+    """As many images of the validation split as a batch has, drawn by a generator of the step's own, as they are measured."""
+    generator = stream(training.config.run.seed, f"validation {training.global_step}")
+    size = training.recipe.batch_size
+    index = torch.randint(len(training.data.labels("val")), (size,), generator=generator)
+    pixels = training.data.take("val", index)
+    return Batch(normalize(pixels.images, training.data.mean, training.data.std), pixels.labels)
 
 
 def held_out_loss(training: Training, batch: Batch) -> Float[Tensor, ""]:

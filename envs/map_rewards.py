@@ -92,6 +92,22 @@ def cosine_shares(
     return share * cosine(clean, mixed) + (1 - share) * cosine(clean[partner], mixed)
 
 
+@REWARDS.register("cosine_even")
+def cosine_even(
+    clean: Float[Tensor, "batch height width"], mixed: Float[Tensor, "batch height width"], share: Float[Tensor, " batch"]
+) -> Float[Tensor, " batch"]:
+    """The cosine less what the amount of mixing explains of it in the batch: to mix less, or more, pays nothing in itself.
+
+    With ``h`` the entropy of an image's share of its target, ``r - b (h - mean h)``, b the least-squares slope of the cosine r on h. It is
+    what a Lagrange multiplier on the mean entropy leaves of the cosine, estimated anew from every batch.
+    """
+    rewards = cosine(clean, mixed)
+    amount = torch.special.entr(share) + torch.special.entr(1 - share)
+    deviation = amount - amount.mean()
+    slope = (deviation * rewards).mean() / deviation.square().mean().clamp(min=1e-6)
+    return rewards - slope * deviation
+
+
 def rarity(choices: Int[Tensor, " batch"], num_choices: int) -> Float[Tensor, " batch"]:
     """How rare each choice is in its batch, ``-log(share of the batch that chose the same) / log K``.
 

@@ -19,6 +19,7 @@ from rlmix.envs.credit import share_credit
 from rlmix.envs.isolation import isolated
 from rlmix.envs.map_rewards import rarity
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
+from rlmix.maps.approximate import Evidence, SaliencySource
 from rlmix.maps.gradient import Saliency, patch_saliency, salient_mask
 from rlmix.maps.patches import check_patches, pixel_share
 from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
@@ -71,6 +72,7 @@ class MixingProcess:
 
     Attributes:
         on_epoch_end: Called with the training after an epoch's last step, before anything else is drawn.
+        listeners: Sources of maps that are told what every step has found, beside the training's own.
         outcome: The last decision and what it led to.
         unseeded: Whether the configuration came without a seed; it is 0 here, and an environment draws another.
     """
@@ -94,6 +96,14 @@ class MixingProcess:
         self._reward = build_reward(config.env.reward)
         if config.model.freeze_from is not None and self._reward.updating:
             raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
+        if self._reward.average and config.optim.ema is None:
+            raise ValueError(
+                f"reward {config.env.reward} must go with ema, a moving average of the classifier's weights, such as 0.99"
+            )
+        if self._reward.validation and "val" not in self.data.measured:
+            raise ValueError(
+                f"reward {config.env.reward} must have a validation split: give val_fraction, such as 0.1, or data with one"
+            )
         if config.optim.accumulation > 1 and self._reward.updating:
             raise ValueError(
                 f"accumulation must be 1 with reward {config.env.reward}, which looks at what each batch's own step does, "
@@ -102,6 +112,7 @@ class MixingProcess:
         self.training: Training | None = None
         self.outcome: Outcome | None = None
         self.on_epoch_end: Callable[[Training], None] = lambda training: None
+        self.listeners: list[SaliencySource] = []
         self._decision: Decision | None = None
         self._rewards: list[Tensor] = []
         self._top_k: list[Tensor] = []
@@ -161,9 +172,13 @@ class MixingProcess:
         top_k = top_k.to(training.device, non_blocking=True)
         mask = self._mask(decision, top_k)
         with self._reward.around(training) as judge:
-            mixed, share = self._mix(decision, mask, mask[decision.pairing.partner])
-            gradient = training.step(mixed, self._reward.needs_gradient, decision.sound)
-            rewards = judge(mixed, Reaction(decision.saliency.map, gradient, decision.pairing.partner, share))
+            partner, learners = decision.pairing.partner, self._learners()
+            mixed, share, weights = self._mix(decision, mask, mask[partner])
+            gradient: Any = training.step(mixed, self._reward.needs_gradient or bool(learners), decision.sound)
+            for source in learners:
+                evidence = Evidence(gradient, training.last_logits, weights, partner, training.was_finite)
+                source.learn(evidence, training.order.moment)
+            rewards = judge(mixed, Reaction(decision.saliency.map, gradient, partner, share, training.last_logits, mixed.targets))
         self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
         if training.trained == 1:
             self._rewards, self._top_k = [], []
@@ -203,22 +218,28 @@ class MixingProcess:
         if partner_top_k is not None:
             theirs = self._mask(decision, partner_top_k.to(training.device)[decision.host])[partner]
         with self._reward.around(training) as judge:
-            mixed, share = self._mix(decision, mask, theirs)
+            mixed, share, _ = self._mix(decision, mask, theirs)
             look = training.look(mixed)
-            return judge(mixed, Reaction(decision.saliency.map, look.gradient, partner, share))
+            seen = Reaction(decision.saliency.map, look.gradient, partner, share, look.logits, mixed.targets)
+            return judge(mixed, seen)
 
     def _mask(self, decision: Decision, top_k: Tensor) -> Tensor:
         num_patches = decision.pairing.num_patches
         same = num_patches == AGENT_PATCHES
         return salient_mask(decision.patches if same else patch_saliency(decision.saliency.map, num_patches), top_k)
 
-    def _mix(self, decision: Decision, mask: Tensor, theirs: Tensor) -> tuple[Mixed, Tensor]:
-        """The mixed batch, and the share of its target that each image has."""
+    def _learners(self) -> list[SaliencySource]:
+        """Who is told what a step has found."""
+        own = self.require_training().saliency_source
+        return [*([own] if own.learns else []), *self.listeners]
+
+    def _mix(self, decision: Decision, mask: Tensor, theirs: Tensor) -> tuple[Mixed, Tensor, Tensor]:
+        """The mixed batch, the share of its target that each image has, and its weight patch by patch."""
         (images, labels), pairing = decision.batch, decision.pairing
         weights = patch_weights(mask, theirs, pairing.lam, self.config.mixing.rule)
         targets = soft_targets(self.require_training().targets(labels), self.data.num_classes)
         mixed = blend(images, targets, weights, pairing.partner)
-        return mixed, pixel_share(weights, images.shape[2:])
+        return mixed, pixel_share(weights, images.shape[2:]), weights
 
     def _nearest(self, top_k: Tensor) -> Tensor:
         """Index of the nearest of the K values."""

@@ -1,8 +1,8 @@
 """The family of rewards: what a mixture earns. docs/rewards.md tells every reward's reason and source.
 
 A reward of maps is a function of what it names: ``clean`` and ``mixed`` maps (B, H, W), each image's ``partner`` (B,) and its ``share``
-(B,) of the target, or all of it as ``reaction``. It gives one number an image. One that asks the classifier is a context around its step: a
-generator function of ``training``, which yields the judge.
+(B,) of the target, the mixtures' ``logits`` and ``targets`` (B, N), or all of it as ``reaction``. It gives one number an image. One that
+asks the classifier is a context around its step: a generator function of ``training``, which yields the judge.
 """
 
 import inspect
@@ -36,6 +36,9 @@ class Reaction:
     partner: Int[Tensor, " batch"]
     share: Float[Tensor, " batch"]
     """Each image's own part of its mixed target."""
+    logits: Float[Tensor, "batch classes"] | None = None
+    """Of the mixed images, as the step has found them; None in a loop of one's own, which does not tell."""
+    targets: Float[Tensor, "batch classes"] | None = None
 
     @cached_property
     def mixed(self) -> Float[Tensor, "batch height width"]:
@@ -47,10 +50,14 @@ class Reaction:
 
 Judge = Callable[[Mixed, Reaction], Tensor]
 """Says what each image earns, once the step has been taken."""
-REWARDS: Registry[Callable[..., Any]] = Registry("reward", homes=("rlmix.envs.map_rewards", "rlmix.envs.classifier_rewards"))
-"""Traits: ``updating``, for those that need a step which changes the classifier; a frozen one has no such step."""
+REWARDS: Registry[Callable[..., Any]] = Registry(
+    "reward", homes=tuple(f"rlmix.envs.{kind}_rewards" for kind in ("map", "difficulty", "classifier"))
+)
+"""Traits: ``updating``, for those that need a step which changes the classifier; a frozen one has no such step. ``average`` and
+``validation``, for those that need a moving average of its weights, or a validation split."""
 UNMEASURED = "none"
-_OF_REACTION = ("clean", "mixed", "partner", "share", "reaction")
+_OF_STEP = ("logits", "targets")
+_OF_REACTION = ("clean", "mixed", "partner", "share", *_OF_STEP, "reaction")
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,10 @@ class Reward:
     """What it names."""
     updating: bool = False
     """Whether it needs the classifier to change."""
+    average: bool = False
+    """Whether it needs a moving average of the classifier's weights."""
+    validation: bool = False
+    """Whether it needs a validation split."""
 
     @property
     def needs_gradient(self) -> bool:
@@ -80,6 +91,11 @@ class Reward:
     def of_maps(self) -> bool:
         """Whether it asks nothing but the reaction: no training, and no context around its step."""
         return self.parameters != ("training",)
+
+    @property
+    def of_gradients(self) -> bool:
+        """Whether the clean and the mixed images' gradients, and how they were mixed, are all that it asks."""
+        return self.of_maps and not {*_OF_STEP} & {*self.parameters}
 
     def judge(self, mixed: Mixed, reaction: Reaction) -> Float[Tensor, " batch"]:
         """What each image earns, of a reward of maps.
@@ -110,7 +126,8 @@ def build_reward(name: str) -> Reward:
         raise ValueError(
             f"reward {name} must be a function of {', '.join(_OF_REACTION)}, or of training alone, got {', '.join(parameters)}"
         )
-    return Reward(name, entry.thing, parameters, bool(entry.traits.get("updating")))
+    traits = {trait: bool(entry.traits.get(trait)) for trait in ("updating", "average", "validation")}
+    return Reward(name, entry.thing, parameters, **traits)
 
 
 @REWARDS.register(UNMEASURED)

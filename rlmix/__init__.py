@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rlmix.envs.making import make_env as make_env
     from rlmix.envs.making import make_vec_env as make_vec_env
     from rlmix.experiments.callbacks import Callback as Callback
-    from rlmix.experiments.compare import Compare as Compare
+    from rlmix.experiments.commands.compare import Compare as Compare
+    from rlmix.experiments.commands.evaluate import Evaluate as Evaluate
     from rlmix.experiments.compare import compare as compare
-    from rlmix.experiments.evaluate import Evaluate as Evaluate
     from rlmix.experiments.evaluate import evaluate as evaluate
     from rlmix.experiments.families import FAMILIES as FAMILIES
     from rlmix.experiments.result import Result as Result
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rlmix.maps.gradient import patch_saliency as patch_saliency
     from rlmix.maps.gradient import saliency as saliency
     from rlmix.maps.gradient import salient_mask as salient_mask
+    from rlmix.maps.recycled import RecycledMaps as RecycledMaps
     from rlmix.mixing.core import Mixed as Mixed
     from rlmix.mixing.core import RMix as RMix
     from rlmix.mixing.core import mix as mix
@@ -53,9 +54,9 @@ _HOME = {
     "RunConfig": "rlmix.config",
     # what the commands do
     "Callback": "rlmix.experiments.callbacks",
-    "Compare": "rlmix.experiments.compare",
+    "Compare": "rlmix.experiments.commands.compare",
     "compare": "rlmix.experiments.compare",
-    "Evaluate": "rlmix.experiments.evaluate",
+    "Evaluate": "rlmix.experiments.commands.evaluate",
     "evaluate": "rlmix.experiments.evaluate",
     "Result": "rlmix.experiments.result",
     "train": "rlmix.experiments.train",
@@ -69,6 +70,7 @@ _HOME = {
     # mixing in a loop of one's own
     "RLMix": "rlmix.agents.transform",
     "Mixed": "rlmix.mixing.core",
+    "RecycledMaps": "rlmix.maps.recycled",
     "RMix": "rlmix.mixing.core",
     "mix": "rlmix.mixing.core",
     "mixer": "rlmix.mixing.mixer",

@@ -3,6 +3,7 @@
 A field's text is its help, its first sentence what ``--help`` shows; its annotation says what it may hold.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_type_hi
 
 from rlmix.common.groups import changed, check_values, options_of, read_flat, to_flat
 from rlmix.common.mapping import checked
-from rlmix.common.ranges import above, at_least, between, from_to, one_of, up_to, within
-from rlmix.common.saved_config import read_config, read_yaml, updated
+from rlmix.common.ranges import above, also, at_least, between, from_to, one_of, up_to, within
+from rlmix.common.saved_config import place_of, read_config, read_yaml, updated
 from rlmix.recipes import AUTO, Recipe, data_recipe, is_brought, settled_data
 
 MASK_PATCHES = (2, 4)
@@ -74,11 +75,12 @@ class ModelConfig:
     """The classifier."""
 
     name: str | None = None
-    """preactresnet18 or another of rlmix list models. Or any classifier of torchvision, such as resnet50, with
-    its own stem and random weights."""
+    """preactresnet18 or another of rlmix list models. Or any classifier of torchvision, such as resnet50, with its own stem and random
+    weights; timm:NAME; hf:PATH, a configuration of Hugging Face's transformers; module:function, one's own."""
     freeze_from: str | None = None
     """Take the classifier of this run, and do not update it. A stationary environment, in which agents are measured. Without --data, the
-    run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...)."""
+    run's data come along, and how they were taken (--data-root, --train-images, --val-fraction, --image-size, ...). Data
+    that are named must be the run's, wherever they lie."""
     stages: tuple[str, ...] | None = None
     """Modules after which features are mixed. One to four dotted names, under manifold_mixup, automix (the third) and alignmix (the
     last); most networks of torchvision and timm have stages by themselves (docs/training.md)."""
@@ -186,9 +188,9 @@ class PPOConfig:
     learning_rate: Annotated[float, above(0)] = 1e-3
     """Adam's, constant. Decay was of secondary importance in the study. With its "safe default", 0.0003, PPO here gained three fifths as
     much in as many steps (docs/study.md)."""
-    passes: Annotated[int, above(0)] = 8
+    passes: Annotated[int, above(0), also("n_epochs")] = 8
     """Passes over a rollout. Going over the data several times is what makes PPO sample-efficient."""
-    minibatch_size: Annotated[int, above(0)] = 500
+    minibatch_size: Annotated[int, above(0), also("batch_size")] = 500
     """Decisions a gradient step. 250 and 10 passes learned a little faster (docs/study.md), but made the update a tenth of an epoch."""
     gamma: Annotated[float, within(0, 1)] = 0.0
     """Discount. "Tune it per environment": a slot's next image is another one, so what comes later says nothing about this choice."""
@@ -196,14 +198,14 @@ class PPOConfig:
     """Of the advantage estimate. GAE with 0.9 did best."""
     clip_range: Annotated[float, above(0)] = 0.25
     """Of PPO's policy loss. The study's default; its value loss clipping hurts and is off."""
-    entropy_coefficient: Annotated[float, at_least(0)] = 0.0
+    entropy_coefficient: Annotated[float, at_least(0), also("ent_coef")] = 0.0
     """Weight of the policy's entropy. No regulariser helped in the study."""
     policy_layers: Annotated[tuple[int, ...], at_least(1)] = (64, 64)
     """Hidden tanh layers of the actor. They are apart from the critic's: separate networks did better. The last layer starts 100 times
     smaller."""
     value_layers: Annotated[tuple[int, ...], at_least(1)] = (64, 64)
     """Hidden tanh layers of the critic. "Use a wide value MLP" gained nothing here: 256 learned as 64 does, at twice the cost."""
-    rollout_steps: Annotated[int | None, above(0)] = None
+    rollout_steps: Annotated[int | None, above(0), also("n_steps")] = None
     """Steps between two updates, at most. An epoch is cut into equal rollouts. Where not given, 10 for a decision an image (a batch of 100
     is 1,000 decisions then), and 1000 for the joint decision, which is one a step."""
 
@@ -246,6 +248,8 @@ class RunConfig:
     are others who decide."""
     top_k: Annotated[float | None, from_to(0, 1)] = None
     """The quantile of --method constant. 0 is plain Input Mix-up."""
+    top_k_weights: Annotated[tuple[float, ...] | None, at_least(0)] = None
+    """How likely --method mixture draws each top-k value. From the least to the greatest, such as 2 0 0 0 0 0 0 0 0 1."""
     policy: str | None = None
     """The run whose learned policy --method policy takes. As it is, whatever classifier, data or batch size it was learned with. Or a
     zip of Stable-Baselines3 or sb3-contrib; or module:attribute, one's own: docs/extending.md."""
@@ -255,6 +259,8 @@ class RunConfig:
     """The run's folder; runs/<data>-<model>-<method>-s<seed>."""
     overwrite: bool = False
     """Replace the run that --out holds."""
+    dry_run: bool = False
+    """Say what would be trained, and stop. Data and classifier are loaded, and nothing is written."""
     resume: Path | None = None
     """Go on with the run in this folder, with its options. Typed ones may change what the training does not depend on."""
     config: Path | None = None
@@ -265,15 +271,23 @@ class RunConfig:
     """Steps between points within an epoch, or 0. In TensorBoard: means over them of loss and reward, and the learning rate."""
     loggers: Annotated[tuple[str, ...], one_of("rlmix.experiments.loggers:LOGGERS")] = ()
     """Where else to log (rlmix list loggers). csv, wandb, mlflow, or module:attribute, one's own."""
+    eval_every: Annotated[int, at_least(1)] = 1
+    """Epochs between two measurements. Of test and validation images. The last epoch is always measured; --test-images makes one
+    shorter. What is trained does not depend on it."""
+    patience: Annotated[int | None, at_least(1)] = None
+    """Measurements without a better validation top-1. The run stops after so many. With --val-fraction, or data that have a validation
+    split; the schedule is that of the whole training."""
     picture_every: Annotated[int, at_least(0)] = 5
     """Epochs between two pictures in TensorBoard, or 0."""
     checkpoint_every: Annotated[int, at_least(0)] = 0
-    """Steps between two checkpoints within an epoch, or 0. There is one at every epoch's end, and one where a run is stopped."""
+    """Steps between two checkpoints within an epoch, or 0. There is one where a run is stopped, and see --checkpoint-epochs."""
+    checkpoint_epochs: Annotated[int, at_least(1)] = 1
+    """Epochs between two checkpoints. There is always one of the last epoch, of a new best one, and where a run is stopped."""
     time_limit: Annotated[float | None, above(0)] = None
     """Minutes after which the run stops, with exit code 124. As by SIGTERM: a little less than what a job may take."""
 
 
-NOT_SAVED = ("out", "overwrite", "resume", "config")
+NOT_SAVED = ("out", "overwrite", "dry_run", "resume", "config")
 """Where a run lies, and how it was begun, is no part of what it is."""
 
 
@@ -333,7 +347,16 @@ class Config:
             OSError: If the file cannot be read.
             ValueError: If it is no mapping, or holds an option that there is not, or not a value of its type.
         """
-        return cls.from_mapping(updated(read_yaml(Path(path))))
+        options = read_yaml(Path(path))
+        try:
+            config = cls.from_mapping(updated(options))
+            check_values(config)
+            return config
+        except ValueError as error:
+            quoted = re.search(r"got '([\w.]+)'", str(error))
+            named = str(error).partition(" must ")[0].removeprefix("option ")
+            error.add_note(f"in {place_of(Path(path), quoted[1] if named == 'option' and quoted else named)}")
+            raise
 
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> Self:

@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from rlmix.common.names import check_name
 
 AUTO = "auto"
+GIVEN = "given"
+"""Name of data, and of a network, that Python gives."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ RECIPES = {
     # tens of steps, and ResNeXt at 0.05 too unless a step's length has a bound (docs/reliability.md).
     "npz": (BROUGHT := Recipe(learning_rate=0.05, clip_norm=1.0)),
     "hf": BROUGHT,
-    "given": BROUGHT,
+    GIVEN: BROUGHT,
     # ImageNet: ResNet-50 for 100 epochs is the paper's. The rest is assumed to be as in the code of CutMix, where its baselines come
     # from: batch 256, rate 0.1, a tenth every 30 epochs, weight decay 1e-4, crops of 224. The bound on a step's length is ours: a folder
     # may be anything, and without it torchvision's networks diverge on few images.
@@ -89,4 +91,4 @@ def is_own(data: str) -> bool:
 
 def is_brought(data: str) -> bool:
     """Whether ``data`` are somebody's own arrays or data sets, whose images may have any size."""
-    return data.partition(":")[0] in ("npz", "hf", "given") or is_own(data)
+    return data.partition(":")[0] in ("npz", "hf", GIVEN) or is_own(data)

@@ -6,14 +6,17 @@ rlmix benchmark --methods vanilla handwritten saliency rmix rlmix --memory --pro
 
 from collections.abc import Sequence
 
-from rlmix.benchmarking.measure import Benchmark, benchmark
+from rlmix.benchmarking.options import Benchmark
 from rlmix.experiments.command import run_command
 from rlmix.experiments.options import parse, read_args
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
-    benchmark(parse(Benchmark, "benchmark", read_args(args), about=__doc__))
+    options = parse(Benchmark, "benchmark", read_args(args), about=__doc__)
+    from rlmix.benchmarking.measure import benchmark
+
+    benchmark(options)
 
 
 if __name__ == "__main__":

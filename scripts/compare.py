@@ -8,7 +8,7 @@ A run that is finished already is not repeated, and a half-finished one goes on.
 from collections.abc import Sequence
 
 from rlmix.experiments.command import run_command
-from rlmix.experiments.compare import Compare, compare
+from rlmix.experiments.commands.compare import Compare
 from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.experiments.reading import check_read
 
@@ -19,6 +19,9 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parse(Compare, "compare", args, about=__doc__)
     options.check()
     check_read([arm.options for arm in options.study.arms], typed_options(Compare, args))
+    options.study.check()
+    from rlmix.experiments.compare import compare
+
     compare(options)
 
 

@@ -7,7 +7,7 @@ rlmix evaluate STATE_DICT.pt --model resnet50 --data imagefolder:PATH --boxes bo
 from collections.abc import Sequence
 
 from rlmix.experiments.command import run_command
-from rlmix.experiments.evaluate import Evaluate, as_table, check_source, evaluate
+from rlmix.experiments.commands.evaluate import Evaluate, check_source
 from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.reporting.output import make_console
 
@@ -17,8 +17,12 @@ def main(args: Sequence[str] | None = None) -> None:
     args = read_args(args)
     options = parse(Evaluate, "evaluate", args, about=__doc__)
     check_source(options, typed_options(Evaluate, args))
+    from rlmix.experiments.evaluate import as_table, evaluate
+
     result = evaluate(options)
-    make_console().print(as_table(result))
+    console = make_console()
+    console.print(as_table(result))
+    console.print(f"written to {options.folder / 'evaluate.json'} and reliability.png", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,16 @@ rlmix export DIR
 from collections.abc import Sequence
 
 from rlmix.experiments.command import run_command
-from rlmix.experiments.export import Export, export
+from rlmix.experiments.commands.export import Export
 from rlmix.experiments.options import parse, read_args
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, export, and say what was written and what loads it."""
-    for path, reader in export(parse(Export, "export", read_args(args), about=__doc__)).items():
+    options = parse(Export, "export", read_args(args), about=__doc__)
+    from rlmix.experiments.export import export
+
+    for path, reader in export(options).items():
         print(f"{path}: {reader}")  # noqa: T201
 
 

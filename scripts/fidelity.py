@@ -5,7 +5,7 @@ rlmix fidelity --data digits
 
 from collections.abc import Sequence
 
-from rlmix.benchmarking.fidelity import Fidelity, fidelity
+from rlmix.benchmarking.options import Fidelity
 from rlmix.experiments.command import run_command
 from rlmix.experiments.options import parse, read_args, typed_options
 from rlmix.experiments.reading import check_read
@@ -16,6 +16,8 @@ def main(args: Sequence[str] | None = None) -> None:
     args = read_args(args)
     options = parse(Fidelity, "fidelity", args, about=__doc__)
     check_read([options.config], typed_options(Fidelity, args) - {"saliency_mode"})
+    from rlmix.benchmarking.fidelity import fidelity
+
     fidelity(options)
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "reproduce": "the experiment behind a table of the paper, at its scale or at a fraction",
     "list": "what there is of methods, policies, rewards, models, ...",
     "benchmark": "seconds a step of each method relative to vanilla, all interleaved",
+    "completion": "the script by which a shell completes commands, options and names",
 }
 
 

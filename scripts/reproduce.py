@@ -7,13 +7,17 @@ rlmix reproduce table4 --scale 0.02 --data npz:FILE --models preactresnet18_w16
 from collections.abc import Sequence
 
 from rlmix.experiments.command import run_command
+from rlmix.experiments.commands.reproduce import check, read_options
 from rlmix.experiments.options import read_args
-from rlmix.experiments.reproduce import read_options, reproduce
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, train what is missing, print."""
-    reproduce(read_options(read_args(args), __doc__))
+    options = read_options(read_args(args), __doc__)
+    check(options)
+    from rlmix.experiments.reproduce import reproduce
+
+    reproduce(options)
 
 
 if __name__ == "__main__":

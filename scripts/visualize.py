@@ -10,8 +10,8 @@ rlmix visualize --methods all --out methods.png
 from collections.abc import Sequence
 
 from rlmix.experiments.command import run_command
+from rlmix.experiments.commands.visualize import Visualize, check_typed
 from rlmix.experiments.options import parse, read_args, typed_options
-from rlmix.experiments.visualize import Visualize, check_typed, visualize
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -19,6 +19,8 @@ def main(args: Sequence[str] | None = None) -> None:
     args = read_args(args)
     options = parse(Visualize, "visualize", args, about=__doc__)
     check_typed(options, typed_options(Visualize, args))
+    from rlmix.experiments.visualize import visualize
+
     visualize(options)
 
 

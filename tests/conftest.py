@@ -16,6 +16,7 @@ import stable_baselines3  # noqa: F401
 import sympy  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 import torchvision  # noqa: F401
+from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
 CHECKED = (
@@ -23,6 +24,7 @@ CHECKED = (
     "data.augmentation",
     "data.boxes",
     "envs.classifier_rewards",
+    "envs.difficulty_rewards",
     "envs.map_rewards",
     "envs.credit",
     "envs.render",
@@ -39,6 +41,17 @@ for name, handler in (("SIGHUP", signal.SIG_DFL), ("SIGQUIT", signal.SIG_DFL), (
     number = getattr(signal, name, None)
     if number is not None and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)  # under nohup and behind a shell's & they are ignored, by what the tests start too
+
+
+WHOLE_RUNS = ("benchmarking", "clients", "experiments", "promises", "reporting", "training")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checks_of_shapes(request):
+    """Whole runs call the core thousands of times over: its shapes are checked in the tests of its own."""
+    jaxtyping_config.update("jaxtyping_disable", request.path.parent.name in WHOLE_RUNS)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The configuration: recipes, ranges, plain values."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +134,10 @@ def test_a_folder_run_of_before_keeps_the_alpha_it_was_mixed_with(tmp_path):
         assert read_config(tmp_path)["alpha"] == alpha
     (tmp_path / "config.yaml").write_text("method: rmix\ndata: imagefolder:X\nalpha: 0.2\n")
     assert read_config(tmp_path)["alpha"] == 0.2
+
+
+def test_a_folder_may_be_given_as_text():
+    config = Config.flat(out="runs/mine", resume=None, freeze_from="runs/other")
+    assert config.run.out == Path("runs/mine")
+    assert config.run.resume is None
+    assert config.model.freeze_from == "runs/other"

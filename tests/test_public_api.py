@@ -13,15 +13,15 @@ import torch
 import user
 
 import rlmix
-from rlmix.benchmarking.fidelity import Fidelity
+from rlmix.benchmarking.options import Fidelity
 from rlmix.common.groups import options_of
 from rlmix.config import Config
-from rlmix.experiments.compare import Compare
-from rlmix.experiments.evaluate import Evaluate
+from rlmix.experiments.commands.compare import Compare
+from rlmix.experiments.commands.evaluate import Evaluate
+from rlmix.experiments.commands.policies import Policies
+from rlmix.experiments.commands.reproduce import Reproduce
+from rlmix.experiments.commands.visualize import Visualize
 from rlmix.experiments.help import describe, first_sentence
-from rlmix.experiments.policies import Policies
-from rlmix.experiments.reproduce import Reproduce
-from rlmix.experiments.visualize import Visualize
 from rlmix.models import build_model
 from rlmix.scripts.main import COMMANDS
 from rlmix.scripts.main import main as rlmix_main

@@ -1,6 +1,7 @@
 """Stable-Baselines3's PPO on either form of the environment, a rollout an epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -56,10 +57,29 @@ def shared_arguments(config: PPOConfig) -> dict[str, Any]:
     return {"learning_rate": config.learning_rate, "gamma": config.gamma, "policy_kwargs": policy, "device": "cpu"}
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread: of a few thousand parameters several only wait for each other, and on a busy machine long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class HostPPO(PPO):
+    """Whose update takes one thread."""
+
+    def train(self) -> None:
+        with one_thread():
+            super().train()
+
+
 def build_ppo(policy: Any, vec_env: VecEnv, config: PPOConfig, steps: int, arguments: dict[str, Any]) -> PPO:
     """Stable-Baselines3's PPO with rollouts of so many ``steps`` and the agent's hyperparameters."""
     total = steps * vec_env.num_envs
-    return PPO(
+    return HostPPO(
         policy,
         vec_env,
         n_steps=steps,

@@ -7,7 +7,6 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,62 +15,16 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from rlmix.benchmarking.options import Benchmark
 from rlmix.benchmarking.profiler import top_operators
 from rlmix.benchmarking.steps import PARTS, Timed, check_timed, is_method, prepare
 from rlmix.common.files import write_atomically, write_json
 from rlmix.config import Config
 from rlmix.data.memory import ImageData, image_data
+from rlmix.reporting.bar import Bar
 from rlmix.reporting.output import make_console
 from rlmix.training.allocator import keep_freed_memory
 from rlmix.training.run_folder import peak_memory_mb
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Time a training step of each method relative to vanilla, and its parts, on random images."""
-
-    methods: tuple[str, ...] = ("vanilla", "saliency", "rmix", "rmix-reward", "rlmix")
-    """What to time; ratios are relative to vanilla, which is always timed. Beside the methods of rlmix train: saliency (the bare pass),
-    rmix-reward (rmix is R-Mix by itself, under --reward none; this one measures its reward too, as rlmix train does by default),
-    rmix-dropin (R-Mix in the plain trainer), rmix-bfloat16, rmix-half and rmix-alternate (R-Mix under that --saliency-mode), handwritten
-    (a plain PyTorch loop over a DataLoader, at its fastest setting)."""
-    model: str = "preactresnet18_w16"
-    """The classifier."""
-    batch_size: int = 100
-    """Images a step."""
-    image_size: int = 32
-    """Pixels a side."""
-    num_classes: int = 100
-    """Classes."""
-    rounds: int = 30
-    """Steps timed of each method; a third as many more are timed by part."""
-    warmup: int = 3
-    """Steps of each method before that."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    precision: str = "auto"
-    """auto, float32, bfloat16."""
-    compile: bool = False
-    """Time everything again with torch.compile, in tables of their own."""
-    memory: bool = False
-    """Measure each method's peak memory too, in a fresh process of its own (seconds each): what five steps and the policy's update take
-    beyond the imported libraries. On a GPU that is what PyTorch allocated there, else the process's resident memory. Not on Windows."""
-    profile: Path | None = None
-    """Write each method's top operators here, as text."""
-    json: Path | None = None
-    """Write the figures here too."""
-
-    @property
-    def training(self) -> Config:
-        """CIFAR-100's recipe, on this model, batch and device."""
-        return Config.flat(
-            data="cifar100",
-            model=self.model,
-            batch_size=self.batch_size,
-            epochs=1000,
-            device=self.device,
-            precision=self.precision,
-        )
 
 
 def benchmark(options: Benchmark) -> None:
@@ -93,6 +46,7 @@ def benchmark(options: Benchmark) -> None:
         print_tables(figures["machine"], figures["compiled"], "torch.compile, ")
     if options.json is not None:
         write_json(options.json, figures)
+        make_console().print(f"written to {options.json}", soft_wrap=True)
 
 
 def random_data(options: Benchmark, num_batches: int = 20) -> ImageData:
@@ -145,8 +99,13 @@ def measure(
     }
     timed = {name: prepare(name, own[name], data) for name in names}
     order = random.Random(0)
-    turns = [{name: timed[name].seconds() for name in order.sample(names, len(names))} for _ in range(warmup + rounds)][warmup:]
-    part_turns = [{name: timed[name].seconds_by_part() for name in names} for _ in range(-(-rounds // 3) * parts)]
+    part_rounds = -(-rounds // 3) * parts
+    with Bar(f"timing {len(names)} methods", warmup + rounds + part_rounds) as bar:
+        turns = [
+            {name: timed[name].seconds() for name in order.sample(names, len(names))} for _ in bar.over(range(warmup + rounds))
+        ]
+        part_turns = [{name: timed[name].seconds_by_part() for name in names} for _ in bar.over(range(part_rounds))]
+    turns = turns[warmup:]
     if profile is not None:
         text = "\n\n".join(f"{name}\n{top_operators(timed[name].step, timed[name].device)}" for name in names) + "\n"
         write_atomically(profile, lambda handle: handle.write(text.encode()))

@@ -30,7 +30,7 @@ from rlmix.training.board import TAGS
 from rlmix.training.run_folder import Run
 from rlmix.training.trainer import Training
 
-CHEAPER = {f"rmix-{mode}": mode for mode in ("bfloat16", "half", "alternate")}
+CHEAPER = {f"rmix-{mode}": mode for mode in ("recycled", "bfloat16", "half", "alternate")}
 """R-Mix under cheaper saliency; previous has two kinds of epochs, and its cost is half of their difference."""
 TIMED = ("saliency", "rmix", "rmix-p8", "rmix-reward", "rlmix", "rmix-dropin", *CHEAPER, "handwritten", "coin", *METHODS)
 """saliency is the bare pass of vanilla's model. R-Mix runs in the environment without a reward, rmix-reward with the agent's, as rlmix
@@ -79,7 +79,7 @@ def check_timed(name: str) -> None:
     if ":" in name:
         METHODS.entry(name)
     else:
-        check_name("method", name, TIMED)
+        check_name("methods", name, TIMED)
 
 
 def is_method(name: str) -> bool:

@@ -1,7 +1,10 @@
 """Files that are there whole or not at all."""
 
+import errno
+import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,10 +22,41 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        full = _is_full(error, path.parent)
         temporary.unlink(missing_ok=True)
+        if full:
+            raise _full_disk(path, write) from error
         raise
     _sync_folder(path.parent)
+
+
+def check_place(folder: Path, option: str) -> None:
+    """Raise OSError where nothing can be written into a folder, or where it cannot be made; ``option`` is what named it."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{option} must be a folder, or where one can be made, got {folder}: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"{option} must be a folder that can be written, got {folder}: {there} is read-only")
+
+
+def _is_full(error: BaseException, folder: Path) -> bool:
+    """Whether the disk's end was met; torch's writer says that something was not written, and not why."""
+    if isinstance(error, RuntimeError):
+        return shutil.disk_usage(folder).free < 1e6
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _full_disk(path: Path, write: Callable[[BinaryIO], object]) -> OSError:
+    needed, free = count_bytes(write), shutil.disk_usage(path.parent).free
+    return OSError(f"{path} needs {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are left on a full disk")
+
+
+def count_bytes(write: Callable[[BinaryIO], object]) -> int:
+    """How large a file ``write`` makes."""
+    handle = io.BytesIO()
+    write(handle)
+    return handle.seek(0, os.SEEK_END)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,14 +8,16 @@ outer one's before its own (``agent.ppo.gamma`` is ``--agent.gamma``).
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from rlmix.common.mapping import checked
 from rlmix.common.names import check_name
+from rlmix.common.ranges import Also
 
 Composed = TypeVar("Composed")
 
@@ -45,11 +47,27 @@ class Option(NamedTuple):
         notes = get_args(self.hint)[1:] if get_origin(self.hint) is Annotated else ()
         return tuple(note for note in notes if hasattr(note, "check"))
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Flat names that it has beside its own, see :func:`rlmix.common.ranges.also`."""
+        notes = get_args(self.hint)[1:] if get_origin(self.hint) is Annotated else ()
+        return tuple(_flat_name((*self.path[:-1], name)) for note in notes if isinstance(note, Also) for name in note.names)
+
     def of(self, config: Any) -> Any:
         """Its value."""
         for name in self.path:
             config = getattr(config, name)
         return config
+
+
+def aliases_of(kind: type[Any]) -> dict[str, str]:
+    """Flat names by the others that options have."""
+    return {alias: name for name, option in options_of(kind).items() for alias in option.aliases}
+
+
+def check_option(name: str, allowed: Iterable[str], known: Mapping[str, Option]) -> None:
+    """Raise ValueError where ``name`` is no option; of a run's many, the nearest and the command that lists them."""
+    check_name("option", name, allowed, "rlmix list options" if "epochs" in known else None)
 
 
 def options_of(kind: type[Any]) -> dict[str, Option]:
@@ -130,19 +148,21 @@ def changed(config: Composed, values: Mapping[str, Any]) -> Composed:
     Raises:
         ValueError: If there is no option of a name.
     """
-    known, inner = options_of(type(config)), inner_groups(type(config))
-    for name, value in values.items():
+    known, inner, others = options_of(type(config)), inner_groups(type(config)), aliases_of(type(config))
+    for given, value in values.items():
+        name = others.get(given, given)
         outer, _, own = name.partition(".")
         if is_dataclass(value):
             config = _put(config, _place_of_group(config, name, type(value)), value)
         elif name in known:
-            config = _put(config, known[name].path, value)
+            as_path = isinstance(value, str) and known[name].type in (Path, Path | None)
+            config = _put(config, known[name].path, Path(value) if as_path else value)
         elif name in inner and isinstance(value, Mapping):
             config = changed(config, {f"{name}.{below}": entry for below, entry in value.items()})
         elif own and outer in known and isinstance(given := known[outer].of(config), Mapping):
             config = _put(config, known[outer].path, {**given, own: value})
         else:
-            check_name("option", str(name), [*known, *inner])
+            check_option(str(name), [*known, *inner], known)
             raise ValueError(f"option {name} must be a mapping, got {value!r}")
     return config
 
@@ -182,18 +202,23 @@ def read_flat(config: Composed, values: Mapping[str, Any]) -> Composed:
     Raises:
         ValueError: If there is no option of a name, or a value is none of its option's type.
     """
-    known, inner = options_of(type(config)), inner_groups(type(config))
+    known, inner, others = options_of(type(config)), inner_groups(type(config)), aliases_of(type(config))
     read: dict[str, Any] = {}
     for name, value in values.items():
-        check_name("option", str(name), [*known, *inner])
+        check_option(str(name), [*known, *inner], known)
         if name in known:
             read[name] = checked(value, known[name].type, name)
         elif not isinstance(value, Mapping):
             raise ValueError(f"option {name} must be a mapping, got {value!r}")
         else:
             for own, entry in value.items():
-                check_name("option", str(own), [flat.partition(".")[2] for flat in known if flat.startswith(f"{name}.")])
-                read[f"{name}.{own}"] = checked(entry, known[f"{name}.{own}"].type, f"{name}.{own}")
+                flat = others.get(f"{name}.{own}", f"{name}.{own}")
+                check_name(
+                    "option", flat.partition(".")[2], [flat.partition(".")[2] for flat in known if flat.startswith(f"{name}.")]
+                )
+                if flat in read:
+                    raise ValueError(f"option {name}.{own} must be given once, and is {flat} too")
+                read[flat] = checked(entry, known[flat].type, f"{name}.{own}")
     return changed(config, read)
 
 

@@ -5,15 +5,27 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+MANY = 20
+"""More names than so many are not listed in a line."""
 
-def check_name(kind: str, name: str, allowed: Iterable[str]) -> None:
-    """Raise a ValueError that lists what is allowed, and the nearest name, where ``name`` is not among it."""
+
+def check_name(kind: str, name: str, allowed: Iterable[str], listing: str | None = None) -> None:
+    """Raise a ValueError that lists what is allowed, and the nearest name, where ``name`` is not among it.
+
+    Args:
+        kind: What the names are of.
+        name: The one to check.
+        allowed: All there are.
+        listing: The command that lists them: where they are many, it and the three nearest stand for them.
+    """
     allowed = list(allowed)
     if name in allowed:
         return
-    near = get_close_matches(name, allowed, n=1, cutoff=0.5)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"{kind} must be one of {', '.join(allowed)}, got {name!r}{hint}")
+    many = listing is not None and len(allowed) > MANY
+    near = [repr(other) for other in get_close_matches(name, allowed, n=3 if many else 1, cutoff=0.5)]
+    hint = f" (did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?)" if near else ""
+    names = f"the {len(allowed)} of {listing}" if many else ", ".join(allowed)
+    raise ValueError(f"{kind} must be one of {names}, got {name!r}{hint}")
 
 
 def distinct_names(paths: Iterable[str], reserved: Collection[str] = ()) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Protocol
 
+from rlmix.common.catalogue import cards
 from rlmix.common.names import check_name
-from rlmix.common.registry import find_registry, load_attribute
+from rlmix.common.registry import load_attribute
 
 
 class Rule(Protocol):
@@ -29,7 +31,8 @@ class Range:
             if not value or not all(self.holds(number) for number in value):
                 raise ValueError(f"{name} must be one or more numbers {self._of}{self.words}, got {value}")
         elif not self.holds(value):
-            raise ValueError(f"{name} must be {self.words}, got {value}")
+            finite = "" if isfinite(value) else "finite and "
+            raise ValueError(f"{name} must be {finite}{self.words}, got {value}")
 
     @property
     def _of(self) -> str:
@@ -67,6 +70,18 @@ def up_to(low: float, high: float) -> Range:
 
 
 @dataclass(frozen=True)
+class Also:
+    """Other names that an option has; its own is what files and errors say."""
+
+    names: tuple[str, ...]
+
+
+def also(*names: str) -> Also:
+    """What else the option is called: ``n_epochs``, as in another library."""
+    return Also(names)
+
+
+@dataclass(frozen=True)
 class OneOf:
     """A name out of one or more registries, or ``module:attribute``."""
 
@@ -83,7 +98,7 @@ class OneOf:
 
     def names(self) -> list[str]:
         """Every name that is registered."""
-        return [name for family in self.families for name in find_registry(family)]
+        return [name for family in self.families for name in cards(family)]
 
 
 def one_of(*families: str) -> OneOf:

@@ -168,7 +168,7 @@ def load_attribute(family: str, path: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = [name for name in vars(found) if not name.startswith("_")] if hasattr(found, "__dict__") else []
-            check_name(f"{family} {path}: the attribute", part, near)
+            check_name(f"{family} {path}: the attribute", part, near, f"dir({module})")
         found = getattr(found, part)
     return found
 

@@ -1,5 +1,6 @@
 """One seed, many independent streams: each source of randomness has its own generator."""
 
+import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,9 @@ class _Drawing(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _DRAWS and kwargs.get("generator") is None:
+        # libraries put functions of their own in the place of nn.init's, such as transformers while it builds
+        draws = func in _DRAWS or (inspect.isfunction(func) and func.__name__ in _INITS)
+        if draws and kwargs.get("generator") is None:
             tensor = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
             device = torch.device(kwargs.get("device") or torch.get_default_device()) if tensor is None else tensor.device
             if device.type != "meta":
@@ -55,12 +58,18 @@ class _Drawing(TorchFunctionMode):
         return self.generators[str(device)]
 
 
+_INITS = frozenset(
+    [
+        *("uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_"),
+        *("xavier_uniform_", "xavier_normal_", "orthogonal_", "sparse_"),
+    ]
+)
+"""Functions of ``nn.init`` that draw; these are dispatched as a whole."""
 _DRAWS: frozenset[Any] = frozenset(
     [
         *(Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_, Tensor.log_normal_),
         *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial),
-        *(nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
-        *(nn.init.xavier_uniform_, nn.init.xavier_normal_, nn.init.orthogonal_, nn.init.sparse_),
+        *(getattr(nn.init, name) for name in _INITS),
     ]
 )
-"""Functions of torch that draw, and take a generator. Those of ``nn.init`` are dispatched as a whole."""
+"""Functions of torch that draw, and take a generator."""

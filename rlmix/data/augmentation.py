@@ -15,6 +15,16 @@ class CropFlip(NamedTuple):
     mirror: Bool[Tensor, " batch"]
 
 
+class ResizedCrop(NamedTuple):
+    """Which part of its picture each image shows, and whether it is mirrored; edges as parts of the picture's height and width."""
+
+    top: Float[Tensor, " batch"]
+    left: Float[Tensor, " batch"]
+    height: Float[Tensor, " batch"]
+    width: Float[Tensor, " batch"]
+    mirror: Bool[Tensor, " batch"]
+
+
 def sample_crop_flip(batch_size: int, padding: int, flip: bool, generator: torch.Generator) -> CropFlip:
     """Draw offsets in {0, ..., 2 padding} and, with ``flip``, a fair coin for each image."""
     offsets = torch.randint(2 * padding + 1, (2, batch_size), generator=generator)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from rlmix.common.ranks import Ranks
-from rlmix.data.augmentation import CropFlip
+from rlmix.data.augmentation import CropFlip, ResizedCrop
 from rlmix.recipes import Recipe
 
 
@@ -27,7 +27,7 @@ class Augmented(NamedTuple):
     labels: Int[Tensor, " batch"]
     places: Int[Tensor, " batch"] | None = None
     """In the training split."""
-    draw: CropFlip | None = None
+    draw: CropFlip | ResizedCrop | None = None
     """How the images were cropped and mirrored."""
 
 
@@ -86,6 +86,10 @@ class Dataset(Protocol):
 
     def batches(self, split: str, batch_size: int) -> Iterator[Pixels]:
         """A measured split, in order and not augmented."""
+        ...
+
+    def take(self, split: str, index: Int[Tensor, " batch"]) -> Pixels:
+        """Images of a measured split, not augmented, by their indices."""
         ...
 
     def checksum(self) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils import data
 from torch.utils.data import DataLoader
@@ -18,6 +19,7 @@ from torchvision.transforms import v2
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive, drawing_from, stream
 from rlmix.config import Config
+from rlmix.data.augmentation import ResizedCrop
 from rlmix.data.dataset import Augmented, Pixels, check_trained, in_turn, stratified_split
 from rlmix.data.image_files import describe_left_out, open_image, upright_rgb
 from rlmix.data.label_table import NAME
@@ -85,14 +87,25 @@ class FolderData:
     def train_batches(
         self, order: Int[Tensor, "step batch"], recipe: Recipe, generator: torch.Generator, epoch: int, ranks: Ranks
     ) -> Iterator[Augmented]:
-        transform = v2.Compose([v2.RandomResizedCrop(self.side), v2.RandomHorizontalFlip(0.5 if recipe.flip else 0.0)])
         seed = derive(generator.initial_seed(), f"epoch {epoch}")
-        pictures = Pictures(self.splits["train"].paths, transform, seed)
-        return (Augmented(*pixels) for pixels in self._stream("train", pictures, [ranks.share(index) for index in order]))
+        views, shares = Views(self.splits["train"].paths, self.side, recipe.flip, seed), [ranks.share(index) for index in order]
+        for index, labels, (images, edges) in self._stream("train", views, shares, stack_views):
+            top, left, height, width, mirror = edges.to(labels.device, non_blocking=True).unbind(1)
+            images = images.to(labels.device, non_blocking=True)
+            yield Augmented(images, labels, index, ResizedCrop(top, left, height, width, mirror.bool()))
 
     def batches(self, split: str, batch_size: int) -> Iterator[Pixels]:
         paths = self.splits[split].paths
-        return self._stream(split, Pictures(paths, self.test_transform), list(torch.arange(len(paths)).split(batch_size)))
+        order = list(torch.arange(len(paths)).split(batch_size))
+        for _, labels, images in self._stream(split, Pictures(paths, self.test_transform), order, stack):
+            yield Pixels(images.to(labels.device, non_blocking=True), labels)
+
+    def take(self, split: str, index: Int[Tensor, " batch"]) -> Pixels:
+        pictures, labels = Pictures(self.splits[split].paths, self.test_transform), self.splits[split].labels
+        images = stack([pictures[place] for place in index.tolist()])
+        if isinstance(images, str):
+            raise ValueError(f"{images}; --skip-corrupt leaves such images out")
+        return Pixels(images.to(labels.device, non_blocking=True), labels[index.to(labels.device, non_blocking=True)])
 
     def checksum(self) -> int:
         """Over the pictures' names and labels; they themselves are not read."""
@@ -102,15 +115,19 @@ class FolderData:
             checksum = zlib.crc32(repr((name, names, files.labels.tolist())).encode(), checksum)
         return checksum
 
-    def _stream(self, split: str, pictures: "Pictures", order: Sequence[Tensor]) -> Iterator[Pixels]:
+    def _stream(
+        self, split: str, pictures: "Pictures", order: Sequence[Tensor], collate: Callable[[list[Any]], Any]
+    ) -> Iterator[tuple[Tensor, Tensor, Any]]:
+        """Places and labels, on their device, and what was decoded, on the host."""
         labels = self.splits[split].labels
-        for index, images in zip(order, decode(pictures, order, self.workers, stack, labels.is_cuda), strict=True):
-            if isinstance(images, str):
-                raise ValueError(f"{images}; --skip-corrupt leaves such images out")
-            yield Pixels(images.to(labels.device, non_blocking=True), labels[index.to(labels.device, non_blocking=True)])
+        for index, decoded in zip(order, decode(pictures, order, self.workers, collate, labels.is_cuda), strict=True):
+            if isinstance(decoded, str):
+                raise ValueError(f"{decoded}; --skip-corrupt leaves such images out")
+            index = index.to(labels.device, non_blocking=True)
+            yield index, labels[index], decoded
 
 
-class Pictures(data.Dataset[Tensor | str]):
+class Pictures(data.Dataset[Any]):
     """Decoded images as bytes (H, W, C); in place of one that cannot be decoded, a line that names it.
 
     Args:
@@ -122,25 +139,54 @@ class Pictures(data.Dataset[Tensor | str]):
     def __init__(self, paths: list[str], transform: Callable[[Any], Any], seed: int | None = None) -> None:
         self.paths, self.transform, self.seed = paths, transform, seed
 
-    def __getitem__(self, index: int) -> UInt8[Tensor, "height width channel"] | str:
+    def __getitem__(self, index: int) -> Any:
         try:
             with open_image(self.paths[index]) as image, self._draws(index):
-                picture = self.transform(upright_rgb(image))
+                return self.shown(upright_rgb(image))
         except ValueError as error:
             return str(error)
-        return v2.functional.pil_to_tensor(picture).permute(1, 2, 0)
+
+    def shown(self, picture: Image) -> Any:
+        """Of a decoded picture, bytes (H, W, C)."""
+        return v2.functional.pil_to_tensor(self.transform(picture)).permute(1, 2, 0)
 
     def _draws(self, index: int) -> AbstractContextManager[None]:
         return nullcontext() if self.seed is None else drawing_from(stream(self.seed, str(index)))
+
+
+class Views(Pictures):
+    """Pictures cropped, resized and mirrored at random; with each, its :class:`~rlmix.data.augmentation.ResizedCrop` as five numbers.
+
+    Args:
+        paths: Files.
+        side: Pixels a side.
+        flip: Whether half of them are mirrored.
+        seed: With the image's index it seeds what is drawn.
+    """
+
+    def __init__(self, paths: list[str], side: int, flip: bool, seed: int) -> None:
+        self.crop, self.flip_probability = v2.RandomResizedCrop(side), 0.5 if flip else 0.0
+        super().__init__(paths, self.crop, seed)
+
+    def shown(self, picture: Image) -> tuple[UInt8[Tensor, "height width channel"], Float[Tensor, "5"]]:
+        """Of a decoded picture, bytes (H, W, C), and where they lie in it."""
+        edges = self.crop.make_params([picture])
+        view = self.crop.transform(picture, edges)
+        mirror = bool(torch.rand(1) < self.flip_probability)
+        if mirror:
+            view = v2.functional.horizontal_flip(view)
+        width, height = picture.size
+        parts = [edges["top"] / height, edges["left"] / width, edges["height"] / height, edges["width"] / width, float(mirror)]
+        return v2.functional.pil_to_tensor(view).permute(1, 2, 0), torch.tensor(parts, dtype=torch.float32)
 
 
 def decode(
     pictures: Pictures,
     order: Sequence[Tensor],
     workers: int,
-    collate: Callable[[list[Tensor | str]], Tensor | str],
+    collate: Callable[[list[Any]], Any],
     pin_memory: bool = False,
-) -> Iterator[Tensor | str]:
+) -> Iterator[Any]:
     """Batches in order, decoded ahead by worker processes."""
     loader = DataLoader(
         pictures,
@@ -157,6 +203,15 @@ def stack(images: list[Tensor | str]) -> Tensor | str:
     """A batch (B, H, W, C); what is wrong with the first that cannot be decoded, where there is one."""
     broken = [image for image in images if isinstance(image, str)]
     return broken[0] if broken else torch.stack(images)  # type: ignore[arg-type]
+
+
+def stack_views(views: list[tuple[Tensor, Tensor] | str]) -> tuple[Tensor, Tensor] | str:
+    """A batch (B, H, W, C) and its edges (B, 5); likewise."""
+    broken = [view for view in views if isinstance(view, str)]
+    if broken:
+        return broken[0]
+    images, edges = zip(*views, strict=True)
+    return torch.stack(images), torch.stack(edges)
 
 
 def soundness(images: list[Tensor | str]) -> Tensor:
@@ -230,4 +285,4 @@ def _take(files: Files, number: int | None, allowed: str) -> Files:
 def find_sound(paths: list[str], workers: int) -> Int[Tensor, " sound"]:
     """Indices of the images that can be decoded."""
     pictures, order = Pictures(paths, v2.Resize((1, 1))), torch.arange(len(paths)).split(64)
-    return torch.cat(list(decode(pictures, order, workers, soundness))).nonzero().flatten()  # type: ignore[arg-type]
+    return torch.cat(list(decode(pictures, order, workers, soundness))).nonzero().flatten()

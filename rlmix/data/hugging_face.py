@@ -1,6 +1,6 @@
 """Data sets of Hugging Face's ``datasets`` that lie in a folder, ``--data hf:PATH``; nothing is fetched, and none of their code runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,15 @@ def load_hf(path: str, config: Config) -> ImageData:
     name = f"hf:{path}"
     found = open_folder(path)
     arrays: list[np.ndarray] = []
+    classes: dict[str, int] | None = None
     for role, split in assign_splits(list(found), config.data.splits, name).items():
         columns = find_columns(found[split].features or {}, config.data.keys, name)
-        arrays += read_items(rows(found[split], *columns, f"{name} {split}"), f"{name} {role}", config)
+        items: Iterable[tuple[Any, Any]] = rows(found[split], *columns, f"{name} {split}")
+        if is_text((found[split].features or {}).get(columns[1])):
+            items = list(items)
+            classes = classes or {label: index for index, label in enumerate(sorted({label for _, label in items}))}
+            items = numbered(items, classes, f"{name} {split}")
+        arrays += read_items(items, f"{name} {role}", config)
     return in_memory(name, arrays, config)
 
 
@@ -92,6 +98,19 @@ def find_columns(features: Mapping[str, Any], keys: tuple[str, ...] | None, name
             got = ", ".join(columns) or "none"
             raise ValueError(f"{name} must have one column of {what} (or give --keys IMAGE LABEL), got {got} of {there}")
     return images[0], labels[0]
+
+
+def is_text(feature: Any) -> bool:
+    """Whether a column holds words."""
+    return str(getattr(feature, "dtype", "")) in ("string", "large_string")
+
+
+def numbered(items: Iterable[tuple[Any, str]], classes: Mapping[str, int], where: str) -> Iterator[tuple[Any, int]]:
+    """Give labels that are words the numbers of the training split's, which go by the alphabet; ValueError where one is not among them."""
+    for index, (image, label) in enumerate(items):
+        if label not in classes:
+            raise ValueError(f"{where} must have labels of the training split's {len(classes)}, got {label!r} at {index}")
+        yield image, classes[label]
 
 
 def rows(split: Any, image: str, label: str, where: str) -> Iterator[tuple[Any, Any]]:

@@ -76,6 +76,11 @@ class ImageData:
         images, labels = getattr(self, f"{split}_images"), self.labels(split)
         return map(Pixels, images.split(batch_size), labels.split(batch_size))
 
+    def take(self, split: str, index: Int[Tensor, " batch"]) -> Pixels:
+        """Some of a split."""
+        index = index.to(self.train_labels.device, non_blocking=True)
+        return Pixels(getattr(self, f"{split}_images")[index], self.labels(split)[index])
+
     def checksum(self) -> int:
         """Over every tensor, name and all."""
         checksum = 0

@@ -16,10 +16,7 @@ from rlmix.data.dataset import Dataset
 from rlmix.data.memory import ImageData, in_memory
 from rlmix.data.pixels import fit_square, to_bytes
 from rlmix.data.registry import DATA
-from rlmix.recipes import AUTO
-
-GIVEN = "given"
-"""Name of data that Python gives."""
+from rlmix.recipes import AUTO, GIVEN
 
 
 @DATA.register(

@@ -4,7 +4,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from rlmix.common.groups import aliases_of
+from rlmix.config import Config
 from rlmix.experiments.stopping import interrupting
 from rlmix.reporting.output import enduring_output
 
@@ -40,10 +43,40 @@ def _run(command: Callable[[], None], args: Sequence[str]) -> None:
         sys.exit(2)
 
 
+def as_typed(text: str, args: Sequence[str]) -> str:
+    """An error that begins with an option's own name, with the other one it was typed by."""
+    flags = {arg.partition("=")[0] for arg in args}
+    for alias, name in aliases_of(Config).items():
+        typed = f"--{alias.replace('_', '-')}"
+        for own in (f"--{name.replace('_', '-')}", name):
+            if typed in flags and text.startswith(f"{own} must "):
+                return typed + text[len(own) :]
+    return text
+
+
+def with_flag(text: str, args: Sequence[str]) -> str:
+    """An error about a file or folder, with the option that named it where the text does not."""
+    flag, typed = "", []
+    for arg in args:
+        if arg.startswith("--"):
+            flag, _, value = arg.partition("=")
+        else:
+            value = arg
+        typed.append((flag, value))
+    if any(flag and flag in text for flag, _ in typed):
+        return text
+    for flag, value in typed:
+        path = value.partition(":")[2] or value
+        if flag and path and path in text and ("/" in value or ":" in value or Path(value).exists()):
+            return f"{text} ({flag} {value})"
+    return text
+
+
 def _say(kind: str, error: BaseException, args: Sequence[str]) -> None:
-    text = " ".join(str(error).split())
+    text = as_typed(" ".join(str(error).split()), args)
     flag = "--" + text.partition(" must ")[0].replace("_", "-")
     if any(arg.partition("=")[0] == flag for arg in args):  # name it as it was typed
         text = flag + text[len(flag) - 2 :]
+    text = with_flag(text, args)
     notes = "; ".join(getattr(error, "__notes__", []))
     print(f"rlmix: {kind}: " + "; ".join(filter(None, (text, notes))), file=sys.stderr)  # noqa: T201

@@ -1,12 +1,10 @@
 """What a trained classifier is worth: accuracy, calibration, robustness, and where it sees the object."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
-import tyro
 from matplotlib.figure import Figure
 from rich.table import Table
 
@@ -16,75 +14,12 @@ from rlmix.config import Config
 from rlmix.data.boxes import read_boxes
 from rlmix.data.folder import FolderData
 from rlmix.data.registry import load_data
+from rlmix.experiments.commands.evaluate import OF_DATA, Evaluate
 from rlmix.experiments.options import UsageError
 from rlmix.experiments.saved_run import load_run
 from rlmix.models.weights import load_weights, read_weights
+from rlmix.reporting.bar import Bar, Watched
 from rlmix.training.trainer import Training
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Measure a run's newest checkpoint on its own data, or any state_dict with --model and --data."""
-
-    source: Annotated[Path, tyro.conf.Positional]
-    """A run's folder, or a file with a state_dict."""
-    model: str | None = None
-    """The state_dict's network, as for rlmix train."""
-    data: str | None = None
-    """The state_dict's data, as for rlmix train."""
-    data_root: str = "data"
-    """Folder of torchvision's data sets, for a state_dict."""
-    image_size: int | None = None
-    """Pixels a side of an imagefolder's images, or of an npz's by --image-fit, for a state_dict."""
-    image_fit: Literal["resize", "pad"] = "resize"
-    """How an npz's images get these, for a state_dict."""
-    keys: tuple[str, ...] | None = None
-    """Names of an npz's arrays, for a state_dict."""
-    splits: tuple[str, ...] | None = None
-    """Names of training and test split, for a state_dict."""
-    value_range: tuple[float, ...] | None = None
-    """What black and white are, for a state_dict."""
-    resize_size: int | None = None
-    """Pixels of the shorter side before the crop, for a state_dict."""
-    mean: tuple[float, ...] | None = None
-    """By which images in [0, 1] were normalised, a channel, for a state_dict; the data's own where not given."""
-    std: tuple[float, ...] | None = None
-    """Likewise."""
-    skip_corrupt: bool = False
-    """Leave out images that cannot be decoded, for a state_dict."""
-    relabel: bool = False
-    """The classes' labels were numbered from 0 in training, for a state_dict."""
-    ema: bool = False
-    """Measure the average of the run's weights, of a run that was trained with --ema."""
-    split: Literal["test", "val"] = "test"
-    """What is measured; val is a run's validation split."""
-    epsilon: float = 8
-    """How far the attacks move a pixel, of 255."""
-    attacks: tuple[Literal["fgsm", "pgd"], ...] = ("fgsm", "pgd")
-    """Attacks: fgsm is one pass, pgd seven and much harder."""
-    boxes: Path | None = None
-    """CSV file of an imagefolder's boxes, split,path,x0,y0,x1,y1 in inclusive pixels: measures localization."""
-    localization: Literal["comixup", "zhou"] = "comixup"
-    """How boxes are drawn: comixup (the paper's; a threshold of the map's range) or zhou (of its maximum). docs/evaluation.md."""
-    threshold: float | None = None
-    """Part of an activation map's range or maximum that a box is drawn around, 0.15 to 0.25; 0.25 for comixup, 0.2 for zhou."""
-    workers: int = 4
-    """Processes that decode an imagefolder."""
-    device: str = "auto"
-    """auto (cuda where there is one), cpu, cuda, cuda:1, mps."""
-    out: Path | None = None
-    """Folder of evaluate.json and reliability.png; the run's own, or the one that the state_dict lies in."""
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None and not 0.15 <= self.threshold <= 0.25:
-            raise ValueError(f"threshold must be in [0.15, 0.25], got {self.threshold}")
-        if not 0 <= self.epsilon <= 255:
-            raise ValueError(f"epsilon must be in [0, 255], got {self.epsilon}")
-
-    @property
-    def folder(self) -> Path:
-        """Where the results go."""
-        return self.out or (self.source if self.source.is_dir() else self.source.parent)
 
 
 def evaluate(options: Evaluate) -> dict[str, Any]:
@@ -107,40 +42,6 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
         options.folder / "reliability.png", lambda handle: picture.savefig(handle, dpi=110, metadata={"Software": ""})
     )
     return result
-
-
-OF_DATA = (
-    "model",
-    "data",
-    "data_root",
-    "image_size",
-    "image_fit",
-    "keys",
-    "value_range",
-    "resize_size",
-    "skip_corrupt",
-    "relabel",
-)
-OF_STATE_DICT = (*OF_DATA, "mean", "std")
-"""What a run's folder says itself."""
-
-
-def check_source(options: Evaluate, typed: Collection[str]) -> None:
-    """Raise ValueError where an option was typed that what is measured does not read."""
-    of_run = options.source.is_dir()
-    for name in sorted(typed):
-        if of_run and name in OF_STATE_DICT:
-            raise ValueError(f"--{name.replace('_', '-')} must be left out with a run's folder, which has its own")
-        if name == "ema" and not of_run:
-            raise ValueError("--ema must be left out with a state_dict, which is measured as it is: it would do nothing")
-        if name in ("localization", "threshold") and options.boxes is None:
-            raise ValueError(f"--{name} must be left out without --boxes: it would do nothing")
-        if name == "image_fit" and options.image_size is None:
-            raise ValueError("--image-fit must be left out without --image-size: it would do nothing")
-        if name == "epsilon" and not options.attacks:
-            raise ValueError("--epsilon must be left out without --attacks: it would do nothing")
-        if name == "split" and not of_run and options.split == "val":
-            raise ValueError("--split must be test with a state_dict, whose data have no validation split, got val")
 
 
 def open_run(options: Evaluate) -> Training:
@@ -169,12 +70,22 @@ def measure(training: Training, options: Evaluate) -> dict[str, Any]:
     """Every figure, in percent."""
     data, model, split = training.data, training.model, options.split
     if split not in data.measured:
-        raise ValueError(f"split must be one of those measured ({', '.join(data.measured)}), got {split!r}")
+        missing = "; a run trained with --val-fraction keeps a validation split" if split == "val" else ""
+        raise ValueError(f"split must be one of those measured ({', '.join(data.measured)}), got {split!r}{missing}")
     if options.boxes is not None:
         if not isinstance(data, FolderData):
             raise ValueError(f"boxes must be given with an imagefolder only, got {training.config.data.name}")
         evaluation.classifier_of(model)  # before anything takes long
-    logits, labels = training.predict(split), data.labels(split)
+    labels, passes = data.labels(split), 1 + len(options.attacks) + (options.boxes is not None)
+    with Bar("predictions", passes * len(labels)) as bar:
+        return _measure(training, options, Watched(data, bar), bar)
+
+
+def _measure(training: Training, options: Evaluate, watched: Any, bar: Bar) -> dict[str, Any]:
+    data, model, split = training.data, training.model, options.split
+    labels = data.labels(split)
+    with training.fabric.autocast():
+        logits = evaluation.predict(model, watched, split)
     figures = evaluation.accuracy(logits, labels, split)
     bins = evaluation.reliability_bins(logits.softmax(1), labels)
     result: dict[str, Any] = {
@@ -187,12 +98,14 @@ def measure(training: Training, options: Evaluate) -> dict[str, Any]:
     }
     attacks = {"fgsm": evaluation.fgsm_error, "pgd": evaluation.pgd_error}
     for name in options.attacks:
-        result[f"{name}_error"] = attacks[name](model, data, options.epsilon / 255, split)
+        bar.advance(0, f"attack {name}")
+        result[f"{name}_error"] = attacks[name](model, watched, options.epsilon / 255, split)
     if options.boxes is not None and isinstance(data, FolderData):
         boxes = read_boxes(options.boxes, data, split)
         protocol = options.localization
         threshold = evaluation.protocol_of(protocol).threshold if options.threshold is None else options.threshold
-        found = evaluation.localization_accuracy(model, data, boxes.by_image, protocol, threshold, split)
+        bar.advance(0, "localization")
+        found = evaluation.localization_accuracy(model, watched, boxes.by_image, protocol, threshold, split)
         drawn = {"protocol": protocol, "threshold": threshold}
         result["localization"] = vars(found) | drawn | {"skipped_boxes": dict(boxes.skipped)}
     return result

@@ -11,15 +11,13 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 
-from rlmix.common.groups import check_values
-from rlmix.common.ranges import at_least
 from rlmix.config import Config
+from rlmix.experiments.commands.engine import EngineConfig, import_ray
 from rlmix.experiments.reliability import save_reliability
 from rlmix.experiments.stopping import SIGNALS, put_back
 from rlmix.experiments.train import train
@@ -28,30 +26,6 @@ STOP_SECONDS = 20
 """How long a training that is told to stop may take to close its files."""
 Outcomes = Iterator[tuple[str, str | None]]
 """The name of each run as it ends, and what went wrong, or None."""
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """How many trainings run at once, and where."""
-
-    jobs: Annotated[int, at_least(1)] = 1
-    """Trainings at once, each in a process of its own."""
-    threads: Annotated[int | None, at_least(1)] = None
-    """CPU threads of each training. This process's, divided among the jobs, where not given. A comparison that goes on keeps its number:
-    results are the same to the bit for the same number, whatever --jobs and --engine."""
-    engine: Literal["local", "ray"] = "local"
-    """local, or ray (pip install "rlmix[ray]"). With Ray every run is a task of a cluster; the folder and the data must lie on storage that
-    all its nodes share, under the same path."""
-    ray_address: str | None = None
-    """Of a running cluster, such as auto or ray://HOST:10001. Ray is started on this machine where not given."""
-    ray_gpus: Annotated[float, at_least(0)] = 0
-    """GPUs that Ray sets aside for a run."""
-
-    def check_engine(self) -> None:
-        """Raise ValueError where a value is out of range."""
-        check_values(self)
-        if self.engine == "ray":
-            _import_ray()
 
 
 class RunsFailedError(ValueError):
@@ -190,7 +164,7 @@ def _only_terminated() -> Iterator[None]:
 
 
 def _run_on_ray(runs: Mapping[str, Config], options: EngineConfig, threads: int) -> Outcomes:
-    ray = _import_ray()
+    ray = import_ray()
     ray.init(address=options.ray_address, log_to_driver=False, logging_level="ERROR")
     task = ray.remote(num_cpus=threads, num_gpus=options.ray_gpus, max_retries=0)(_work_on_ray)
     waiting: dict[Any, str] = {}
@@ -213,11 +187,3 @@ def _run_on_ray(runs: Mapping[str, Config], options: EngineConfig, threads: int)
 def _work_on_ray(run: Config, threads: int, directory: str) -> str | None:
     os.chdir(directory)  # relative paths mean there what they mean here
     return _attempt(run, threads, quiet=True)
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError('engine ray must have Ray installed: pip install "rlmix[ray]"') from error
-    return ray

@@ -1,38 +1,24 @@
 """What a run has learned, in the formats of other libraries."""
 
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from tyro.conf import Positional
 
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.common.files import write_atomically
 from rlmix.common.names import check_name
 from rlmix.config import Config
+from rlmix.experiments.commands.export import Export
 from rlmix.experiments.saved_run import read_settings
 from rlmix.experiments.session import Task
 from rlmix.experiments.settings import settled
 from rlmix.experiments.standalone import FORMATS, Standalone, classifier_of, policy_of
 from rlmix.mixing.core import top_k_values
 from rlmix.training.run_folder import Run
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a run's classifier and policy: state_dicts, Stable-Baselines3's zip, and programs that need no rlmix."""
-
-    run: Positional[Path]
-    """The run's folder."""
-    out: Path | None = None
-    """Where to write; the run's folder where not given."""
-    formats: tuple[str, ...] = ("pt", "pt2")
-    """pt: state_dicts, and an agent's own file. pt2: programs of torch.export, onnx, safetensors: with normalisation and class names, to be
-    read without rlmix; the last two need the extra export."""
 
 
 def export(options: Export) -> dict[Path, str]:

@@ -1,44 +1,52 @@
 """Every family of which there is a registry: what ``rlmix list`` shows, and where another member is registered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlmix.agents.algorithms import ALGORITHMS
-from rlmix.agents.policies import POLICIES
+from rlmix.common.catalogue import Card, cards, constant, torchvision_names
 from rlmix.common.names import check_name
-from rlmix.common.registry import Registry
-from rlmix.data.registry import DATA
-from rlmix.envs.credit import CREDITS
-from rlmix.envs.observations import OBSERVATIONS
-from rlmix.envs.rewards import REWARDS
-from rlmix.evaluation.metrics import METRICS
-from rlmix.experiments.loggers import LOGGERS
-from rlmix.maps.approximate import SALIENCY_MODES
-from rlmix.mixing.core import RULES
-from rlmix.mixing.registry import METHODS, hyperparameters
-from rlmix.models import MODELS, model_names
-from rlmix.reporting.plots import PLOTS
-from rlmix.training.optimizers import OPTIMIZERS
-from rlmix.training.schedules import SCHEDULES
+from rlmix.common.registry import Registry, find_registry
 
-FAMILIES: Mapping[str, Registry[Any]] = {
-    "methods": METHODS,
-    "policies": POLICIES,
-    "algorithms": ALGORITHMS,
-    "rewards": REWARDS,
-    "credits": CREDITS,
-    "observations": OBSERVATIONS,
-    "rules": RULES,
-    "saliency_modes": SALIENCY_MODES,
-    "models": MODELS,
-    "data": DATA,
-    "optimizers": OPTIMIZERS,
-    "schedules": SCHEDULES,
-    "metrics": METRICS,
-    "plots": PLOTS,
-    "loggers": LOGGERS,
+PLACES = {
+    "methods": "rlmix.mixing.registry:METHODS",
+    "policies": "rlmix.agents.policies:POLICIES",
+    "algorithms": "rlmix.agents.algorithms:ALGORITHMS",
+    "rewards": "rlmix.envs.rewards:REWARDS",
+    "credits": "rlmix.envs.credit:CREDITS",
+    "observations": "rlmix.envs.observations:OBSERVATIONS",
+    "rules": "rlmix.mixing.core:RULES",
+    "saliency_modes": "rlmix.maps.approximate:SALIENCY_MODES",
+    "models": "rlmix.models:MODELS",
+    "data": "rlmix.data.registry:DATA",
+    "optimizers": "rlmix.training.optimizers:OPTIMIZERS",
+    "schedules": "rlmix.training.schedules:SCHEDULES",
+    "metrics": "rlmix.evaluation.metrics:METRICS",
+    "plots": "rlmix.reporting.plots:PLOTS",
+    "loggers": "rlmix.experiments.loggers:LOGGERS",
 }
+"""Where each registry is, by the plural that ``rlmix list`` takes."""
+
+
+class Families(Mapping[str, Registry[Any]]):
+    """The registries, each imported when it is asked for."""
+
+    def __getitem__(self, family: str) -> Registry[Any]:
+        return find_registry(PLACES[family])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PLACES)
+
+    def __len__(self) -> int:
+        return len(PLACES)
+
+
+FAMILIES: Mapping[str, Registry[Any]] = Families()
 """By the plural that ``rlmix list`` takes."""
+
+
+def known(family: str) -> dict[str, Card]:
+    """What there is of a family, by name; no member is imported for it."""
+    return cards(PLACES[family])
 
 
 def rows(family: str) -> list[tuple[str, str, str]]:
@@ -51,11 +59,28 @@ def rows(family: str) -> list[tuple[str, str, str]]:
         ValueError: If there is no such family.
     """
     check_name("family", family, FAMILIES)
-    listed = [FAMILIES[family], POLICIES] if family == "methods" else [FAMILIES[family]]
-    found = [(entry.name, entry.doc, _reads(family, registry, entry.name)) for registry in listed for entry in registry.entries()]
+    found = [(card.name, card.doc, _reads(family, card)) for card in known(family).values()]
+    if family == "methods":
+        found += [(card.name, card.doc, _reads("policies", card)) for card in known("policies").values()]
     if family == "models":
-        found += [(name, "torchvision's.", "") for name in model_names() if name not in MODELS]
+        found += [(name, "torchvision's.", "") for name in model_names() if name not in known("models")]
     return found
+
+
+def hyperparameter_defaults(method: str) -> dict[str, Any]:
+    """The hyperparameters of a method that is no policy, with their defaults."""
+    card = known("methods").get(method)
+    if card is not None and card.arguments is not None:
+        settled = constant("rlmix.mixing.registry:_SETTLED")
+        return {name: default for name, default in card.arguments.items() if name not in settled}
+    from rlmix.mixing.registry import hyperparameters  # of somebody's own
+
+    return {name: parameter.default for name, parameter in hyperparameters(method).items()}
+
+
+def model_names() -> list[str]:
+    """The project's classifiers, and torchvision's."""
+    return [*known("models"), *torchvision_names()]
 
 
 def markdown_rows(family: str) -> list[str]:
@@ -65,12 +90,11 @@ def markdown_rows(family: str) -> list[str]:
     return lines + [f"| `{name}` | {doc.replace('|', chr(92) + '|')} | {reads} |" for name, doc, reads in members]
 
 
-def _reads(family: str, registry: Registry[Any], name: str) -> str:
-    if registry is METHODS:
-        known = hyperparameters(name)
-        return ", ".join(_flag(key, parameter.default) for key, parameter in known.items())
+def _reads(family: str, card: Card) -> str:
+    if family == "methods":
+        return ", ".join(_flag(key, default) for key, default in hyperparameter_defaults(card.name).items())
     prefix = "agent." if family == "algorithms" else ""
-    return ", ".join(f"--{prefix}{option.replace('_', '-')}" for option in registry.entry(name).reads)
+    return ", ".join(f"--{prefix}{option.replace('_', '-')}" for option in card.reads)
 
 
 def _flag(name: str, default: Any) -> str:

@@ -14,6 +14,7 @@ from rlmix.envs.rewards import AGENT_PATCHES
 from rlmix.mixing.core import Arranged, Mixed, RMix
 from rlmix.mixing.objective import Method, Objective
 from rlmix.mixing.registry import METHODS, build_method
+from rlmix.reporting.bar import Bar
 from rlmix.reporting.strips import Strip, Strips, Tile, draw_strips
 from rlmix.training.trainer import Batch, Training
 
@@ -29,8 +30,10 @@ Shown = Callable[[Batch, Arranged], Mixed | Objective]
 def draw_methods(config: Config, names: Sequence[str], num_images: int) -> Figure:
     """Train a classifier a little, without mixing, and show one of its batches under each method."""
     training = Training(config, MixingProcess(config).data)
-    while not training.finished:
-        training.fit_epoch()
+    with Bar("training a classifier a little", training.num_steps) as bar:
+        while not training.finished:
+            training.fit_step()
+            bar.advance()
     shown = {name: under(training, build(training, name)) for name in names}
     return draw_strips(strips(training, training.next_batch(), shown, num_images, config.run.seed))
 

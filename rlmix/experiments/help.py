@@ -55,7 +55,7 @@ def _groups(kind: type[Any], known: dict[str, Option]) -> dict[str, list[str]]:
 
 def _lines(name: str, option: Option, width: int) -> list[str]:
     flag = f"  {spell_flag(name, option)}"
-    text = f"{flag:<{FLAGS - 2}}  {first_sentence(option.doc)}{spell_default(option)}"
+    text = f"{flag:<{FLAGS - 2}}  {first_sentence(option.doc)}{spell_default(option)}{_spell_aliases(option)}"
     return textwrap.wrap(text, width, subsequent_indent=" " * FLAGS, break_on_hyphens=False)
 
 
@@ -98,6 +98,15 @@ def spell_default(option: Option) -> str:
     return f" [{' '.join(map(str, value)) if isinstance(value, tuple) else value}]"
 
 
+def _spell_aliases(option: Option) -> str:
+    """`` (n-epochs)``: what it is called too, in the same group."""
+    return f" ({', '.join(_flag(alias).rpartition('.')[2] for alias in option.aliases)})" if option.aliases else ""
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def options_page(kind: type[Any]) -> str:
     """docs/options.md: every option with all of its text, its default and what it may be."""
     lines = ["# Options", "", "Of `rlmix train`; `rlmix list options` prints this page. A recipe is what a data set settles, see"]
@@ -109,7 +118,8 @@ def options_page(kind: type[Any]) -> str:
             option = known[name]
             default = spell_default(option).strip(" []") or ("off" if option.type is bool and not option.default else "")
             allowed = "; ".join(rule.words for rule in option.rules if hasattr(rule, "words"))
-            notes = ", ".join(part for part in (f"default {default}" if default else "", allowed) if part)
+            others = f"or `{'`, `'.join(map(_flag, option.aliases))}`" if option.aliases else ""
+            notes = ", ".join(part for part in (others, f"default {default}" if default else "", allowed) if part)
             text = f"- `{spell_flag(name, option)}`{f' ({notes})' if notes else ''}: {option.doc}"
             lines += textwrap.wrap(text, 140, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
     return "\n".join(lines) + "\n"

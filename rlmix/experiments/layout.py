@@ -8,11 +8,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from rlmix.benchmarking.measure import Benchmark, measure, random_data
+from rlmix.benchmarking.measure import measure, random_data
+from rlmix.benchmarking.options import Benchmark
 from rlmix.common.files import write_atomically, write_json
-from rlmix.experiments.evaluate import Evaluate, evaluate
+from rlmix.experiments.arms import Study
+from rlmix.experiments.commands.evaluate import Evaluate
+from rlmix.experiments.evaluate import evaluate
 from rlmix.experiments.executors import using_threads
-from rlmix.experiments.study import TIMING_ROUNDS, Study
+from rlmix.experiments.study import TIMING_ROUNDS
 from rlmix.experiments.table_form import PaperTable
 from rlmix.mixing.traits import TRAITS, Traits, spell
 from rlmix.reporting import tables

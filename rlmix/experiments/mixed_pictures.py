@@ -5,10 +5,10 @@ import torch
 from rlmix.agents.policies import Policy
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
+from rlmix.experiments.arms import Study
 from rlmix.experiments.gallery import Shown, always_mixing, strips, under
 from rlmix.experiments.saved_run import load_run
 from rlmix.experiments.settings import is_policy
-from rlmix.experiments.study import Study
 from rlmix.experiments.visualize import Clean, mix_clean, policy_of
 from rlmix.mixing.core import Arranged, Mixed
 from rlmix.mixing.objective import Objective

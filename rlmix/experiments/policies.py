@@ -3,10 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,50 +13,18 @@ from rlmix.agents.choices import Recorder
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.measurement import CEILINGS, Rewards, closed_share, difference, try_policies
 from rlmix.agents.policies import CoinPolicy, ConstantPolicy, FixedRandomPolicy, Policy
+from rlmix.common.files import check_place
 from rlmix.common.groups import check_values
 from rlmix.common.names import distinct_names
-from rlmix.common.ranges import at_least, one_of
-from rlmix.config import Config, DataConfig, DeviceConfig, EnvConfig, MixingConfig, ModelConfig, OptimConfig
 from rlmix.data.dataset import Dataset
 from rlmix.envs.process import MixingProcess
+from rlmix.experiments.commands.policies import Policies
+from rlmix.reporting.bar import Bar
 from rlmix.reporting.output import make_console
 from rlmix.reporting.statistics import Difference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Policies:
-    """Policies on a frozen classifier (--freeze-from): the same images, partners and lam for all of them."""
-
-    FIRST: ClassVar = ("freeze_from", "policies", "batches", "searched", "out")
-
-    policies: tuple[str, ...] = ()
-    """Runs in which an agent learned. Folders that differ in their ending -s<seed> alone are one policy of several seeds."""
-    constants: tuple[float, ...] = (0.0, 0.11, 0.44, 0.99)
-    """Constant policies to measure beside them. Uniform, and a coin between 0 and 0.99, are always there."""
-    batches: Annotated[int, at_least(2)] = 100
-    """Batches that every policy chooses for."""
-    searched: Annotated[int, at_least(0)] = 0
-    """Batches whose best choices are searched too. The first ones; K + K^2 passes each."""
-    seed: Annotated[int, at_least(0)] = 1000
-    """Seed of the images, partners and lam. And of the policies' draws: another one than the policies learned with."""
-    reward: Annotated[str, one_of("rlmix.envs.rewards:REWARDS")] = EnvConfig.reward
-    """What a mixture earns (rlmix list rewards)."""
-    out: Path = Path("policies")
-    """A folder for report.md, policies.json and pictures. policies.json has every policy's mean reward of every batch; the pictures show
-    what the learned ones choose."""
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    mixing: MixingConfig = field(default_factory=MixingConfig)
-    device: DeviceConfig = field(default_factory=DeviceConfig)
-
-    @property
-    def config(self) -> Config:
-        """The environment's."""
-        return Config.of(self, seed=self.seed, reward=self.reward, method="rmix")
 
 
 class Findings(NamedTuple):
@@ -87,14 +54,28 @@ def measure(options: Policies, data: Dataset | None = None) -> Findings:
     """
     if options.model.freeze_from is None:
         raise ValueError("freeze_from must name the run whose classifier is taken, got none")
-    if not 0 <= options.searched <= options.batches or options.batches < 2:
-        raise ValueError(f"batches must be at least 2, and searched at most as many, got {options.batches}, {options.searched}")
     check_values(options)
+    if options.searched > options.batches:
+        raise ValueError(f"searched must be at most batches, which are {options.batches}, got {options.searched}")
+    for top_k in options.constants:
+        if not 0 <= top_k < 1:
+            raise ValueError(f"constants must be in [0, 1), got {top_k:g}")
+    check_place(options.out, "out")
     policies = open_policies(options)
     process = MixingProcess(options.config, data)
     process.reset()
     recorder = Recorder(policies)
-    rewards = try_policies(process, policies, options.batches, options.searched, recorder.batch, recorder.search)
+    values = len(process.values)
+    each, search = len(policies), values + values**2  # passes of the classifier
+    with Bar("policies", options.batches * each + options.searched * search) as bar:
+        rewards = try_policies(
+            process,
+            policies,
+            options.batches,
+            options.searched,
+            both(recorder.batch, lambda: bar.advance(each)),
+            both(recorder.search, lambda: bar.advance(search)),
+        )
     said = recorder.lines()
     found = Findings([table(rewards, recorder.learned), *([""] if said else []), *said], recorder.draw(process.values.tolist()))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -104,6 +85,16 @@ def measure(options: Policies, data: Dataset | None = None) -> Findings:
     for name, figure in found.pictures.items():
         figure.savefig(options.out / f"{name}.png", dpi=110, metadata={"Software": ""})
     return found
+
+
+def both(first: Callable[..., None], then: Callable[[], None]) -> Callable[..., None]:
+    """Call one and then the other."""
+
+    def call(*args: Any) -> None:
+        first(*args)
+        then()
+
+    return call
 
 
 def open_policies(options: Policies) -> dict[str, Policy]:

@@ -1,20 +1,15 @@
 """Options as they are typed. Whoever types one that the run does not read is told, for it would do nothing."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from rlmix.agents.algorithms import ALGORITHMS
-from rlmix.agents.policies import POLICIES
-from rlmix.common.registry import Registry
+from rlmix.common.registry import load_attribute
 from rlmix.common.saved_config import read_config
 from rlmix.config import Config
-from rlmix.data.registry import DATA
+from rlmix.experiments.families import hyperparameter_defaults, known
 from rlmix.experiments.options import UsageError, parse, typed_options
 from rlmix.experiments.settings import check_names, is_policy, learns
-from rlmix.mixing.registry import METHODS, hyperparameters
 from rlmix.recipes import is_own, settled_data
-from rlmix.training.optimizers import OPTIMIZERS
-from rlmix.training.schedules import SCHEDULES
 
 
 class Condition(NamedTuple):
@@ -39,9 +34,11 @@ CONDITIONS = (
     Condition(("image_fit",), lambda config: config.data.image_size is not None, lambda config: "images of their own size (--image-size)"),
     Condition(("num_top_k", "num_patches", "rule", "reward", "saliency_mode"), lambda config: is_policy(config.run.method),
               _method("which is no policy of the environment")),
-    Condition(("stages",), lambda config: ":" in config.run.method or config.run.method in METHODS.readers("stages"),
+    Condition(("stages",), lambda config: ":" in config.run.method or config.run.method in readers("methods", "stages"),
               _method("which mixes no features")),
     Condition(("mixing_seed",), lambda config: config.run.method != "vanilla", _method("which draws nothing")),
+    Condition(("patience",), lambda config: config.model.freeze_from is None,
+              lambda config: "--freeze-from, whose classifier gets no better"),
     Condition(("schedule", "optimizer", "learning_rate", "div_factor", "pct_start", "final_learning_rate", "milestones", "warmup",
                "momentum", "weight_decay", "decay_norms", "clip_norm", "ema",
                "accumulation", "layer_decay", "weights", "freeze_backbone"),
@@ -56,30 +53,43 @@ def refusal(config: Config, name: str) -> str | None:
         if name in condition.options and not condition.holds(config):
             return condition.where(config)
     group, _, own = name.rpartition(".")
-    if group == "agent" or name in POLICIES.entry("rlmix").reads:
+    if group == "agent" or name in known("policies")["rlmix"].reads:
         if not learns(config.run.method):
             return f"--method {config.run.method}, in which no agent learns"
-        reads = ALGORITHMS.entry(config.agent.algorithm).reads
+        reads = read_by(config.agent.algorithm)
         return f"--algorithm {config.agent.algorithm}" if group and reads and own not in reads else None
     if group == "mixing":
-        known = {} if is_policy(config.run.method) else hyperparameters(config.run.method)
+        own_ones = {} if is_policy(config.run.method) else hyperparameter_defaults(config.run.method)
         return (
             None
-            if own in known
-            else f"--method {config.run.method}, which has {', '.join(sorted({*known} - {'alpha'})) or 'none'}"
+            if own in own_ones
+            else f"--method {config.run.method}, which has {', '.join(sorted({*own_ones} - {'alpha'})) or 'none'}"
         )
     schedule = config.recipe.schedule
     optimizer = config.optim.optimizer
-    families: tuple[tuple[Registry[Any], str, str], ...] = (
-        (SCHEDULES, schedule, f"--schedule {schedule}"),
-        (OPTIMIZERS, optimizer, f"--optimizer {optimizer}"),
-        (DATA, _kind(config), f"--data {config.data.name}"),
+    families = (
+        ("schedules", schedule, f"--schedule {schedule}"),
+        ("optimizers", optimizer, f"--optimizer {optimizer}"),
+        ("data", _kind(config), f"--data {config.data.name}"),
     )
     for family, chosen, where in families:
-        readers = family.readers(name)
-        if readers and chosen not in readers and chosen in family:
+        reading = readers(family, name)
+        if reading and chosen not in reading and chosen in known(family):
             return where
     return None
+
+
+def readers(family: str, option: str) -> list[str]:
+    """Names of the members that read an option."""
+    return [card.name for card in known(family).values() if option in card.reads]
+
+
+def read_by(algorithm: str) -> tuple[str, ...]:
+    """Hyperparameters of the agent that an algorithm reads; empty for all."""
+    if ":" in algorithm:
+        own: tuple[str, ...] = getattr(load_attribute("algorithm", algorithm), "reads", ())
+        return own
+    return known("algorithms")[algorithm].reads
 
 
 def check_read(configs: Sequence[Config], typed: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from rlmix.config import Config
 from rlmix.data.dataset import Dataset
 from rlmix.data.own import settle_given
 from rlmix.experiments.settings import is_policy, settled
+from rlmix.models.given import Make, giving
 from rlmix.models.weights import load_weights
 from rlmix.training.average import averaged_weights
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
@@ -33,13 +34,19 @@ def read_settings(folder: Path) -> Config:
 
 
 def load_run(
-    folder: str | Path, data: Dataset | tuple[Any, Any] | str | None = None, *, averaged: bool = False, **changes: Any
+    folder: str | Path,
+    data: Dataset | tuple[Any, Any] | str | None = None,
+    *,
+    model: nn.Module | Make | None = None,
+    averaged: bool = False,
+    **changes: Any,
 ) -> SavedRun:
     """Open the run in ``folder``.
 
     Args:
         folder: The run's.
         data: Its own by default; the name of others, or as of :func:`rlmix.train`, which a run that was trained so needs.
+        model: As of :func:`rlmix.train`, which a run that was trained on one needs.
         averaged: Take the average of the classifier's weights in their place, which a run with the option ``ema`` keeps.
         changes: Options to open it with in place of its own, such as another device.
 
@@ -58,7 +65,8 @@ def load_run(
     changes = {"weights": None} | changes  # the checkpoint has them
     opened = options.changed(**(changes if not isinstance(data, str) else changes | {"data": data}))
     dataset, opened = settle_given(None if isinstance(data, str) else data, opened)
-    training = Training(opened, dataset, method="vanilla" if is_policy(options.run.method) else options.run.method)
+    with giving(model):
+        training = Training(opened, dataset, method="vanilla" if is_policy(options.run.method) else options.run.method)
     weights = averaged_weights(state["training"]["ema"]) if averaged else state["training"]["model"]
     load_weights(training.model, training.recipe.model, weights, str(checkpoints[-1]))
     if training.average is not None:
@@ -67,7 +75,12 @@ def load_run(
 
 
 def load_model(
-    folder: str | Path, device: str = "auto", data: Dataset | tuple[Any, Any] | str | None = None, *, ema: bool = False
+    folder: str | Path,
+    device: str = "auto",
+    data: Dataset | tuple[Any, Any] | str | None = None,
+    *,
+    model: nn.Module | Make | None = None,
+    ema: bool = False,
 ) -> nn.Module:
     """Load a run's classifier as its newest checkpoint has it, in eval mode.
 
@@ -77,13 +90,14 @@ def load_model(
         folder: The run's.
         device: Where to, as for ``rlmix train``.
         data: As of :func:`load_run`.
+        model: As of :func:`load_run`.
         ema: Take the average of its weights, of a run that was trained with ``--ema``.
 
     Raises:
         FileNotFoundError: If it holds no run, or no checkpoint yet.
         ValueError: If the checkpoint is damaged, or holds no average.
     """
-    return load_run(Path(folder), data, averaged=ema, device=device).training.model.eval()
+    return load_run(Path(folder), data, model=model, averaged=ema, device=device).training.model.eval()
 
 
 def load_policy(folder: str | Path, seed: int = 0) -> LearnedPolicy:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,21 @@ def fixed_policy(options: Config, ranks: Ranks | None = None) -> Policy:
     return policy
 
 
+class Patience(Exception):  # noqa: N818  (it is no error)
+    """The validation top-1 has not risen for as long as was asked for."""
+
+
+def exhausted(epochs: Sequence[Mapping[str, Any]], patience: int | None) -> bool:
+    """Whether the last ``patience`` measurements of the validation top-1 are no better than one before.
+
+    Args:
+        epochs: Lines of metrics.jsonl; those that were not measured count for nothing.
+        patience: None for any.
+    """
+    top1 = [record["val_top1"] for record in epochs if "val_top1" in record]
+    return patience is not None and len(top1) > patience and max(top1[-patience:]) <= max(top1[:-patience])
+
+
 class Session:
     """Watches a task: measures it, logs it, keeps checkpoints."""
 
@@ -152,12 +168,6 @@ class Session:
         training, self.ranks = task.training, task.training.ranks
         quiet = quiet or not self.ranks.first
         self.progress = TrainingProgress(training.num_steps, training.global_step, training.config.recipe.epochs, quiet=quiet)
-        self.progress.say(
-            f"{options.run.method} on {options.data.name} with {options.model.name}, "
-            f"{training.steps_per_epoch} steps an epoch: {run.folder}"
-        )
-        if training.loaded is not None:
-            self.progress.say(training.loaded)
         self.callbacks = callbacks if callbacks is not None and self.ranks.first else Callbacks()
         if self.ranks.first:
             run.begin(options.as_dict(), ["top1", "top1_median10", *options.run.metrics, "seconds", "seconds_per_epoch"])
@@ -172,6 +182,7 @@ class Session:
         """After each step within an epoch, when no batch waits: show it, and keep a checkpoint where one is due."""
         every = self.options.run.checkpoint_every
         self._log_steps()
+        self.progress.pace(self.task.training.global_step)
         self.callbacks.call("on_step", self.task.training, before_raising=lambda: self._save(self.task.trained()))
         stop = self._stop_reason()
         if stop is not None or (every and self.task.training.global_step % every == 0):
@@ -198,7 +209,7 @@ class Session:
             "epoch": training.epoch,
             "step": training.global_step,
             **training.epoch_metrics(),
-            **(training.evaluate() if self.ranks.first else {}),
+            **(training.evaluate() if self.ranks.first and self._is_measured(training) else {}),
             "learning_rate": training.learning_rate,
             **({} if process is None else process.epoch_metrics() | {"top_k_counts": process.epoch_top_k_counts()}),
         }
@@ -215,18 +226,44 @@ class Session:
             self.run.log_epoch(record)
         self._training_seconds = 0.0
         self._resumed_at = time.perf_counter()
-        best = "val_top1" in record and record["val_top1"] >= max(other["val_top1"] for other in self.run.epochs)
-        self._save(self._state, best)
+        known = [other["val_top1"] for other in self.run.epochs if "val_top1" in other]
+        best = "val_top1" in record and record["val_top1"] >= max(known)
+        training = self.task.training
+        due = best or training.finished or record["epoch"] % self.options.run.checkpoint_epochs == 0
+
+        def keep() -> None:
+            if not due:
+                self._save(self._state)
+
+        if due:
+            self._save(self._state, best)
         if self.ranks.first:
             self.progress.epoch(record)
         if self.task.agent is not None:
-            self.callbacks.call("on_rollout", update, self.task.training)
-        self.callbacks.call("on_step", self.task.training)
-        self.callbacks.call("on_epoch", record, self.task.training)
+            self.callbacks.call("on_rollout", update, training, before_raising=keep)
+        self.callbacks.call("on_step", training, before_raising=keep)
+        self.callbacks.call("on_epoch", record, training, before_raising=keep)
         self._resumed_at = time.perf_counter()
         stop = self._stop_reason()
-        if stop is not None and not self.task.training.finished:
+        if stop is not None and not training.finished:
+            keep()
             raise stop
+        self.check_patience(keep)
+
+    def check_patience(self, keep: Callable[[], None] = lambda: None) -> None:
+        """Raise Patience where it is exhausted, after a call of ``keep``; all ranks come to the same answer."""
+        patience = self.options.run.patience
+        if patience is None or self.task.training.finished:
+            return
+        if self.ranks.any(self.ranks.first and exhausted(self.run.epochs, patience)):
+            self.progress.say(
+                f"validation top-1 has not risen for {patience} measurements: stopped after epoch {len(self.run.epochs)}"
+            )
+            keep()
+            raise Patience
+
+    def _is_measured(self, training: Training) -> bool:
+        return training.epoch % self.options.run.eval_every == 0 or training.finished
 
     def finish(self) -> dict[str, Any]:
         """Measure the trained classifier, and write result.json; rank 0 does.
@@ -237,11 +274,13 @@ class Session:
         if not self.ranks.first:
             return {}
         training, epochs = self.task.training, self.run.epochs
-        top1 = [record["test_top1"] for record in epochs]
-        validated = "val_top1" in epochs[-1]
-        chosen = max(epochs, key=lambda record: record["val_top1"]) if validated else None
+        measured = [record for record in epochs if "test_top1" in record]
+        top1 = [record["test_top1"] for record in measured]
+        validated = "val_top1" in measured[-1]
+        chosen = max(measured, key=lambda record: record["val_top1"]) if validated else None
         seconds = sum(record["epoch_seconds"] for record in epochs)
         more: dict[str, Any] = {name: epochs[-1][name] for name in ("val_top1", "top1_ema", "val_top1_ema") if name in epochs[-1]}
+        more |= {"epochs": len(epochs)} if self.options.run.patience is not None else {}
         known: dict[str, Any] = {"logits": training.predict(), "labels": training.data.labels("test")}
         known |= {"model": training.model, "data": training.data}
         result: dict[str, Any] = {

@@ -1,48 +1,63 @@
-"""A run's settings: what the method, the algorithm and the data settle, and whether all of it goes together."""
+"""A run's settings: what the method, the algorithm and the data settle, and whether all of it goes together. Imports no torch."""
 
-from typing import Any
-
-from rlmix.agents.algorithms import ALGORITHMS
-from rlmix.agents.policies import POLICIES
+from rlmix.common.catalogue import Card
 from rlmix.common.names import check_name
-from rlmix.common.registry import Entry
+from rlmix.common.registry import load_attribute
 from rlmix.config import Config
-from rlmix.mixing.registry import METHODS, hyperparameters, read_hyperparameters
-from rlmix.recipes import data_recipe, settled_data
+from rlmix.experiments.families import hyperparameter_defaults, known, model_names
+from rlmix.recipes import GIVEN, data_recipe, settled_data
 
 
 def method_names() -> list[str]:
     """Every registered method: the policies in the environment, and those that need none."""
-    return [*POLICIES, *METHODS]
+    return [*known("policies"), *known("methods")]
 
 
 def is_policy(method: str) -> bool:
     """Whether a method is a policy in the environment."""
-    return method in POLICIES
+    return method in known("policies")
+
+
+def policy_card(method: str) -> Card:
+    """What is known of a method that is a policy."""
+    return known("policies")[method]
 
 
 def learns(method: str) -> bool:
     """Whether an agent learns under a method."""
-    return is_policy(method) and bool(POLICIES.entry(method).traits.get("learns"))
+    return is_policy(method) and bool(policy_card(method).traits.get("learns"))
 
 
-def method_entry(method: str) -> Entry[Any]:
-    """What is known of a method; ValueError where there is none."""
-    if not is_policy(method) and ":" not in method:
-        check_name("method", method, method_names())
-    return POLICIES.entry(method) if is_policy(method) else METHODS.entry(method)
+def check_method(method: str, option: str = "method") -> None:
+    """Raise ValueError where there is no such method; ``option`` is what named it."""
+    if ":" in method:
+        load_attribute(option, method)
+    else:
+        check_name(option, method, method_names())
+
+
+def check_model(model: str, option: str = "model") -> None:
+    """Raise ValueError where there is no such model; those of timm and of one's own are looked for when they are built."""
+    if model != GIVEN and (":" not in model or model.startswith("torchvision:")):
+        check_name(option, model.removeprefix("torchvision:"), model_names(), "rlmix list models")
 
 
 def has_alpha(method: str) -> bool:
     """Whether a method draws from a distribution that ``alpha`` shapes."""
-    return is_policy(method) or "alpha" in hyperparameters(method)
+    return is_policy(method) or "alpha" in hyperparameter_defaults(method)
 
 
 def check_names(config: Config) -> None:
-    """Raise ValueError where the method, the algorithm or the data are unknown: what else is read depends on them."""
-    method_entry(config.run.method)
-    ALGORITHMS.entry(config.agent.algorithm)
+    """Raise ValueError where the method, the algorithm, the data or the model are unknown: what else is read depends on them."""
+    check_method(config.run.method)
+    algorithm = config.agent.algorithm
+    if ":" in algorithm:
+        load_attribute("algorithm", algorithm)
+    else:
+        check_name("algorithm", algorithm, known("algorithms"))
     data_recipe(settled_data(config.data.name))
+    if config.model.name is not None:
+        check_model(config.model.name)
 
 
 def settled(config: Config) -> Config:
@@ -54,24 +69,30 @@ def settled(config: Config) -> Config:
     """
     check_names(config)
     run, method = config.run, config.run.method
-    if (method == "constant") != (run.top_k is not None):
-        raise ValueError(f"top_k must be given with method constant, and only then, got {run.top_k} with {method}")
-    if (method == "policy") != (run.policy is not None):
-        raise ValueError(f"policy must be given with method policy, and only then, got {run.policy} with {method}")
+    for option in ("top_k", "policy", "top_k_weights"):
+        value, readers = getattr(run, option), [name for name, card in known("policies").items() if option in card.reads]
+        if (method in readers) != (value is not None):
+            raise ValueError(
+                f"{option} must be given with method {' or '.join(readers)}, and only then, got {value} with {method}"
+            )
     if config.model.freeze_from is not None and not is_policy(method):
-        raise ValueError(f"freeze_from must go with a policy ({', '.join(POLICIES)}), got method {method}")
+        raise ValueError(f"freeze_from must go with a policy ({', '.join(known('policies'))}), got method {method}")
     if config.mixing.alpha is not None and not has_alpha(method):
         raise ValueError(f"alpha must be left out with method {method}, which has none, got {config.mixing.alpha}")
     config = config.resolved()
     given = dict(config.mixing.hyperparameters)
     if not is_policy(method):
-        return config.changed(num_patches=config.mask_patches, mixing=read_hyperparameters(method, given))
+        if given:
+            from rlmix.mixing.registry import read_hyperparameters  # of the types that the method's class has
+
+            given = read_hyperparameters(method, given)
+        return config.changed(num_patches=config.mask_patches, mixing=given)
     if given:
         name = next(iter(given))
         raise ValueError(
             f"mixing.{name} must be left out with method {method}, whose options have no mixing.: it would do nothing"
         )
-    fixed = POLICIES.entry(method).traits.get("patches")
+    fixed = policy_card(method).traits.get("patches")
     if fixed is not None and config.mixing.num_patches not in (None, fixed):
         raise ValueError(
             f"num_patches must be left out with method {method}, R-Mix at {fixed[0]} patches, got {config.mixing.num_patches}"

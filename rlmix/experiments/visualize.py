@@ -1,29 +1,29 @@
 """How images are mixed: by a run's classifier and policy, on its data or on a folder of pictures; or by every method."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import FixedRandomPolicy, Policy
+from rlmix.common.files import check_place
 from rlmix.common.groups import check_values, options_of
 from rlmix.common.names import check_name
-from rlmix.common.ranges import at_least
 from rlmix.common.seeding import stream
-from rlmix.config import Config, DataConfig, DeviceConfig, EnvConfig, MixingConfig, ModelConfig, OptimConfig
+from rlmix.config import Config, EnvConfig
 from rlmix.data.augmentation import denormalize, normalize
 from rlmix.data.picture_folder import read_pictures
 from rlmix.envs.process import Decision
 from rlmix.envs.rewards import UNMEASURED, build_reward
 from rlmix.evaluation import evaluating
 from rlmix.experiments import gallery
-from rlmix.experiments.policies import Policies, measure, say
+from rlmix.experiments.commands.policies import Policies
+from rlmix.experiments.commands.visualize import Visualize
+from rlmix.experiments.policies import measure, say
 from rlmix.experiments.saved_run import load_run, read_settings
 from rlmix.experiments.session import fixed_policy
 from rlmix.experiments.settings import is_policy, settled
@@ -40,68 +40,6 @@ from rlmix.training.allocator import keep_freed_memory
 from rlmix.training.guard import finite_saliency
 from rlmix.training.run_folder import read_metrics
 from rlmix.training.trainer import Batch
-
-
-@dataclass(frozen=True)
-class Visualize:
-    """How images are mixed.
-
-    With a run: image pairs, saliency, masks, regions and mixed images (Figures 2 and 4 of the paper), and of a
-    learned policy what it chooses for whom. Without one: the same images, partners and lam under every method, with the saliency of a
-    classifier that trains a little first.
-    """
-
-    FIRST: ClassVar = ("run", "policy", "images", "methods", "num_images", "out")
-
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """A run's folder: its newest classifier and its policy mix its own training images."""
-    policy: Path | None = None
-    """With a run: another one in which an agent learned, or the same. Its policy mixes on the run's classifier, and DIR/policy shows what
-    it chooses for whom and how often that is the best choice. A run in which an agent learned shows its own, without the search."""
-    batches: int = 20
-    """Batches of the run's data that the policy is shown."""
-    searched: int | None = None
-    """Batches of these for which the best choices are searched, K + K^2 passes each; 2 with --policy, none without."""
-    images: Path | None = None
-    """A folder of pictures, mixed instead of the run's data. Without a run, --weights and --model say what is salient, and R-Mix's random
-    choice mixes."""
-    size: int = 32
-    """Pixels a side that --weights' classifier takes."""
-    methods: tuple[str, ...] = ("all",)
-    """Without a run: methods, or all."""
-    num_images: int = 8
-    """Images shown; each batch is mixed as a whole."""
-    out: Path | None = None
-    """Where the pictures go; the run's folder, or methods.png. Of a run figure2.png, figure4.png, top_k.png (an agent's choices by epoch)
-    and policy/."""
-    seed: Annotated[int, at_least(0)] = 0
-    """Seed of what is drawn."""
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(epochs=3))
-    mixing: MixingConfig = field(default_factory=MixingConfig)
-    device: DeviceConfig = field(default_factory=DeviceConfig)
-
-
-READ = {
-    "a run's folder": ("policy", "batches", "searched", "images", "num_images", "skip_corrupt", "seed", "out"),
-    "--weights": (
-        *("weights", "images", "model", "size", "skip_corrupt", "num_images", "seed", "out"),
-        *("num_top_k", "num_patches", "alpha", "rule"),
-    ),
-}
-"""All that is read of the options where a picture is of a run, or of a bare classifier."""
-OF_THOSE = ("batches", "searched", "size")
-"""What is not read where it is of neither."""
-
-
-def check_typed(options: Visualize, typed: Collection[str]) -> None:
-    """Raise ValueError where an option was typed that would do nothing."""
-    source = "a run's folder" if options.run is not None else "--weights" if options.model.weights is not None else None
-    for name in sorted(typed):
-        if (name not in READ[source]) if source else (name in OF_THOSE):
-            where = f"with {source}" if source else "without a run's folder or --weights"
-            raise ValueError(f"--{name.replace('_', '-')} must be left out {where}: it would do nothing")
 
 
 class Clean(NamedTuple):
@@ -126,6 +64,8 @@ def visualize(options: Visualize) -> None:
     check_values(options)
     if not options.num_images >= 1:
         raise ValueError(f"num_images must be at least 1, got {options.num_images}")
+    if options.out is not None:
+        check_place(options.out if options.run is not None or options.images is not None else options.out.parent, "out")
     keep_freed_memory()
     if options.run is not None:
         draw_run(options, options.run)
@@ -139,11 +79,10 @@ def visualize(options: Visualize) -> None:
         names = gallery.SHOWN if options.methods == ("all",) else options.methods
         for name in names:
             if ":" not in name:
-                check_name("method", name, gallery.SHOWN)
+                check_name("methods", name, gallery.SHOWN)
         config = Config.of(options, seed=options.seed).resolved()
         path = options.out or Path("methods.png")
         _save(gallery.draw_methods(config, names, options.num_images), path)
-        make_console().print(f"written to {path}: one partner an image and one lam for all methods", soft_wrap=True)
 
 
 def draw_run(options: Visualize, folder: Path) -> None:
@@ -166,6 +105,7 @@ def draw_run(options: Visualize, folder: Path) -> None:
     if learner is not None:
         found = measure(measurement(options, run, folder, learner, out / "policy"), data)
         say(found)
+        make_console().print(f"written to {out / 'policy'}", soft_wrap=True)
         figures |= found.pictures
     epoch = int(state["epoch"])
     mixed = mix_clean(clean, policy, run, stream(options.seed, "visualize"), min(epoch / training.recipe.epochs, 1.0))
@@ -278,3 +218,4 @@ def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Pa
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, metadata={"Software": ""})
+    make_console().print(f"written to {path}", soft_wrap=True)

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rlmix.common.ranks import Ranks
 from rlmix.common.registry import Registry
-from rlmix.data.augmentation import CropFlip, crop_flip, inverse
 from rlmix.maps.gradient import Saliency
+from rlmix.maps.store import Draw, MapStore
 
 ExactPass = Callable[[Tensor, Tensor], Saliency]
 """The exact pass: images and labels to their saliency."""
@@ -25,27 +26,61 @@ class Moment(NamedTuple):
     """Of the epoch, from 1."""
     places: Int[Tensor, " batch"] | None = None
     """In the training split; None where the data set does not say."""
-    draw: CropFlip | None = None
+    draw: Draw | None = None
     """How they were cropped and mirrored."""
+
+    def whose(self, mode: str) -> tuple[Int[Tensor, " batch"], Draw]:
+        """Give places and draw; ValueError, for the mode of this name, where the data set does not say."""
+        if self.places is None or self.draw is None:
+            raise ValueError(f"saliency_mode {mode} needs data that say which images a batch holds, and how they were cropped")
+        return self.places, self.draw
+
+
+class Evidence(NamedTuple):
+    """What a step on mixed images has told of those that were mixed."""
+
+    gradient: Float[Tensor, "batch channel height width"]
+    """Of the loss with respect to the mixed images, times any constant."""
+    logits: Float[Tensor, "batch classes"]
+    """Of the mixed images."""
+    weights: Float[Tensor, "batch patch patch"]
+    """How much of each patch is the image's own."""
+    partner: Int[Tensor, " batch"]
+    finite: Bool[Tensor, ""] | None = None
+    """Whether the step was; None where that is known."""
 
 
 class Surroundings(NamedTuple):
     """What a source of maps may need to know of the training."""
 
-    num_images: int | None
-    """Of the training split; None where this process does not see all of them."""
+    num_images: int
+    """Of the training split."""
     image_size: tuple[int, int]
     num_classes: int
     crop_padding: int
     device: torch.device
+    ranks: Ranks
+    """Each process sees a part of every batch."""
+    seed: int
+    """Of what is drawn."""
+
+    def store(self, pooled: int | None = None, start: float = 1.0) -> MapStore:
+        """Make a store of maps for the training's images; arguments and errors as of :class:`~rlmix.maps.store.MapStore`."""
+        sizes = (self.num_images, self.image_size, self.num_classes, self.crop_padding)
+        return MapStore(*sizes, self.device, pooled, self.ranks, start)
 
 
-SALIENCY_MODES: Registry["Callable[[Surroundings], SaliencySource]"] = Registry("saliency_mode")
+SALIENCY_MODES: Registry["Callable[[Surroundings], SaliencySource]"] = Registry(
+    "saliency_mode", homes=tuple(f"rlmix.maps.{name}" for name in ("approximate", "recycled", "controls"))
+)
 
 
 @SALIENCY_MODES.register("exact")
 class SaliencySource:
     """The exact map, in every step; the other sources stand in for it."""
+
+    learns = False
+    """Whether :meth:`learn` is to be told what every step has found, for which the gradient at the mixed images is taken."""
 
     def __init__(self, setting: Surroundings) -> None:
         self.setting = setting
@@ -58,6 +93,9 @@ class SaliencySource:
         moment: Moment,
     ) -> Saliency:
         return look(images, labels)
+
+    def learn(self, evidence: Evidence, moment: Moment) -> None:
+        """Nothing to learn of a step on the batch that was drawn at ``moment``."""
 
     def unknown(self, images: Tensor) -> Saliency:
         """Where nothing is known: a map of zeros, which :func:`rlmix.patch_saliency` makes uniform, and equal logits."""
@@ -105,40 +143,31 @@ class EveryOtherStep(SaliencySource):
 class PreviousEpoch(SaliencySource):
     """The exact map in odd epochs; in even ones the previous epoch's map of the same image, moved with its crop and flip.
 
-    Maps are kept in float16, scaled to mean 1, in the frame of the image before augmentation: two bytes a pixel of the training split.
-    What a crop had left out, or brings in anew, is zero. An image of which there is no map yet has a uniform one.
+    Maps are kept in the frame of the image before augmentation (:class:`~rlmix.maps.store.MapStore`). What a crop had left out, or brings
+    in anew, is zero. An image of which there is no map yet has an even one.
     """
 
     def __init__(self, setting: Surroundings) -> None:
         super().__init__(setting)
-        if setting.num_images is None:
-            raise ValueError("saliency_mode previous must be used on one device, as each sees other images in every epoch")
-        self.maps = torch.zeros(setting.num_images, *setting.image_size, dtype=torch.float16, device=setting.device)
-        self.logits = torch.zeros(setting.num_images, setting.num_classes, device=setting.device)
+        self.store = setting.store(start=0.0)
 
     def __call__(self, look: ExactPass, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
-        places, draw = moment.places, moment.draw
-        if places is None or draw is None:
-            raise ValueError("saliency_mode previous needs a data set in memory, got a folder that is decoded as it is read")
+        places, draw = moment.whose("previous")
+        if moment.batch == 1:
+            self.store.exchange()
         if moment.epoch % 2 == 0:
-            return Saliency(self._move(self.maps[places].float(), draw), self.logits[places])
+            return Saliency(self.store.seen(places, draw), self.store.logits[places])
         saliency = look(images, labels)
         scaled = saliency.map / saliency.map.mean((1, 2), keepdim=True)
-        padding = self.setting.crop_padding
-        self.maps[places] = self._move(scaled.nan_to_num(), inverse(draw, padding)).half()
-        self.logits[places] = saliency.logits
+        self.store.put(places, self.store.found(scaled.nan_to_num(), draw), saliency.logits)
         return saliency
 
-    def _move(self, maps: Float[Tensor, "batch height width"], draw: CropFlip) -> Float[Tensor, "batch height width"]:
-        return crop_flip(maps[..., None], draw, self.setting.crop_padding)[..., 0]
-
     def state_dict(self) -> dict[str, Any]:
-        return {"maps": self.maps, "logits": self.logits}
+        return self.store.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Remember what was remembered."""
-        self.maps.copy_(state["maps"])
-        self.logits.copy_(state["logits"])
+        self.store.load_state_dict(state)
 
 
 def build_source(mode: str, setting: Surroundings) -> SaliencySource:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from rlmix.common.names import check_name
 from rlmix.common.registry import Registry
 from rlmix.config import MASK_PATCHES
+from rlmix.data.augmentation import CropFlip, ResizedCrop
 from rlmix.maps.gradient import check_images, check_labels, patch_saliency, saliency, salient_mask
 from rlmix.maps.patches import check_patches, enlarge, pixel_share
+from rlmix.maps.recycled import RecycledMaps
 
 RULES: Registry[Callable[[Tensor, Tensor, Tensor], Tensor]] = Registry("rule")
 """Functions of a patch's own mask and the partner's, bool (B, p, p), and lam, which broadcasts to them: the image's own part of it."""
@@ -241,6 +243,8 @@ class RMix:
         alpha: Parameter of ``lam ~ Beta(alpha, alpha)``, > 0.
         rule: How patches are mixed, see :func:`mix`.
         num_classes: N of the labels; as many as the model has logits where it is given nowhere.
+        recycle: Maps that take the place of the saliency pass (:class:`~rlmix.maps.recycled.RecycledMaps`); ``num_classes`` must be given
+            then, and with every batch its ``indices``.
 
     Source: "Expeditious Saliency-guided Mix-up through Random Gradient Thresholding" (Luu et al. 2022), Eq. 2 to 7.
     """
@@ -250,6 +254,7 @@ class RMix:
     alpha: float = 1.0
     rule: str = "mix_top"
     num_classes: int | None = None
+    recycle: RecycledMaps | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_patches", tuple(self.num_patches))
@@ -264,6 +269,8 @@ class RMix:
         num_classes: int | None = None,
         generator: torch.Generator | None = None,
         top_k_generator: torch.Generator | None = None,
+        indices: Int[Tensor, " batch"] | None = None,
+        draw: CropFlip | ResizedCrop | None = None,
     ) -> Mixed:
         """Mix a batch.
 
@@ -274,14 +281,33 @@ class RMix:
             num_classes: N; the constructor's, or as many as the model has logits, where not given.
             generator: Draws partners, lam and num_patches; the global one where None.
             top_k_generator: Draws the top-k values; ``generator`` where None.
+            indices: Of the images in the training set; under ``recycle``, and only then.
+            draw: How they were cropped and mirrored, where maps are to move along.
         """
         check_images(images)
         check_patches(self.num_patches, images.shape[2:])
-        map, logits = saliency(model, images, labels)
-        num_classes = num_classes or self.num_classes or logits.shape[1]
+        num_classes = num_classes or self.num_classes or (labels.shape[1] if labels.ndim == 2 else None)
+        if self.recycle is None:
+            if indices is not None or draw is not None:
+                raise ValueError("indices and draw must be left out without recycle, which keeps the maps that they belong to")
+            map, logits = saliency(model, images, labels)
+            num_classes = num_classes or logits.shape[1]
+        else:
+            map = self.recycle.seen(images, indices, draw).to(images.device)
+            if num_classes is None:
+                raise ValueError(
+                    "num_classes must be given under recycle, where no pass tells how many logits there are, got None"
+                )
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
+        pairing = pairing._replace(partner=pairing.partner.to(images.device, non_blocking=True))
         top_k = sample_top_k(len(images), self.num_top_k, top_k_generator or generator)
-        return self.apply(images, labels, map, pairing, top_k, num_classes=num_classes)
+        mixed = self.apply(images, labels, map, pairing, top_k, num_classes=num_classes)
+        if self.recycle is not None and indices is not None:
+            mask = self._mask(map, pairing, top_k)
+            weights = patch_weights(mask, mask[pairing.partner], pairing.lam, self.rule)
+            self.recycle.expect(indices, draw, weights, pairing.partner)
+            mixed = mixed._replace(images=mixed.images.detach().requires_grad_())
+        return mixed
 
     def apply(
         self,
@@ -294,9 +320,11 @@ class RMix:
         num_classes: int,
     ) -> Mixed:
         """Mix by what has been drawn; deterministic."""
-        mask = salient_mask(patch_saliency(map, pairing.num_patches), top_k.to(map.device, non_blocking=True))
         partner = pairing.partner.to(images.device, non_blocking=True)
-        return mix(images, labels, mask, partner, pairing.lam, self.rule, num_classes=num_classes)
+        return mix(images, labels, self._mask(map, pairing, top_k), partner, pairing.lam, self.rule, num_classes=num_classes)
+
+    def _mask(self, map: Tensor, pairing: Pairing, top_k: Tensor) -> Tensor:
+        return salient_mask(patch_saliency(map, pairing.num_patches), top_k.to(map.device, non_blocking=True))
 
 
 def check_mixing(num_top_k: int, num_patches: tuple[int, ...], alpha: float, rule: str) -> None:

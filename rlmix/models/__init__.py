@@ -1,6 +1,5 @@
 """The classifiers, by name."""
 
-import inspect
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -11,9 +10,12 @@ from torch import nn
 from rlmix.common.names import check_name
 from rlmix.common.registry import Registry, load_attribute
 from rlmix.common.seeding import drawing_from, stream
+from rlmix.models.given import build_given, call
+from rlmix.models.hugging_face import build_hugging_face
 from rlmix.models.preactresnet import PreActResNet
 from rlmix.models.resnext import ResNeXt
 from rlmix.models.wideresnet import WideResNet
+from rlmix.recipes import GIVEN
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 """The project's own, for images of 32 pixels. They are called with ``num_classes`` and ``in_channels``."""
@@ -41,8 +43,10 @@ def build_model(
 
     Args:
         name: One of :data:`MODELS`; a classifier of torchvision such as ``resnet50`` or ``torchvision:resnet50``, with its own stem and
-            random weights; ``timm:NAME`` (the extra ``timm``); or ``module:function``, which is called with those of the keywords
-            ``num_classes``, ``num_channels`` and ``image_size`` that it takes and gives a module from images to logits.
+            random weights; ``timm:NAME`` (the extra ``timm``); ``hf:PATH``, a configuration of Hugging Face's (the extra
+            ``transformers``); ``given``, the one that Python gives (:func:`~rlmix.models.given.giving`); or ``module:function``, which
+            is called with those of the keywords ``num_classes``, ``num_channels`` and ``image_size`` that it takes and gives a module
+            from images to logits.
         num_classes: N.
         in_channels: Channels of the images.
         seed: Of the initial weights. The global random state is neither read nor moved, so any thread may build.
@@ -57,33 +61,28 @@ def build_model(
             return MODELS[name](num_classes=num_classes, in_channels=in_channels)
         if name.startswith("timm:"):
             return _build_timm(name, num_classes, in_channels, image_size)
+        if name.startswith("hf:"):
+            return build_hugging_face(name.removeprefix("hf:"), num_classes, in_channels, image_size)
+        own = {"num_classes": num_classes, "num_channels": in_channels, "in_channels": in_channels, "image_size": image_size}
+        if name == GIVEN:
+            return build_given(own)
         if ":" in name and not name.startswith("torchvision:"):
-            return _build_own(name, num_classes, in_channels, image_size)
+            return _build_own(name, own)
         return _build_torchvision(name.removeprefix("torchvision:"), num_classes, in_channels, image_size)
 
 
 def check_model(name: str) -> None:
     """Raise ValueError where no classifier has this name; ``module:function`` is looked for when it is built."""
-    if name.startswith("torchvision:") or ":" not in name:
-        check_name("model", name.removeprefix("torchvision:"), model_names())
+    if name != GIVEN and (name.startswith("torchvision:") or ":" not in name):
+        check_name("model", name.removeprefix("torchvision:"), model_names(), "rlmix list models")
 
 
-def _build_own(name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None) -> nn.Module:
+def _build_own(name: str, keywords: dict[str, Any]) -> nn.Module:
     """Somebody's own function, with those of the keywords that it takes."""
     build = load_attribute("model", name)
     if not callable(build):
         raise ValueError(f"model {name} must be a function or a class, got {type(build).__name__}")
-    known = {"num_classes": num_classes, "num_channels": in_channels, "in_channels": in_channels, "image_size": image_size}
-    parameters = inspect.signature(build).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    keywords = {key: value for key, value in known.items() if key in parameters or (takes_all and key != "in_channels")}
-    try:
-        model = build(**keywords)
-    except Exception as error:  # whatever somebody's function does
-        raise ValueError(f"model {name} must be built from {', '.join(keywords)}, got {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model {name} must give a torch.nn.Module, got {type(model).__name__}")
-    return model
+    return call(name, build, keywords)
 
 
 def _build_timm(name: str, num_classes: int, in_channels: int, image_size: tuple[int, int] | None) -> nn.Module:
@@ -93,8 +92,7 @@ def _build_timm(name: str, num_classes: int, in_channels: int, image_size: tuple
         raise ValueError(f'model {name} must have timm installed: pip install "rlmix[timm]"') from error
     known = name.removeprefix("timm:")
     if not timm.is_model(known):
-        near = timm.list_models(f"{known[:4]}*") or timm.list_models()
-        check_name("model", known, near)
+        check_name("model", known, timm.list_models(), "timm.list_models()")
     sizes: dict[str, Any] = {"img_size": image_size} if image_size is not None else {}
     try:
         model: nn.Module = timm.create_model(known, num_classes=num_classes, in_chans=in_channels, **sizes)

@@ -32,6 +32,8 @@ def read_weights(path: Path) -> dict[str, object]:
     except Exception as error:  # whatever a file of another kind makes the reader stumble over
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} "
         raise ValueError(f"{path} must be a state_dict: {kind}{error}") from error
+    if isinstance(state, Mapping) and {"training", "config"} <= set(state):
+        raise ValueError(f"{path} must be a state_dict, and is a run's checkpoint: name the run's folder, {path.parent.parent}")
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]

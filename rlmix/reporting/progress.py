@@ -12,6 +12,10 @@ REFRESH_SECONDS = 0.5
 """Between two looks at the device; a look is a synchronisation."""
 
 
+ESTIMATED_AFTER = 10
+"""Steps after the first one, which is no measure, whose pace is an estimate of the rest."""
+
+
 class TrainingProgress:
     """Progress of one run; a context manager.
 
@@ -28,6 +32,8 @@ class TrainingProgress:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last = 0.0
+        self._num_steps, self._paced = num_steps, (0, 0.0)
+        self._estimated = False
         if self.console.is_terminal and not quiet:
             columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), MofNCompleteColumn())
             self._bar = Progress(*columns, TimeRemainingColumn(compact=True), console=self.console)
@@ -41,6 +47,19 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def pace(self, step: int) -> None:
+        """After a step: once, as soon as the pace is known, say how long the others take."""
+        if self._estimated:
+            return
+        begun, since = self._paced
+        if not begun:
+            self._paced = (step, time.monotonic())
+        elif step - begun >= ESTIMATED_AFTER:
+            self._estimated = True
+            seconds = (time.monotonic() - since) / (step - begun)
+            left = self._num_steps - step
+            self.say(f"{'estimate':<9}{spell_seconds(left * seconds)} for the {left} steps left, {seconds:.2g} s each")
 
     def due(self) -> bool:
         """Whether it is time to show a step: at most twice a second, and only on a terminal."""
@@ -57,13 +76,10 @@ class TrainingProgress:
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Print a line about an epoch."""
-        self._test = f"top-1 {record['test_top1']:.2f}"
-        parts = [
-            f"epoch {record['epoch']}/{self.epochs}",
-            f"step {record['step']}",
-            f"loss {record['train_loss']:.3f}",
-            self._test,
-        ]
+        measured = "test_top1" in record
+        self._test = f"top-1 {record['test_top1']:.2f}" if measured else self._test
+        parts = [f"epoch {record['epoch']}/{self.epochs}", f"step {record['step']}", f"loss {record['train_loss']:.3f}"]
+        parts += [self._test] if measured else []
         for figure, form in (("reward_mean", "reward {:.4f}"), ("top_k_mean", "top-k {:.3f}")):
             if figure in record:
                 parts.append(form.format(record[figure]))
@@ -76,3 +92,12 @@ class TrainingProgress:
         """Print a line, at once also into a file."""
         self.console.print(text, soft_wrap=True)
         self.console.file.flush()
+
+
+def spell_seconds(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.4 h``, ``2.5 days``: two figures are all that an estimate is worth."""
+    for unit, size, least in (("days", 86_400, 48 * 3600), ("h", 3600, 5400), ("min", 60, 100)):
+        if seconds >= least:
+            count = seconds / size
+            return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
+    return f"{max(1, round(seconds))} s"

@@ -72,5 +72,5 @@ def _others(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> st
 
 
 def _difference(row: Mapping[str, Any], other: Mapping[str, Any]) -> Difference:
-    first, second = ({int(seed): run["top1"] for seed, run in entry["runs"].items()} for entry in (row, other))
-    return paired_difference(first, second)
+    values, base = ({int(seed): run["top1"] for seed, run in entry["runs"].items()} for entry in (row, other))
+    return paired_difference(values, base)

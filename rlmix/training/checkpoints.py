@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import re
+import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +26,8 @@ _DIGEST = 64
 def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], steps: int = 0, best: bool = False) -> Path:
     """Write a checkpoint into ``folder`` and drop all but the newest :data:`KEPT`.
 
-    It is a zip archive as torch writes it, whose comment is the SHA-256 of all that comes before.
+    It is a zip archive as torch writes it, whose comment is the SHA-256 of all that comes before. A best one is written and hashed once,
+    and copied.
 
     Args:
         folder: Of the checkpoints.
@@ -44,10 +46,14 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], steps: int 
         torch.save(state, handle)
         _seal(handle)
 
+    def copy(handle: BinaryIO) -> None:
+        with open(folder / BEST, "rb") as written:
+            shutil.copyfileobj(written, handle, 2**20)
+
     # the best first: killed between the two, a run does its epoch again
-    for target in (folder / BEST, path) if best else (path,):
+    for target, fill in ((folder / BEST, write), (path, copy)) if best else ((path, write),):
         try:
-            write_atomically(target, write)
+            write_atomically(target, fill)
         except RuntimeError as error:  # torch's zip writer reports the disk's errors so
             raise OSError(f"{target} could not be written: {error}") from error
     for old in [*list_checkpoints(folder)[:-KEPT], *folder.glob("*.tmp")]:  # a killed process leaves its temporary file

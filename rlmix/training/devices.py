@@ -34,10 +34,7 @@ def open_device(config: Config) -> tuple[torch.device, Fabric]:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device must be one that is there (no mps), got {config.device.name!r}")
-    precision = config.device.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    mode = "bf16-mixed" if precision == "bfloat16" else "32-true"
+    mode = "bf16-mixed" if precision_on(device, config) == "bfloat16" else "32-true"
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         devices = 1 if device.type == "cpu" else [device.index or 0]
@@ -55,3 +52,10 @@ def open_device(config: Config) -> tuple[torch.device, Fabric]:
     fabric = Fabric(accelerator=device.type, devices=local, num_nodes=size // local, strategy=strategy, precision=mode)  # type: ignore[arg-type]
     fabric.launch()
     return fabric.device, fabric
+
+
+def precision_on(device: torch.device, config: Config) -> str:
+    """float32 or bfloat16, also where the configuration leaves it to the device."""
+    if config.device.precision != "auto":
+        return config.device.precision
+    return "bfloat16" if device.type == "cuda" else "float32"

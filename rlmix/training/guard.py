@@ -17,8 +17,13 @@ AGAIN = "what is kept leads there again: start anew with a lower"
 def all_finite(loss: Float[Tensor, ""], parameters: Iterable[nn.Parameter]) -> Bool[Tensor, ""]:
     """Whether the loss and every gradient are finite; stays on the device."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    peaks = torch._foreach_norm(gradients, float("inf"))  # the largest magnitude, in which inf and nan show
-    return torch.stack([loss.detach().float(), *(peak.float() for peak in peaks)]).isfinite().all()
+    plain = [gradient.detach() for gradient in gradients if gradient.dtype == torch.float32]
+    rest = [gradient.detach() for gradient in gradients if gradient.dtype != torch.float32]
+    # torch.amp's own check, in one pass over all of them: a scale of 1 changes no bit, and large finite values stay finite
+    found = loss.new_zeros((), dtype=torch.float32)
+    torch._amp_foreach_non_finite_check_and_unscale_(plain, found, torch.ones_like(found))
+    peaks = torch._foreach_norm(rest, float("inf")) if rest else ()  # the largest magnitude, in which inf and nan show
+    return torch.stack([found == 0, loss.detach().isfinite(), *(peak.isfinite() for peak in peaks)]).all()
 
 
 def finite_saliency(seen: Saliency) -> tuple[Saliency, Bool[Tensor, ""]]:

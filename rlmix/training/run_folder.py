@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 import yaml
 
-from rlmix.common.files import write_atomically, write_json
+from rlmix.common.files import check_place, write_atomically, write_json
 from rlmix.common.saved_config import read_config
 from rlmix.training import board
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
@@ -200,6 +200,7 @@ def check_free(folder: Path, overwrite: bool = False) -> None:
         raise FileExistsError(f"out must not hold a run already (or give --overwrite, or --resume {folder}), got {folder}")
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"out must be a folder, got the file {folder}")
+    check_place(folder, "out")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from rlmix.training.accumulation import Accumulation
 from rlmix.training.average import make_average
 from rlmix.training.compilation import can_compile, compile_saliency, compile_training
 from rlmix.training.devices import open_device
-from rlmix.training.frozen import freeze, read_pretrained
+from rlmix.training.frozen import check_data, freeze, read_pretrained
 from rlmix.training.guard import Guard, all_finite, restore_where_not, spoil_unless
 from rlmix.training.optimizers import guarded_step, is_guarded, make_optimizer
 from rlmix.training.sampler import Order
@@ -75,6 +75,8 @@ class Training:
         device, self.fabric = open_device(config)
         self.ranks = Ranks()
         data = load_data(config) if data is None else data
+        if self.frozen:
+            check_data(data, config)
         num_images = len(data.train_labels)
         if recipe.batch_size > num_images:
             raise ValueError(f"batch_size must be at most the {num_images} training images, got {recipe.batch_size}")
@@ -123,9 +125,10 @@ class Training:
         compiles = config.model.compile and can_compile(device)
         self._forward = compile_training(self._network) if compiles else self._network
         self._saliency_forward = compile_saliency(model) if compiles else None
-        places = num_images if self.ranks.size == 1 else None
-        setting = approximations.Surroundings(places, data.image_size, data.num_classes, recipe.crop_padding, device)
-        self._source = approximations.build_source(config.mixing.saliency_mode, setting)
+        self.surroundings = approximations.Surroundings(
+            num_images, data.image_size, data.num_classes, recipe.crop_padding, device, self.ranks, config.run.seed
+        )
+        self.saliency_source = approximations.build_source(config.mixing.saliency_mode, self.surroundings)
 
         self.order = Order(self.data, recipe, config.run.seed, self.ranks)
         self.mixing_generator = stream(
@@ -136,6 +139,8 @@ class Training:
         """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
         self.last_step: tuple[Tensor, Tensor] = (torch.zeros(()), torch.zeros(()))
         """Loss of the step taken last, and its top-1 in percent, of this process's share, on the device."""
+        self.last_logits = torch.empty(0)
+        """Of what that step trained on."""
         self._frozen_logits: dict[str, Tensor] = {}
         self._guard = Guard(skip=config.optim.on_nonfinite == "skip")
         self._tally = Tally.empty(self.steps_per_epoch, self.device)
@@ -210,7 +215,7 @@ class Training:
     def saliency(self, batch: Batch) -> Saliency:
         """Saliency of the batch drawn last, at the training's own precision, or what ``config.mixing.saliency_mode`` puts in its place."""
         with self.fabric.autocast():
-            return self._source(self.saliency_pass, batch.images, batch.labels, self.order.moment)
+            return self.saliency_source(self.saliency_pass, batch.images, batch.labels, self.order.moment)
 
     def saliency_pass(self, images: Tensor, labels: Tensor) -> Saliency:
         """The exact pass, compiled where the configuration says so."""
@@ -388,7 +393,7 @@ class Training:
         return {
             "model": self.model.state_dict(),
             "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
-            "saliency": self._source.state_dict(),
+            "saliency": self.saliency_source.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "generators": self.generator_states(),
@@ -410,7 +415,7 @@ class Training:
             self.average.load_state_dict(state["ema"])
         if isinstance(self.method, nn.Module):
             self.method.load_state_dict(state["method"])
-        self._source.load_state_dict(state["saliency"])
+        self.saliency_source.load_state_dict(state["saliency"])
         self._optimizer.load_state_dict(state["optimizer"])
         own = {"milestones": self.scheduler.milestones} if isinstance(self.scheduler, MultiStepLR) else {}
         self.scheduler.load_state_dict(state["scheduler"] | own)
@@ -431,6 +436,7 @@ class Training:
 
     def _record(self, loss: Tensor, finite: Tensor, logits: Tensor, targets: Tensor) -> None:
         correct = self._tally.add(self.trained - 1, loss, finite, logits, targets)
+        self.last_logits = logits
         self.last_step = loss, 100 * correct / len(targets)
         self._guard.step(self.learning_rate)
         if self.device.type == "cpu" or self.trained % 100 == 0 or self.at_epoch_end:

@@ -1,6 +1,7 @@
 """PPO on both forms, the features it reads, and the policies that do not learn."""
 
 import io
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 from toys import toy_config
 
@@ -50,6 +52,26 @@ def assert_same_tensors(first, second):
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_update_takes_one_thread_and_the_others_are_back_after_it(config, fails, monkeypatch):
+    seen, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        agent = agent_of(config, "image")
+
+        def train(ppo):
+            seen.append(torch.get_num_threads())
+            if fails:
+                raise KeyError("update")
+
+        monkeypatch.setattr(PPO, "train", train)
+        with pytest.raises(KeyError) if fails else nullcontext():
+            agent.ppo.train()
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 # -- features
@@ -193,7 +215,7 @@ def test_state_goes_through_a_file_without_pickle_and_comes_back_whole(config, f
     [
         ({"passes": 0}, "agent.passes must be above 0, got 0"),
         ({"gamma": 1.5}, r"agent.gamma must be in \[0, 1\], got 1.5"),
-        ({"learning_rate": float("nan")}, "agent.learning_rate must be above 0, got nan"),
+        ({"learning_rate": float("nan")}, "agent.learning_rate must be finite and above 0, got nan"),
         ({"entropy_coefficient": -1}, "agent.entropy_coefficient must be at least 0, got -1"),
         ({"policy_layers": ()}, r"agent.policy_layers must be one or more numbers of at least 1, got \(\)"),
     ],

@@ -1,8 +1,6 @@
-"""Who learns, by name: each algorithm on toys, learned policies used again, the guide's own agent, and a problem with a known answer."""
+"""Who learns, by name: each algorithm on toys, learned policies used again, and a problem with a known answer."""
 
 import copy
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,19 +173,6 @@ def test_policy_of_a_run_in_which_nobody_learned_is_refused(tmp_path, config):
         ValueError, match=r"policy must be the folder of a run in which an agent learned, got .*vanilla of vanilla"
     ):
         LearnedPolicy(tmp_path / "vanilla", seed=0)
-
-
-# -- the guide
-
-
-def test_guide_to_ones_own_agent_runs_as_it_stands():
-    text = (Path(__file__).parents[2] / "docs" / "own-agent.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 30
-    found = {}
-    exec(compile(code, "own-agent.md", "exec"), found)
-    assert found["finished"]
-    assert all(parameter.grad.abs().sum() > 0 for parameter in found["policy"].parameters())
 
 
 # -- a problem with a known answer

@@ -8,7 +8,8 @@ import torch
 
 from rlmix.benchmarking import measure as measure_module
 from rlmix.benchmarking import reference_loop as handwritten
-from rlmix.benchmarking.measure import Benchmark, Timed, _figures, measure_memory, random_data
+from rlmix.benchmarking.measure import Timed, _figures, measure_memory, random_data
+from rlmix.benchmarking.options import Benchmark
 from rlmix.benchmarking.stopwatch import Span, time_parts
 from rlmix.scripts import benchmark
 from rlmix.scripts.main import main as rlmix_main

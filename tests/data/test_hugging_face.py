@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rlmix.config import Config
-from rlmix.data.hugging_face import find_columns
+from rlmix.data.hugging_face import find_columns, numbered
 from rlmix.data.registry import load_data
 from rlmix.data.splits import assign_splits
 from rlmix.scripts.main import main as rlmix_main
@@ -58,6 +58,21 @@ def test_images_and_labels_are_those_that_were_written(tmp_path, form):
         assert np.array_equal(getattr(data, f"{role}_images").numpy(), IMAGES[split])
         assert data.labels(role).tolist() == LABELS[split]
     np.testing.assert_allclose(data.mean.numpy(), IMAGES["train"].reshape(-1, 3).mean(0) / 255, atol=1e-6)
+
+
+def test_labels_that_are_words_are_numbered_by_the_alphabet(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    names = ["dog", "cat"]
+    for split in ("train", "test"):
+        columns = {"image": [Image.fromarray(one) for one in IMAGES[split]], "label": [names[label] for label in LABELS[split]]}
+        (tmp_path / "data").mkdir(exist_ok=True)
+        kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+        datasets.Dataset.from_dict(columns, features=kinds).to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    data = load(f"hf:{tmp_path}")
+    assert data.labels("train").tolist() == [1 - label for label in LABELS["train"]]
+    assert data.labels("test").tolist() == [1 - label for label in LABELS["test"]]
+    with pytest.raises(ValueError, match="must have labels of the training split's 2, got 'cow' at 0"):
+        list(numbered([(None, "cow")], {"cat": 0, "dog": 1}, "x"))
 
 
 def test_validation_is_tested_on_where_there_is_no_test_split(tmp_path):

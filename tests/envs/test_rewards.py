@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from toys import toy_config
 
-from rlmix.envs.classifier_rewards import (
-    held_out_batch,
-    last_layer_alignment,
-    with_bias,
-)
+from rlmix.data.augmentation import normalize
+from rlmix.envs.classifier_rewards import held_out_batch, last_layer_alignment, validation_batch, with_bias
+from rlmix.envs.difficulty_rewards import difficulty
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.map_rewards import (
     cosine,
     cosine_batch,
+    cosine_even,
     cosine_full,
     cosine_label,
     cosine_published,
@@ -229,9 +228,10 @@ def test_fixed_policies_may_go_without_a_reward(config):
 @pytest.mark.parametrize("reward", REWARDS)
 def test_no_reward_moves_the_training(config, reward):
     """The same actions under every reward give the same classifier, to the bit: statistics, weights and draws are left alone."""
-    weights = []
+    weights, known = [], build_reward(reward)
+    needs = {"ema": 0.9, "val_fraction": 0.25, "epochs": 4} if known.average or known.validation else {}
     for name in ("cosine", reward):
-        process = MixingProcess(config.changed(reward=name))
+        process = MixingProcess(config.changed(reward=name, **needs))
         process.reset()
         for _ in range(4):
             rewards = process.act(torch.linspace(0, 0.99, 8))
@@ -240,3 +240,76 @@ def test_no_reward_moves_the_training(config, reward):
         weights.append(process.require_training().model.state_dict())
     for name in weights[0]:
         assert torch.equal(weights[0][name], weights[1][name]), name
+
+
+def test_difficulty_is_the_divergence_of_the_prediction_from_the_target():
+    draw = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(6, 5, generator=draw), torch.rand(6, 5, generator=draw).softmax(1)
+    rows = zip(targets.tolist(), logits.softmax(1).tolist(), strict=True)
+    expected = [sum(p * math.log(p / q) for p, q in zip(*row, strict=True)) for row in rows]
+    torch.testing.assert_close(difficulty(logits, targets), torch.tensor(expected))
+    torch.testing.assert_close(difficulty(targets.log(), targets), torch.zeros(6), atol=1e-6, rtol=0)
+    hard = F.one_hot(torch.arange(5), 5).float()
+    torch.testing.assert_close(difficulty(logits[:5], hard), F.cross_entropy(logits[:5], torch.arange(5), reduction="none"))
+
+
+def test_the_gap_is_the_difficulty_for_the_classifier_less_that_for_its_average(config):
+    process = MixingProcess(config.changed(reward="difficulty_gap", ema=0.5))
+    training = process.reset()
+    process.run_epoch(lambda decision: torch.zeros(8))
+    decision = process.observe()
+    student, teacher = copy.deepcopy(training.model), copy.deepcopy(training.average)
+    rewards = process.act(torch.zeros(8))
+    mixed = process.outcome.mixed
+    teacher.module.load_state_dict(training.average.module.state_dict())
+    with torch.no_grad():
+        hard, taught = difficulty(student(mixed.images), mixed.targets), difficulty(teacher(mixed.images), mixed.targets)
+    torch.testing.assert_close(rewards, hard - taught, atol=1e-4, rtol=1e-4)
+    assert decision.sound
+
+
+def test_an_even_cosine_pays_nothing_for_the_amount_of_mixing():
+    draw = torch.Generator().manual_seed(0)
+    clean, mixed, share = (
+        torch.rand(64, 8, 8, generator=draw),
+        torch.rand(64, 8, 8, generator=draw),
+        torch.rand(64, generator=draw),
+    )
+    rewards = cosine_even(clean, mixed, share).numpy()
+    amount = np.array([-(s * math.log(s) + (1 - s) * math.log(1 - s)) for s in share.tolist()])
+    slope, _ = np.polyfit(amount, cosine(clean, mixed).numpy(), 1)
+    assert abs(np.corrcoef(amount, rewards)[0, 1]) < 1e-3
+    expected = cosine(clean, mixed).numpy() - slope * (amount - amount.mean())
+    np.testing.assert_allclose(rewards, expected, atol=1e-5)
+    assert torch.equal(cosine_even(clean, mixed, torch.full((64,), 0.3)), cosine(clean, mixed))
+
+
+def test_validation_rewards_are_those_of_images_that_are_not_trained_on(config):
+    process = MixingProcess(config.changed(reward="validation_loss", val_fraction=0.25, train_images=None))
+    training = process.reset()
+    images, labels = validation_batch(training)
+    val = normalize(training.data.val_images, training.data.mean, training.data.std)
+    for image, label in zip(images, labels, strict=True):
+        place = int((val - image).abs().flatten(1).sum(1).argmin())
+        assert torch.equal(val[place], image)
+        assert training.data.val_labels[place] == label
+    again = validation_batch(training)
+    assert torch.equal(again.images, images)
+    before = copy.deepcopy(training.model)
+    rewards = process.act(torch.zeros(8))
+    with torch.no_grad():
+        losses = [F.cross_entropy(model.train()(images), labels) for model in (before, copy.deepcopy(training.model))]
+    torch.testing.assert_close(rewards, (losses[0] - losses[1]).expand(8), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"reward": "difficulty_gap"}, "reward difficulty_gap must go with ema, a moving average of the classifier's weights"),
+        ({"reward": "validation_loss"}, "reward validation_loss must have a validation split: give val_fraction"),
+        ({"reward": "validation_last_layer"}, "reward validation_last_layer must have a validation split: give val_fraction"),
+    ],
+)
+def test_a_reward_says_what_it_needs(config, options, said):
+    with pytest.raises(ValueError, match=said):
+        MixingProcess(config.changed(**options))

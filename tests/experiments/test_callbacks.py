@@ -86,6 +86,24 @@ def test_one_that_raises_stops_the_run_which_goes_on_to_the_bit(breaks, whole, t
     assert len(read_metrics(tmp_path / "run")) == 2
 
 
+def test_one_that_raises_after_an_epoch_without_a_checkpoint_leaves_one(whole, tmp_path):
+    config = config_in(tmp_path / "run", method="rmix", checkpoint_epochs=2)
+    with pytest.raises(CallbackError):
+        rlmix.train(config, callbacks=[Breaks("on_epoch")], quiet=True)
+    assert newest_state(tmp_path / "run")["epoch"] == 1
+    rlmix.train(config.changed(resume=tmp_path / "run"), quiet=True)
+    first, second = (newest_state(folder)["training"]["model"] for folder in (whole, tmp_path / "run"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("every", "kept"), [(1, [2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (9, [5])])
+def test_there_is_a_checkpoint_every_so_many_epochs_and_at_the_end(every, kept, tmp_path):
+    noted = Noted()
+    rlmix.train(config_in(tmp_path / "run", epochs=5, checkpoint_epochs=every), callbacks=[noted], quiet=True)
+    names = [f"epoch-{epoch:04d}.pt" for epoch in ([1, *kept] if every == 1 else kept)]
+    assert [entry[1] for entry in noted.seen if entry[0] == "checkpoint"] == names
+
+
 def test_what_is_no_callback_is_refused(tmp_path):
     with pytest.raises(ValueError, match="callbacks must have methods such as on_epoch, got int"):
         rlmix.train(config_in(tmp_path / "run"), callbacks=[3], quiet=True)

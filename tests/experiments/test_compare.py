@@ -26,7 +26,7 @@ from rlmix.evaluation import reliability_bins
 from rlmix.evaluation.calibration import pool_bins
 from rlmix.experiments import executors as engines
 from rlmix.experiments import study
-from rlmix.experiments.compare import Compare
+from rlmix.experiments.commands.compare import Compare
 from rlmix.experiments.options import parse
 from rlmix.experiments.reliability import load_reliability
 from rlmix.experiments.settings import settled
@@ -341,13 +341,13 @@ def test_a_run_of_an_earlier_version_is_finished_too(folder, options):
 
 
 def test_bad_input_is_one_line(folder, options, capsys, tmp_path):
-    assert "method must be one of rlmix, rmix" in refused(capsys, ["--methods", "rmixx", "--out", str(tmp_path / "x")])
+    assert "--methods must be one of rlmix, rmix" in refused(capsys, ["--methods", "rmixx", "--out", str(tmp_path / "x")])
     args = ["--methods", "vanilla", "--baseline", "rmix", "--out", str(tmp_path / "x")]
     assert "baseline must be one of the methods vanilla, got 'rmix'" in refused(capsys, args)
     assert "seeds must differ, got (1, 1)" in refused(capsys, ["--seeds", "1", "1", "--out", str(tmp_path / "x")])
     assert "holds a run with other options: alpha None is not 0.5" in refused(capsys, [*options, "--alpha", "0.5"])
     assert "models must differ, got ('a', 'a')" in refused(capsys, ["--models", "a", "a", "--out", str(tmp_path / "x")])
-    assert "model must be one of" in refused(capsys, ["--models", "resnet", "--out", str(tmp_path / "x")])
+    assert "--models must be one of" in refused(capsys, ["--models", "resnet", "--out", str(tmp_path / "x")])
     assert "jobs must be at least 1, got 0" in refused(capsys, ["--jobs", "0", "--out", str(tmp_path / "x")])
     assert "holds a comparison with other settings: threads" in refused(capsys, [*options, "--threads", "99"])
     assert not (tmp_path / "x").exists()

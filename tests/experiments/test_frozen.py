@@ -109,6 +109,24 @@ def test_another_network_or_number_of_classes_is_refused(config, tmp_path):
 # -- whose data
 
 
+def test_other_data_than_the_classifiers_are_refused(config, tmp_path, capsys):
+    folder, other = Path(config.model.freeze_from), write_npz(tmp_path, 8, num_train=16, num_classes=3)
+    moved = tmp_path / "elsewhere.npz"
+    shutil.copy(config.data.name.removeprefix("npz:"), moved)
+    options = [*FROZEN, "--freeze-from", str(folder), "--num-patches", "2"]
+    for name, data in (("train", "digits"), ("policies", "digits"), ("train", f"npz:{tmp_path / 'renamed.npz'}")):
+        shutil.copy(other.removeprefix("npz:"), tmp_path / "renamed.npz")
+        with pytest.raises(SystemExit, match="2"):
+            rlmix_main([name, *options, "--data", data, "--out", str(tmp_path / "out")])
+        said = f"--data must be those of freeze_from {folder}, which are {config.data.name}, or be left out, got {data}"
+        assert capsys.readouterr().err == f"rlmix: error: {said}\n"
+        assert not (tmp_path / "out").exists()
+    rlmix_main(["train", *options, "--method", "rmix", "--data", f"npz:{moved}", "--epochs", "1", "--out", str(tmp_path / "out")])
+    rlmix_main(["train", *options, "--method", "rmix", "--epochs", "1", "--out", str(tmp_path / "own")])
+    whole, again = (read_metrics(tmp_path / name) for name in ("out", "own"))
+    assert [line | {"epoch_seconds": 0} for line in whole] == [line | {"epoch_seconds": 0} for line in again]
+
+
 def test_data_are_those_of_the_run_unless_named(config, tmp_path):
     """From Python, unresolved or resolved, and whoever opens them."""
     bare = Config.flat(freeze_from=config.model.freeze_from, batch_size=4, device="cpu")
@@ -157,7 +175,7 @@ def test_what_contradicts_the_run_is_one_line(config, pictures, tmp_path, capsys
     assert f"model must be that of freeze_from {run}, which is preactresnet18_w16, or be left out, got wideresnet16_8" in line
     line = refused("--freeze-from", run, "--data", write_npz(tmp_path, 8, num_train=12, num_classes=4))
     assert f"{run} must hold preactresnet18_w16 for the data's 4 classes, and holds it for 3" in line
-    assert "preactresnet18_w16" in refused("--freeze-from", run, "--data", "digits")
+    assert f"--data must be those of freeze_from {run}" in refused("--freeze-from", run, "--data", "digits")
     moved = shutil.copytree(run, tmp_path / "moved")
     text = (moved / "config.yaml").read_text()
     (moved / "config.yaml").write_text(text.replace(config.data.name, "npz:/gone/away.npz"))
@@ -218,8 +236,8 @@ def test_learned_policy_is_a_method_and_resumes(config, runs, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "policy"}, "policy must be given with method policy, and only then"),
-        ({"method": "rmix", "policy": "DIR"}, "policy must be given with method policy, and only then"),
+        ({"method": "policy"}, "policy must be given with method policy or shuffled, and only then"),
+        ({"method": "rmix", "policy": "DIR"}, "policy must be given with method policy or shuffled, and only then"),
         ({"method": "cutmix", "freeze_from": "DIR"}, "freeze_from must go with a policy"),
         ({"algorithm": "ppoo"}, "algorithm must be one of"),
         ({"observation": "pairs"}, "observation must be one of"),

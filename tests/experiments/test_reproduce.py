@@ -8,9 +8,9 @@ from toys import write_npz
 
 from rlmix.common.saved_config import read_config
 from rlmix.experiments import layout, reproduce
-from rlmix.experiments.evaluate import Evaluate
+from rlmix.experiments.commands.evaluate import Evaluate
+from rlmix.experiments.commands.reproduce import TABLES, check, read_options
 from rlmix.experiments.paper_tables import PAPER_TABLES
-from rlmix.experiments.reproduce import TABLES, check, read_options
 from rlmix.experiments.settings import settled
 from rlmix.experiments.table_form import NETWORKS
 from rlmix.scripts import reproduce as command

@@ -273,7 +273,7 @@ BAD = {
     "not a number": (["--epochs", "two"], "epochs.*two|two.*epochs"),
     "no epochs": (["--epochs", "0"], "epochs must be at least 1, got 0"),
     "negative seed": (["--seed", "-1"], "seed must be at least 0, got -1"),
-    "learning rate nan": (["--learning-rate", "nan"], "--learning-rate must be above 0, got nan"),
+    "learning rate nan": (["--learning-rate", "nan"], "--learning-rate must be finite and above 0, got nan"),
     "batch above the data": (["--batch-size", "65"], "--batch-size must be at most the 64 training images, got 65"),
     "more images than there are": (["--train-images", "5000"], "--train-images must be at most the 1442 of digits, got 5000"),
     "top-k of one": (["--method", "constant", "--top-k", "1.0"], r"--top-k must be in \[0, 1\), got 1.0"),
@@ -398,7 +398,8 @@ def test_full_disk_is_one_line_and_keeps_the_earlier_checkpoint(runs, tiny, wher
 
         patch.setattr(Session, "end_epoch", full)
         line = refused(capsys, ["train", *tiny, *METHODS["rmix"], "--out", out])
-    assert "could not be written" in line or "No space left" in line
+    said = {"fsync": "MB are left on a full disk", "save": "No space left on device", "zip": "could not be written"}
+    assert said[where] in line
     assert f"rlmix train --resume {out}" in line
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["epoch-0001.pt"]
     rlmix_main(["train", "--resume", str(out)])

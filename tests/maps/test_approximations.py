@@ -6,12 +6,15 @@ import torch.nn.functional as F
 from toys import toy_config
 
 import rlmix
+from rlmix.common.ranks import Ranks
 from rlmix.data.augmentation import CropFlip, crop_flip, inverse
 from rlmix.envs.process import MixingProcess
 from rlmix.maps.approximate import SALIENCY_MODES, Moment, PreviousEpoch, Surroundings, build_source
 from rlmix.training.trainer import Training
 
-SETTING = Surroundings(num_images=6, image_size=(8, 8), num_classes=3, crop_padding=2, device=torch.device("cpu"))
+SETTING = Surroundings(
+    num_images=6, image_size=(8, 8), num_classes=3, crop_padding=2, device=torch.device("cpu"), ranks=Ranks(), seed=0
+)
 
 
 class Recorder:
@@ -145,5 +148,6 @@ def test_modes_differ_and_exact_is_the_default(tmp_path):
 
 
 def test_unknown_mode_names_what_is_allowed():
-    with pytest.raises(ValueError, match="saliency_mode must be one of exact, bfloat16, half, alternate, previous, got 'hlaf'"):
+    known = "exact, bfloat16, half, alternate, previous, recycled, recycled_8x8, random, position, other"
+    with pytest.raises(ValueError, match=f"saliency_mode must be one of {known}, got 'hlaf'"):
         rlmix.Config.flat(saliency_mode="hlaf").resolved()

@@ -267,7 +267,9 @@ def test_torchvisions_networks_take_colour_only():
 
 
 def test_unknown_model_is_named_with_the_nearest():
-    with pytest.raises(ValueError, match=r"model must be one of preactresnet18, .* got 'preactresnet_18' \(did you mean 'preact"):
+    with pytest.raises(
+        ValueError, match=r"model must be one of the \d+ of rlmix list models, got 'preactresnet_18' .did you mean"
+    ):
         build_model("preactresnet_18", 10)
     with pytest.raises(ValueError, match=r"got 'zzz'$"):
         build_model("zzz", 10)

@@ -118,6 +118,24 @@ def test_checkpoints_within_an_epoch_change_nothing(runs, tiny, tmp_path):
     assert str(without[0]) == str(without[1])
 
 
+@pytest.mark.parametrize("step", [3, 5, 7])
+def test_with_a_checkpoint_every_two_epochs_a_stopped_run_keeps_all_and_goes_on_to_the_bit(
+    runs, tiny, step, tmp_path, monkeypatch, capsys
+):
+    """Whether it is stopped within the first epoch, at its end, or in the second."""
+    out = tmp_path / "run"
+    options = ["train", *tiny, *METHODS["rlmix"], "--checkpoint-epochs", "2", "--out", out]
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, signal.SIGTERM)
+        stopped(capsys, options, 143)
+    (only,) = list_checkpoints(out / "checkpoints")
+    state = load_checkpoint(only)
+    assert 5 * state["epoch"] + state["steps"] == step
+    go_on(out)
+    first, second = (load_checkpoint(list_checkpoints(folder / "checkpoints")[-1]) for folder in (runs("rlmix"), out))
+    assert str(first["training"]) == str(second["training"])
+
+
 def test_the_time_limit_stops_with_a_code_of_its_own(runs, tiny, tmp_path, capsys):
     out = tmp_path / "run"
     line = stopped(capsys, ["train", *tiny, *METHODS["rmix"], "--time-limit", "1e-9", "--out", out], 124)

@@ -101,3 +101,10 @@ def test_after_a_kill_between_its_two_files_the_best_is_the_same(whole, tmp_path
     command.main(["--resume", str(tmp_path / "run")])
     assert_same_state(best(whole), best(tmp_path / "run"))
     assert best(tmp_path / "killed")["epoch"] == epoch, "at once, not only when the run has gone on"
+
+
+def test_the_best_is_kept_whatever_the_epochs_between_checkpoints(whole, tmp_path):
+    command.main([*OPTIONS, "--checkpoint-epochs", "5", "--out", str(tmp_path / "run")])
+    kept, expected = best(tmp_path / "run"), best(whole)
+    assert kept.pop("config") == expected.pop("config") | {"checkpoint_epochs": 5}
+    assert_same_state(kept, expected)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rlmix.common.files import write_atomically
-from rlmix.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from rlmix.training.checkpoints import BEST, list_checkpoints, load_checkpoint, save_checkpoint
 
 
 class Canary:
@@ -41,6 +41,18 @@ def test_what_is_saved_is_loaded(tmp_path):
     path = save_checkpoint(tmp_path / "checkpoints", 7, state(7))
     assert_same(load_checkpoint(path), state(7))
     assert [entry.name for entry in path.parent.iterdir()] == ["epoch-0007.pt"]
+
+
+def test_a_best_one_is_serialised_and_hashed_once_and_is_two_files(tmp_path, monkeypatch):
+    calls = []
+    for module, name in ((torch, "save"), (hashlib, "file_digest")):
+        kept = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, kept=kept, name=name: (calls.append(name), kept(*args))[1])
+    path = save_checkpoint(tmp_path, 3, state(3), best=True)
+    assert calls == ["save", "file_digest"]
+    assert path.read_bytes() == (tmp_path / BEST).read_bytes()
+    path.write_bytes(b"damaged")
+    assert_same(load_checkpoint(tmp_path / BEST), state(3))
 
 
 def test_only_the_two_newest_are_kept(tmp_path):

@@ -81,6 +81,24 @@ def test_finite_means_the_loss_and_every_gradient(value):
     assert not all_finite(torch.tensor(2.0), parameters)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 0.0])
+def test_the_check_finds_one_value_among_large_ones_and_changes_no_bit(value, dtype):
+    """Whose sum, and sum of squares, overflow; among them a negative zero and a subnormal."""
+    parameters = [torch.nn.Parameter(torch.zeros(5, 7, dtype=torch.float32)), torch.nn.Parameter(torch.zeros(100, dtype=dtype))]
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, torch.finfo(parameter.dtype).max)
+        parameter.grad.flatten()[:2] = torch.tensor([-0.0, torch.finfo(parameter.dtype).smallest_normal / 4])
+    parameters[1].grad[50] = value
+    before = [parameter.grad.clone() for parameter in parameters]
+    finite = all_finite(torch.tensor(2.0), parameters)
+    assert finite.dtype == torch.bool
+    assert finite.shape == ()
+    assert bool(finite) == (value == 0)
+    for parameter, old in zip(parameters, before, strict=True):
+        assert torch.equal(parameter.grad.view(torch.uint8), old.view(torch.uint8))
+
+
 @pytest.mark.parametrize(("what", "said"), [("loss", "the loss is nan"), ("gradient", "the gradient is not finite")])
 @pytest.mark.parametrize("step", [1, 6])
 def test_such_a_step_stops_the_training_and_is_not_applied(config, what, said, step):

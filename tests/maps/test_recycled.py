@@ -1,0 +1,265 @@
+"""Recycled saliency: what a mixed step tells of its images, against loops over images and pixels."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from toys import toy_config
+
+import rlmix
+from rlmix.common.ranks import Ranks
+from rlmix.data.augmentation import CropFlip, ResizedCrop
+from rlmix.envs.process import MixingProcess
+from rlmix.maps.approximate import Evidence, Moment, Surroundings, build_source
+from rlmix.maps.recycled import RATE, learn, read_evidence, recycle
+from rlmix.maps.store import MapStore, to_batch, to_images
+
+CPU = torch.device("cpu")
+SETTING = Surroundings(num_images=6, image_size=(8, 8), num_classes=3, crop_padding=2, device=CPU, ranks=Ranks(), seed=0)
+
+
+def no_pass(images, labels):
+    raise AssertionError("no pass of its own")
+
+
+def evidence(seed=0, batch=4, finite=None):
+    draw = torch.Generator().manual_seed(seed)
+    return Evidence(
+        torch.randn(batch, 3, 8, 8, generator=draw),
+        torch.randn(batch, 3, generator=draw),
+        torch.rand(batch, 2, 2, generator=draw),
+        torch.randperm(batch, generator=draw),
+        finite,
+    )
+
+
+def told_by_loop(given):
+    """Sum of w G, and of w, over the mixtures that an image is in; by the definition."""
+    batch = len(given.partner)
+    maps = given.gradient.square().mean(1).sqrt()
+    total, weight = torch.zeros(batch, 8, 8), torch.zeros(batch, 8, 8)
+    for lead in range(batch):
+        scaled = maps[lead] / maps[lead].mean()
+        for row in range(8):
+            for column in range(8):
+                own = given.weights[lead, row // 4, column // 4]
+                for image, share in ((lead, own), (int(given.partner[lead]), 1 - own)):
+                    total[image, row, column] += share * scaled[row, column]
+                    weight[image, row, column] += share
+    return total, weight
+
+
+def test_a_mixtures_gradient_is_shared_out_by_the_pixels():
+    given = evidence()
+    told = read_evidence(given)
+    total, weight = told_by_loop(given)
+    torch.testing.assert_close(told.total, total)
+    torch.testing.assert_close(told.weight, weight)
+    for image in range(4):
+        host = given.partner.tolist().index(image)
+        own, theirs = float(given.weights[image].mean()), 1 - float(given.weights[host].mean())
+        assert torch.equal(told.logits[image], given.logits[image if own >= theirs else host])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_a_gradient_that_is_not_finite_or_nothing_tells_nothing_of_its_two_images(value):
+    given = evidence()
+    spoiled = given._replace(gradient=given.gradient.clone())
+    spoiled.gradient[1] = value
+    others = given._replace(weights=given.weights.clone())
+    told, whole = read_evidence(spoiled), read_evidence(others)
+    partner = int(given.partner[1])
+    untouched = [image for image in range(4) if image not in (1, partner)]
+    assert torch.equal(told.total[untouched], whole.total[untouched])
+    assert torch.isfinite(told.total).all()
+    own = F.interpolate(given.weights[None], scale_factor=4, mode="nearest")[0]
+    torch.testing.assert_close(told.weight[partner], whole.weight[partner] - (1 - own[1] if partner != 1 else 1))
+
+
+def test_a_step_that_was_left_out_leaves_every_map_alone():
+    store = MapStore(6, (8, 8), 3, 2, CPU)
+    before = store.maps.clone()
+    learn(store, evidence(finite=torch.tensor(False)), torch.tensor([5, 0, 3, 1]), None)
+    assert torch.equal(store.maps, before)
+
+
+def test_maps_move_to_their_images_and_what_a_crop_left_out_keeps_its_value():
+    """The image's own frame, pixel by pixel: row r of the batch shows row r + top - padding of the image, mirrored where drawn."""
+    source, given, places = build_source("recycled", SETTING), evidence(), torch.tensor([5, 0, 3, 1])
+    draw = CropFlip(torch.tensor([0, 1, 2, 4]), torch.tensor([2, 3, 0, 1]), torch.tensor([True, False, True, False]))
+    start = torch.rand(6, 8, 8, generator=torch.Generator().manual_seed(1)).half()
+    source.store.maps.copy_(start)
+    source.learn(given, Moment(1, 1, places, draw))
+    total, weight = told_by_loop(given)
+    expected = start.float()
+    for image, place in enumerate(places.tolist()):
+        for row in range(8):
+            for column in range(8):
+                across = 7 - column if draw.mirror[image] else column
+                down, right = row + int(draw.top[image]) - 2, across + int(draw.left[image]) - 2
+                if 0 <= down < 8 and 0 <= right < 8:
+                    old = float(start[place, down, right])
+                    expected[place, down, right] = old + RATE * (total[image, row, column] - weight[image, row, column] * old)
+    torch.testing.assert_close(source.store.maps.float(), expected, atol=2e-3, rtol=2e-3)  # float16
+    unseen = expected == start.float()
+    assert unseen[places].any()
+    assert torch.equal(source.store.maps[unseen], start[unseen])
+    shown = source(no_pass, torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), Moment(2, 1, places, draw))
+    assert torch.equal(shown.logits, read_evidence(given).logits)
+    torch.testing.assert_close(shown.map[1, 3, 4], source.store.maps[0, 3 + 1 - 2, 4 + 3 - 2].float())
+
+
+def test_evidence_that_repeats_is_what_the_map_becomes():
+    truth = torch.rand(2, 8, 8) + 0.5
+    map = torch.ones(2, 8, 8)
+    for _ in range(80):
+        map = recycle(map, 1.2 * truth, torch.full((2, 8, 8), 1.2))
+    torch.testing.assert_close(map, truth)
+
+
+def test_patches_are_the_means_of_what_is_kept_of_every_pixel():
+    setting = SETTING._replace(image_size=(16, 16), crop_padding=0)
+    draw = CropFlip(torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.bool))
+    given = evidence()._replace(gradient=torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2)))
+    moment = Moment(1, 1, torch.tensor([5, 0, 3, 1]), draw)
+    whole, small = (build_source(mode, setting) for mode in ("recycled", "recycled_8x8"))
+    for source in (whole, small):
+        source.learn(given, moment)
+    assert small.store.maps.shape == (6, 8, 8)
+    torch.testing.assert_close(small.store.maps.float(), F.avg_pool2d(whole.store.maps.float(), 2), atol=2e-3, rtol=2e-3)
+    shown = small(no_pass, torch.zeros(4, 3, 16, 16), torch.zeros(4, dtype=torch.int64), moment).map
+    assert torch.equal(F.avg_pool2d(shown, 2), small.store.maps[moment.places].float())
+
+
+def test_a_resized_crop_shows_its_part_of_the_picture_and_gives_it_back():
+    ramp = torch.linspace(1 / 16, 15 / 16, 8)
+    maps = torch.stack([ramp[:, None].expand(8, 8), ramp[None].expand(8, 8)])
+    part = [torch.tensor([value, value]) for value in (0.25, 0.125, 0.5, 0.75)]
+    for mirrored in (False, True):
+        draw = ResizedCrop(*part, torch.tensor([mirrored, mirrored]))
+        shown = to_batch(maps, draw, 0, (32, 32))
+        centres = (torch.arange(32) + 0.5) / 32
+        down, across = 0.25 + 0.5 * centres, 0.125 + 0.75 * (1 - centres if mirrored else centres)
+        torch.testing.assert_close(shown[0], down[:, None].expand(32, 32))
+        torch.testing.assert_close(shown[1], across[None].expand(32, 32))
+        back = to_images(shown, draw, 0, (8, 8))
+        weight = to_images(torch.ones(2, 32, 32), draw, 0, (8, 8))
+        inner = weight > 0.999
+        assert inner[0].sum() >= 4 * 4
+        assert not weight[0, :2].gt(0.1).any(), "above the crop"
+        torch.testing.assert_close(back[inner], maps[inner], atol=0.02, rtol=0)
+
+
+def test_no_pass_but_the_steps_own(tmp_path, monkeypatch):
+    process = MixingProcess(toy_config(tmp_path, 16, saliency_mode="recycled", flip=True, crop_padding=0, epochs=2))
+    training = process.reset()
+    monkeypatch.setattr(training, "saliency_pass", no_pass)
+    first = process.observe()
+    assert (rlmix.patch_saliency(first.saliency.map, 2) == 1 / 4).all()
+    for _ in range(2):
+        process.run_epoch(lambda decision: torch.full((16,), 0.5))
+    maps = training.saliency_source.store.maps.float()
+    assert maps.std((1, 2)).min() > 0.01, "of every image something is known"
+    torch.testing.assert_close(maps.mean(), torch.tensor(1.0), atol=0.05, rtol=0)
+
+
+def test_processes_exchange_what_each_has_put():
+    class Pair(Ranks):
+        size, told = 2, None
+
+        def __init__(self, rank):
+            self.rank = rank
+
+        def gather(self, tensor):
+            return torch.stack([next(told) for told in self.told])
+
+    stores = [MapStore(6, (8, 8), 3, 2, CPU, ranks=Pair(rank)) for rank in range(2)]
+    alone = MapStore(6, (8, 8), 3, 2, CPU)
+    maps, logits = torch.rand(4, 8, 8), torch.rand(4, 3)
+    for rows, store in ((slice(0, 2), stores[0]), (slice(2, 4), stores[1])):
+        places = torch.tensor([5, 0, 3, 1])[rows]
+        for each in (store, alone):
+            each.put(places, maps[rows], logits[rows])
+    said = [
+        [
+            torch.where(store._new[:, None, None], store.maps, 0),
+            store._new,
+            torch.where(store._new[:, None], store.logits, 0),
+            store._new,
+        ]
+        for store in stores
+    ]
+    said = [[part.clone() for part in parts] for parts in said]
+    for store in stores:
+        store.ranks.told = [iter(parts) for parts in said]
+        store.exchange()
+        assert torch.equal(store.maps, alone.maps)
+        assert torch.equal(store.logits, alone.logits)
+
+
+class Loop:
+    """A loop of somebody's own over 24 images."""
+
+    def __init__(self, recycle):
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5))
+        self.images, self.labels = torch.randn(24, 3, 16, 16), torch.arange(24) % 5
+        self.mixer = rlmix.RMix(recycle=recycle, num_classes=5)
+        self.generator = torch.Generator().manual_seed(1)
+
+    def epoch(self):
+        for indices in torch.randperm(24, generator=self.generator).split(8):
+            mixed = self.mixer(self.model, self.images[indices], self.labels[indices], indices=indices, generator=self.generator)
+            self.model.zero_grad()
+            F.cross_entropy(self.model(mixed.images), mixed.targets).backward()
+            self.mixer.recycle.learn(mixed.images.grad)
+            with torch.no_grad():
+                for parameter in self.model.parameters():
+                    parameter -= 0.1 * parameter.grad
+
+
+def test_a_loop_of_ones_own_keeps_maps_that_agree_with_exact_ones():
+    maps = rlmix.RecycledMaps(24, (16, 16))
+    loop = Loop(maps)
+    for _ in range(12):
+        loop.epoch()
+    exact = rlmix.saliency(loop.model, loop.images, loop.labels).map
+    kept = maps.store.maps.float()
+    near = F.cosine_similarity(
+        F.avg_pool2d(exact, 2).flatten(1) - exact.mean((1, 2))[:, None],
+        F.avg_pool2d(kept, 2).flatten(1) - kept.mean((1, 2))[:, None],
+    )
+    assert near.mean() > 0.25
+    again = rlmix.RecycledMaps(24, (16, 16))
+    again.load_state_dict(maps.state_dict())
+    assert torch.equal(again.store.maps, maps.store.maps)
+
+
+def test_what_does_not_fit_is_said_in_one_line(monkeypatch):
+    maps = rlmix.RecycledMaps(24, (16, 16))
+    loop, images, labels = Loop(maps), torch.rand(4, 3, 16, 16), torch.arange(4)
+    mixer = loop.mixer
+    with pytest.raises(ValueError, match=r"indices must be integers of shape \(4,\) under recycle, one an image, got None"):
+        mixer(loop.model, images, labels)
+    with pytest.raises(ValueError, match=r"indices must be in \[0, 24\), got 1 to 24"):
+        mixer(loop.model, images, labels, indices=torch.tensor([1, 2, 3, 24]))
+    with pytest.raises(ValueError, match=r"images must have the recycled maps' size \(16, 16\), got \(12, 12\)"):
+        mixer(loop.model, images[..., :12, :12], labels, indices=labels)
+    with pytest.raises(ValueError, match="indices and draw must be left out without recycle"):
+        rlmix.RMix()(loop.model, images, labels, indices=labels)
+    with pytest.raises(ValueError, match="num_classes must be given under recycle"):
+        rlmix.RMix(recycle=maps)(loop.model, images, labels, indices=labels)
+    with pytest.raises(RuntimeError, match=r"learn\(\) must follow a call of RMix"):
+        maps.learn(images)
+    mixer(loop.model, images, labels, indices=labels)
+    with pytest.raises(RuntimeError, match=r"learn\(\) must follow loss.backward\(\)"):
+        maps.learn(None)
+    with pytest.raises(ValueError, match=r"rate must be in \(0, 1/2\], got 1.0"):
+        rlmix.RecycledMaps(24, (16, 16), rate=1.0)
+    with pytest.raises(ValueError, match=r"maps must have shape \(24, 16, 16\), as the images here, got \(23, 16, 16\)"):
+        maps.load_state_dict(rlmix.RecycledMaps(23, (16, 16)).state_dict())
+    monkeypatch.setattr("rlmix.maps.store.free_memory", lambda device: 10**9)
+    with pytest.raises(
+        ValueError, match=r"must fit into memory: 128.6 GB in 224x224 pixels, 1.0 GB are free.*recycled_8x8 takes 0.2 GB"
+    ):
+        MapStore(1_281_167, (224, 224), 1000, 0, CPU)
