@@ -232,8 +232,9 @@ def one_line(box: str, known: Collection[str] = ()) -> str:
             return said(found, known)
     near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", " ".join(lines))
     typed = re.search(r"Unrecognized options: --([\w-]+)", what)
-    meant = ELSEWHERE.get(typed[1].replace("-", "_"), "") if typed else ""
-    hint = f"--{meant.replace('_', '-')}" if meant in known else near[1] if near else None
+    name = typed[1].replace("-", "_") if typed else ""
+    meant = [ELSEWHERE[name]] if ELSEWHERE.get(name) in known else get_close_matches(name, known, n=1, cutoff=0.75)
+    hint = f"--{meant[0].replace('_', '-')}" if meant else near[1] if near else None
     return f"{what.rstrip('.')} (did you mean {hint}?)" if hint else what
 
 

@@ -286,6 +286,7 @@ class RMix:
         """
         check_images(images)
         check_patches(self.num_patches, images.shape[2:])
+        labels = check_labels(labels, len(images))
         num_classes = num_classes or self.num_classes or (labels.shape[1] if labels.ndim == 2 else None)
         if self.recycle is None:
             if indices is not None or draw is not None:

@@ -429,7 +429,7 @@ def test_three_steps_on_digits():
         ({"sweeps": -1}, "sweeps must be at least 0, got -1"),
         ({"alpha": 0.0}, "alpha must be above 0, got 0.0"),
         ({"beta": -1.0}, "beta must be at least 0, got -1.0"),
-        ({"gamma": float("nan")}, "gamma must be at least 0, got nan"),
+        ({"gamma": float("nan")}, "gamma must be finite and at least 0, got nan"),
         ({"eta": -1.0}, "eta must be at least 0, got -1.0"),
         ({"tau": -1.0}, "tau must be at least 0, got -1.0"),
         ({"clean_lam": -1.0}, "clean_lam must be at least 0, got -1.0"),

@@ -230,10 +230,10 @@ def test_images_keep_their_dtype():
     ("arguments", "message"),
     [
         ((0.0, 0.5), "alpha must be above 0, got 0.0"),
-        ((float("nan"), 0.5), "alpha must be above 0, got nan"),
+        ((float("nan"), 0.5), "alpha must be finite and above 0, got nan"),
         ((1.0, -0.1), r"probability must be in \[0, 1\], got -0.1"),
         ((1.0, 1.5), r"probability must be in \[0, 1\], got 1.5"),
-        ((1.0, float("nan")), r"probability must be in \[0, 1\], got nan"),
+        ((1.0, float("nan")), r"probability must be finite and in \[0, 1\], got nan"),
     ],
 )
 def test_parameters_out_of_range_are_named(arguments, message):

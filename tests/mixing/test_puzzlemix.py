@@ -393,10 +393,10 @@ def test_a_batch_of_one_is_its_own_partner():
         ({"num_patches": ()}, "num_patches must be one or more"),
         ({"num_patches": (1, 2)}, "num_patches must be one or more"),
         ({"alpha": 0.0}, "alpha must be above 0, got 0"),
-        ({"alpha": float("nan")}, "alpha must be above 0"),
+        ({"alpha": float("nan")}, "alpha must be finite and above 0"),
         ({"beta": -1.0}, "beta must be at least 0, got -1"),
         ({"gamma": -1.0}, "gamma must be at least 0"),
-        ({"eta": float("inf")}, "eta must be at least 0"),
+        ({"eta": float("inf")}, "eta must be finite and at least 0"),
         ({"distance_cost": -0.1}, "distance_cost must be at least 0"),
     ],
 )
