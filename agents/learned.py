@@ -70,7 +70,7 @@ class LearnedPolicy:
 
 @POLICIES.register("shuffled", reads=("policy",))
 class ShuffledPolicy(LearnedPolicy):
-    """Control: the choices of a learned policy, each given to another image of the batch: how much it mixes, and not whom."""
+    """Control: the choices of a learned policy, dealt anew among the images of the batch: how much it mixes, and not whom."""
 
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
         chosen = super().__call__(decision)

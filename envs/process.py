@@ -96,9 +96,9 @@ class MixingProcess:
         self._reward = build_reward(config.env.reward)
         if config.model.freeze_from is not None and self._reward.updating:
             raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
-        if self._reward.average and config.optim.ema is None:
+        if self._reward.average and (config.optim.ema is None or config.model.freeze_from is not None):
             raise ValueError(
-                f"reward {config.env.reward} must go with ema, a moving average of the classifier's weights, such as 0.99"
+                f"reward {config.env.reward} must go with ema, a moving average of a classifier's weights that changes, such as 0.99"
             )
         if self._reward.validation and "val" not in self.data.measured:
             raise ValueError(

@@ -7,6 +7,9 @@ from rlmix.config import Config
 from rlmix.experiments.families import hyperparameter_defaults, known, model_names
 from rlmix.recipes import GIVEN, data_recipe, settled_data
 
+NEEDED = ("top_k", "policy", "top_k_weights")
+"""Options that go with the policies that read them, and only with these."""
+
 
 def method_names() -> list[str]:
     """Every registered method: the policies in the environment, and those that need none."""
@@ -69,7 +72,7 @@ def settled(config: Config) -> Config:
     """
     check_names(config)
     run, method = config.run, config.run.method
-    for option in ("top_k", "policy", "top_k_weights"):
+    for option in NEEDED:
         value, readers = getattr(run, option), [name for name, card in known("policies").items() if option in card.reads]
         if (method in readers) != (value is not None):
             raise ValueError(

@@ -12,7 +12,7 @@ from rlmix.maps.patches import enlarge, pixel_share
 from rlmix.maps.store import Draw, MapStore
 
 RATE = 0.25
-"""How far a map moves towards what a step has told. At 1 a map is one step's noise; 0.1 to 0.25 is best (docs/performance.md)."""
+"""How far a map moves towards what a step has told: several steps' mean, where 1 would be the last one's noise."""
 POOLED = 8
 """Patches a side of the small maps."""
 
@@ -29,7 +29,11 @@ class Told(NamedTuple):
 
 
 def read_evidence(evidence: Evidence) -> Told:
-    """Share every mixture's gradient map out to the two images in it, by their weights pixel by pixel."""
+    """Share every mixture's gradient map out to the two images in it, by their weights pixel by pixel.
+
+    With G the mixture's map scaled to mean 1, and w the weight of the image that leads it, the leader is told ``w G`` and its partner
+    ``(1 - w) G``. A mixture whose gradient is nothing, or not finite, tells nothing of either.
+    """
     gradient, logits, weights, partner, finite = evidence
     map = gradient_map(gradient)
     mean = map.mean((1, 2), keepdim=True)
@@ -39,7 +43,8 @@ def read_evidence(evidence: Evidence) -> Told:
     host = partner.argsort()
     scaled = torch.where(known, map / mean, 0.0)
     own, theirs = (enlarge(part, map.shape[1:]) * known for part in (weights, 1 - weights))
-    leads = pixel_share(weights, map.shape[1:]) >= 1 - pixel_share(weights, map.shape[1:])[host]
+    share = pixel_share(weights, map.shape[1:])
+    leads = share >= 1 - share[host]
     return Told(
         own * scaled + (theirs * scaled)[host],
         own + theirs[host],
@@ -169,7 +174,7 @@ def learn(store: MapStore, evidence: Evidence, places: Int[Tensor, " batch"], dr
 
 @SALIENCY_MODES.register("recycled")
 class Recycled(SaliencySource):
-    """No pass of its own: maps are made of the mixed steps' gradients, and kept from epoch to epoch, two bytes a pixel.
+    """No pass of its own: maps are made of the mixed steps' gradients, and kept from epoch to epoch, two bytes a pixel and four a class.
 
     A mixed step's backward pass gives the gradient at the mixed images for the price of the first layer's. Each image keeps a map in its
     own frame, even at the start, which :func:`recycle` moves towards what the mixtures have told that it was in; its logits are those of
@@ -184,16 +189,13 @@ class Recycled(SaliencySource):
         self.store = setting.store(self.pooled)
 
     def __call__(self, look: ExactPass, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
-        places, draw = self._whose(moment)
+        places, draw = moment.whose("recycled")
         if moment.batch == 1:
             self.store.exchange()
         return Saliency(self.store.seen(places, draw), self.store.logits[places])
 
     def learn(self, evidence: Evidence, moment: Moment) -> None:
-        learn(self.store, evidence, *self._whose(moment))
-
-    def _whose(self, moment: Moment) -> tuple[Tensor, Draw]:
-        return moment.whose("recycled")
+        learn(self.store, evidence, *moment.whose("recycled"))
 
     def state_dict(self) -> dict[str, Any]:
         return self.store.state_dict()
@@ -205,6 +207,6 @@ class Recycled(SaliencySource):
 
 @SALIENCY_MODES.register("recycled_8x8")
 class RecycledPatches(Recycled):
-    """The same in 8x8 patches, 128 bytes an image: for folders, and for many images."""
+    """The same in 8x8 patches, 128 bytes an image beside its logits: for many or large images."""
 
     pooled = POOLED

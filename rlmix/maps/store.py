@@ -63,9 +63,9 @@ def to_images(
 class MapStore:
     """A map and the logits of every training image, by its place.
 
-    Maps are scaled to mean 1 and kept in float16, two bytes a pixel of the training split, or of ``pooled`` patches a side of each image.
-    Even ones, as they are at the start, say nothing. Of several processes each sees a part of every epoch's images: at :meth:`exchange`
-    they tell each other what is new.
+    Maps are scaled to mean 1 and kept in float16, two bytes a pixel of the training split, or of ``pooled`` patches a side of each image;
+    logits in float32, four bytes a class. Even maps, as they are at the start, say nothing. Of several processes each sees a part of every
+    epoch's images: at :meth:`exchange` they tell each other what is new.
 
     Args:
         num_images: In the training split.
@@ -94,11 +94,12 @@ class MapStore:
     ) -> None:
         self.image_size, self.padding, self.ranks = image_size, padding, ranks or Ranks()
         self.size = image_size if pooled is None else (pooled, pooled)
-        needed, free = 2 * num_images * self.size[0] * self.size[1], free_memory(device)
+        free = free_memory(device)
+        needed, small = (num_images * (2 * rows * columns + 4 * num_classes) for rows, columns in (self.size, (8, 8)))
         if free is not None and needed > free:
             raise ValueError(
-                f"saliency maps of {num_images} images must fit into memory: {needed / 1e9:.1f} GB in {self.size[0]}x{self.size[1]} "
-                f"pixels, {free / 1e9:.1f} GB are free; saliency_mode recycled_8x8 takes {128 * num_images / 1e9:.1f} GB"
+                f"saliency maps and logits of {num_images} images must fit into memory: {needed / 1e9:.1f} GB in "
+                f"{self.size[0]}x{self.size[1]} pixels, {free / 1e9:.1f} GB are free; saliency_mode recycled_8x8 takes {small / 1e9:.1f} GB"
             )
         self.maps = torch.full((num_images, *self.size), start, dtype=torch.float16, device=device)
         self.logits = torch.zeros(num_images, num_classes, device=device)

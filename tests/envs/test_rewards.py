@@ -305,7 +305,10 @@ def test_validation_rewards_are_those_of_images_that_are_not_trained_on(config):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"reward": "difficulty_gap"}, "reward difficulty_gap must go with ema, a moving average of the classifier's weights"),
+        (
+            {"reward": "difficulty_gap"},
+            "reward difficulty_gap must go with ema, a moving average of a classifier's weights that changes",
+        ),
         ({"reward": "validation_loss"}, "reward validation_loss must have a validation split: give val_fraction"),
         ({"reward": "validation_last_layer"}, "reward validation_last_layer must have a validation split: give val_fraction"),
     ],

@@ -260,6 +260,6 @@ def test_what_does_not_fit_is_said_in_one_line(monkeypatch):
         maps.load_state_dict(rlmix.RecycledMaps(23, (16, 16)).state_dict())
     monkeypatch.setattr("rlmix.maps.store.free_memory", lambda device: 10**9)
     with pytest.raises(
-        ValueError, match=r"must fit into memory: 128.6 GB in 224x224 pixels, 1.0 GB are free.*recycled_8x8 takes 0.2 GB"
+        ValueError, match=r"must fit into memory: 133.7 GB in 224x224 pixels, 1.0 GB are free.*recycled_8x8 takes 5.3 GB"
     ):
         MapStore(1_281_167, (224, 224), 1000, 0, CPU)

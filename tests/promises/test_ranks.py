@@ -110,6 +110,16 @@ def test_a_methods_own_gradients_are_the_mean_of_the_ranks(digits):
             torch.testing.assert_close(gradient, ((one.double() + other.double()) / 2).float(), rtol=1e-5, atol=1e-7)
 
 
+def test_kept_maps_are_those_that_either_rank_has_put(digits):
+    maps, logits = torch.ones(6, 8, 8, dtype=torch.float16), torch.zeros(6, 3)
+    for rank in range(2):
+        places, put, said = ranks_driver.told(rank)
+        maps[places], logits[places] = put.half(), said
+    for found in digits[1]:
+        assert torch.equal(found["maps"], maps)
+        assert torch.equal(found["logits"], logits)
+
+
 @pytest.mark.parametrize("name", ["vanilla", "rmix"])
 def test_training_accuracy_is_over_the_images_of_all_ranks(digits, name):
     right = torch.cat([rank[f"{name} right"] for rank in digits[1]])

@@ -11,6 +11,7 @@ from rlmix.config import Config
 from rlmix.experiments import session as running
 from rlmix.experiments.reading import read_options
 from rlmix.experiments.train import train
+from rlmix.maps.store import MapStore
 from rlmix.mixing.core import RMix
 from rlmix.training.trainer import Training
 
@@ -73,6 +74,21 @@ def accumulated(data, train_images):
     return [[weight.detach().clone() for weight in model.parameters()] for model in (training.model, training.average)]
 
 
+def exchanged(ranks):
+    """Maps and logits of six images, of which each rank has put two, after they have told each other."""
+    store = MapStore(6, (8, 8), 3, 0, torch.device("cpu"), ranks=ranks)
+    store.put(*told(ranks.rank))
+    store.exchange()
+    return store.maps, store.logits
+
+
+def told(rank):
+    """Places, maps and logits that a rank puts."""
+    draw = torch.Generator().manual_seed(rank)
+    places = torch.tensor([[5, 0], [3, 1]][rank])
+    return places, torch.rand(2, 8, 8, generator=draw), torch.rand(2, 3, generator=draw)
+
+
 def main(folder, data, train_images):
     rlmix.models.MODELS.add("norm_free", make_norm_free, doc="Without norms.")
     found = {}
@@ -85,6 +101,7 @@ def main(folder, data, train_images):
         found[f"{name} weights"] = [parameter.detach().clone() for parameter in training.model.parameters()]
         found[f"{name} right"], found[f"{name} metrics"] = torch.cat(right), training.epoch_metrics()
     rank = training.ranks.rank
+    found["maps"], found["logits"] = exchanged(training.ranks)
     found["accumulated"], found["averaged"] = accumulated(data, train_images)
     found["block own"], found["block taken"] = block_gradients(data, train_images)
 

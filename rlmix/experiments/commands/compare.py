@@ -18,7 +18,7 @@ from rlmix.config import (
 from rlmix.experiments.arms import Arm, Study
 from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.families import hyperparameter_defaults
-from rlmix.experiments.settings import check_method, check_model, has_alpha, is_policy, method_names, policy_card
+from rlmix.experiments.settings import NEEDED, check_method, check_model, has_alpha, is_policy, method_names, policy_card
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Compare:
     FIRST: ClassVar = ("methods", "seeds", "data", "model", "epochs", "jobs", "out")
 
     methods: tuple[str, ...] = ("rlmix", "rmix", "vanilla")
-    """Any methods of rlmix list methods but constant."""
+    """Any methods of rlmix list methods. But those that need an option of their own: constant, mixture, policy, shuffled."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each method is trained once with each."""
     models: tuple[str, ...] = ()
@@ -98,8 +98,12 @@ class Compare:
             check_method(method, "methods")
         if not self.methods:
             raise ValueError("methods must name at least one, got none")
-        if "constant" in self.methods:
-            raise ValueError(f"methods must be of {', '.join(method_names())} but constant, got {self.methods}")
+        needs = {method: set(NEEDED) & {*policy_card(method).reads} for method in method_names() if is_policy(method)}
+        for method in self.methods:
+            if needs.get(method):
+                allowed = ", ".join(name for name in method_names() if not needs.get(name))
+                option = next(iter(needs[method]))
+                raise ValueError(f"methods must be of {allowed}, got {method}, which needs {option}, and compare takes none")
         if self.base not in self.all_methods:
             raise ValueError(f"baseline must be one of the methods {', '.join(self.all_methods)}, got {self.baseline!r}")
         if len(set(self.models)) < len(self.models):
