@@ -69,3 +69,11 @@ def _spelled(hint: Any) -> str:
     if origin is tuple:
         return f"a list of {_spelled(parts[0])}"
     return "None" if hint is types.NoneType else str(hint.__name__)
+
+
+def spread(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give options by flat name: a mapping's entries stand by themselves, such as ``agent.gamma`` of ``agent``."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, Mapping) else {name: value}
+    return found

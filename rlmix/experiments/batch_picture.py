@@ -16,15 +16,16 @@ def batch_strips(process: MixingProcess, num_images: int = 8) -> Strips:
         raise RuntimeError("act() must be called before a picture of its batch")
     decision, pairing = outcome.decision, outcome.decision.pairing
     count = min(num_images, len(decision.batch.labels))
-    partner = pairing.partner[:count].to(decision.batch.images.device)
-    clean = training.to_pixels(decision.batch.images)
+    images = decision.batch.images
+    partner = pairing.partner[:count].to(images.device)
+    clean = training.to_pixels(images[:count])
     labels, maps, top_k = decision.batch.labels.cpu(), decision.saliency.map[:count], outcome.top_k.cpu()
-    salient = shaded(clean[:count], outcome.mask[:count])
+    salient = shaded(clean, outcome.mask[:count])
     mixed = training.to_pixels(outcome.mixed.images[:count])
     targets = outcome.mixed.targets[:count].float().cpu()
     rows: dict[str, tuple[Tensor, list[list[str]]]] = {
-        "image": (clean[:count], [[f"class {int(label)}"] for label in labels[:count]]),
-        "partner": (clean[partner], [[f"class {int(label)}"] for label in labels[partner.cpu()]]),
+        "image": (clean, [[f"class {int(label)}"] for label in labels[:count]]),
+        "partner": (training.to_pixels(images[partner]), [[f"class {int(label)}"] for label in labels[partner.cpu()]]),
         "saliency": (heat(maps), [[]] * count),
         "salient": (salient, [[f"top-k {float(value):.2f}"] for value in top_k[:count]]),
         "mixed": (mixed, [[*shares(target), f"lam {pairing.lam:.2f}"] for target in targets]),

@@ -32,6 +32,8 @@ class MeanMap(SaliencySource):
 
     def __init__(self, setting: Surroundings) -> None:
         super().__init__(setting)
+        if setting.ranks.size > 1:
+            raise ValueError("saliency_mode position must be used on one device, as each would have a mean of its own images")
         self.total: Float[Tensor, "height width"] = torch.zeros(setting.image_size, dtype=torch.float64, device=setting.device)
 
     def __call__(self, look: ExactPass, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:

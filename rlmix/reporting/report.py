@@ -10,6 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlmix.common.files import write_atomically, write_json
+from rlmix.common.mapping import spread
 from rlmix.evaluation import ReliabilityBins
 from rlmix.reporting import interactive, plots, tables
 from rlmix.reporting.strips import Strips, draw_strips
@@ -154,10 +155,8 @@ def render(
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Options by name, those of the agent and of the method each by itself."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat |= {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
-    return {name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value for name, value in flat.items()}
+    flat = spread(config).items()
+    return {name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value for name, value in flat}
 
 
 def _link(path: Path, folder: Path) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rlmix.common.mapping import spread
+
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -112,9 +114,7 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | float | str]:
 
     What is not set has no value.
     """
-    flat: dict[str, Any] = {name: config[name] for name in FIRST if name in config}
-    for name, value in config.items():
-        flat |= {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
+    flat = {name: config[name] for name in FIRST if name in config} | spread(config)
     kept = {name: value for name, value in flat.items() if value not in (None, [], ())}
     return {
         name: value if isinstance(value, bool | int | float | str) else ", ".join(map(str, value)) for name, value in kept.items()

@@ -104,10 +104,9 @@ class Run:
             if not self.epochs or not known:
                 self._writer.add_custom_scalars(board.LAYOUT)
                 self._writer.add_text("about these charts", board.explanation())
-            for record in (
-                self.epochs if not known else ()
-            ):  # begun by an earlier version, whose points keep their names beside these
-                self._draw(record)
+            if not known:
+                for record in self.epochs:  # begun by an earlier version, whose points keep their names beside these
+                    self._draw(record)
         return self._writer
 
     def begin(self, config: dict[str, Any], results: list[str]) -> None:

@@ -197,6 +197,35 @@ def test_processes_exchange_what_each_has_put():
         assert torch.equal(store.logits, alone.logits)
 
 
+def test_one_mean_map_is_of_one_device():
+    class Two(Ranks):
+        def __init__(self):
+            self.size, self.rank = 2, 0
+
+    with pytest.raises(ValueError, match="saliency_mode position must be used on one device"):
+        build_source("position", SETTING._replace(ranks=Two()))
+
+
+def test_controls_are_no_saliency_of_the_image():
+    """Exact logits beside a mean over images, somebody else's map, or noise that repeats."""
+    images, labels = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(4) % 3
+
+    def look(images, labels):
+        return rlmix.Saliency(images.mean(1), F.one_hot(labels, 3).float())
+
+    exact = look(images, labels)
+    found = {mode: build_source(mode, SETTING)(look, images, labels, Moment(1, 1)) for mode in ("random", "position", "other")}
+    for saliency in found.values():
+        assert torch.equal(saliency.logits, exact.logits)
+    mean = (exact.map / exact.map.mean((1, 2), keepdim=True)).mean(0)
+    torch.testing.assert_close(rlmix.patch_saliency(found["position"].map, 8), (mean / mean.sum()).expand(4, 8, 8))
+    for image in range(4):
+        assert torch.equal(found["other"].map[image], exact.map[image - 1])
+    again, later = (build_source("random", SETTING)(look, images, labels, Moment(1, step)).map for step in (1, 2))
+    assert torch.equal(found["random"].map, again)
+    assert not torch.equal(again, later)
+
+
 class Loop:
     """A loop of somebody's own over 24 images."""
 

@@ -137,6 +137,7 @@ WRONG_VALUES = {
     "benchmark --rounds 0": "--rounds must be at least 1, got 0",
 }
 CONTRADICTIONS = {
+    "compare --methods mixture rmix": "--methods must be of rlmix, .*, got mixture, which needs top_k_weights",
     "train --method constant": "top_k must be given with method constant, and only then, got None",
     "train --method rmix --top-k 0.5": "--top-k must be given with method constant, and only then, got 0.5 with rmix",
     "train --on-nonfinite skip --accumulation 2": "--accumulation must be 1 with on_nonfinite skip, .*, got 2",
