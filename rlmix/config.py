@@ -251,7 +251,7 @@ class RunConfig:
     top_k_weights: Annotated[tuple[float, ...] | None, at_least(0)] = None
     """How likely --method mixture draws each top-k value. From the least to the greatest, such as 2 0 0 0 0 0 0 0 0 1."""
     policy: str | None = None
-    """The run whose learned policy --method policy takes, or shuffled. As it is, whatever classifier, data or batch size it was learned
+    """The run whose policy --method policy or shuffled takes. As it is, whatever classifier, data or batch size it was learned
     with. Or a zip of Stable-Baselines3 or sb3-contrib; or module:attribute, one's own: docs/extending.md."""
     seed: Annotated[int, at_least(0)] = Unseeded(0)
     """Seed of everything. Initial weights, data order, augmentation, mixing and policy have a generator each."""
