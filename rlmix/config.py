@@ -90,7 +90,8 @@ class ModelConfig:
     freeze_backbone: bool = False
     """Train the head alone. The rest stays as it is, with the statistics of its batch norms."""
     channels_last: bool = True
-    """Memory format of images and weights. Channels last is the faster one for convolutions."""
+    """Memory format of images and weights. Channels last is the faster one for convolutions; a network on the CPU with a 1x1
+    convolution of a stride and fewer than 16 channels has them first, for oneDNN's sake."""
     compile: bool = False
     """Compile both passes with torch.compile. It takes a minute at the start: for long runs on a GPU."""
 

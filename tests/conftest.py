@@ -6,7 +6,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: a second thread costs more than it gives
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: two spinning threads on two busy cores wait for each other
-os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # what the tests start is of this checkout, whatever is installed
+os.environ["PYTHONPATH"] = "{0}{1}{0}/tests/support".format(
+    Path(__file__).parents[1], os.pathsep
+)  # what tests start is of this checkout
 
 import lightning_fabric  # noqa: F401  (these before the hook: what is first imported within a module that it checks is compiled anew)
 import matplotlib.pyplot  # noqa: F401

@@ -24,6 +24,7 @@ from rlmix.mixing.registry import build_method
 from rlmix.models import build_model
 from rlmix.models.as_found import frozen_statistics
 from rlmix.models.head import freeze_backbone, layer_rates
+from rlmix.models.memory_format import takes_channels_last
 from rlmix.models.pretrained import load_pretrained
 from rlmix.models.stages import name_stages
 from rlmix.training.accumulation import Accumulation
@@ -103,7 +104,8 @@ class Training:
             self.loaded = load_pretrained(model, recipe.model, data.num_classes, read_pretrained(Path(source)), source)
         if config.model.freeze_backbone:
             freeze_backbone(model, data.num_classes)
-        if config.model.channels_last:
+        self.channels_last = config.model.channels_last and takes_channels_last(model, device)
+        if self.channels_last:
             model = model.to(memory_format=torch.channels_last)
         kept = None if self.frozen else config.optim.ema
         self.average = None if kept is None else make_average(model, kept, device)
@@ -201,7 +203,7 @@ class Training:
         self.begin_epoch()
         pixels = self.order.next_batch()
         images = normalize(pixels.images, self.data.mean, self.data.std)
-        if not self.config.model.channels_last:
+        if not self.channels_last:
             images = images.contiguous()
         return Batch(images, pixels.labels)
 

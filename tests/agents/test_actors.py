@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import A2C, DQN, PPO
 from torch import nn
-from toys import toy_config, write_npz
+from toys import NETWORK, toy_config, write_npz
 
 import rlmix
 from rlmix.agents.features import policy_features
@@ -80,7 +80,7 @@ def test_it_decides_as_the_algorithm_does(algorithm, observation, size, options,
 
 
 def test_a_runs_zip_is_the_runs_policy_on_the_command_line_and_in_ones_own_loop(tmp_path, capsys):
-    data = ["--data", write_npz(tmp_path, 8, num_train=16, num_classes=4), "--model", "preactresnet18_w16"]
+    data = ["--data", write_npz(tmp_path, 8, num_train=16, num_classes=4), "--model", NETWORK]
     tiny = [*data, "--batch-size", "8", "--epochs", "1", "--num-top-k", "3", "--device", "cpu"]
     train.main([*tiny, "--out", str(tmp_path / "run")])
     export(Export(tmp_path / "run", tmp_path, ("pt",)))

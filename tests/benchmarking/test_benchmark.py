@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from toys import NETWORK
 
 from rlmix.benchmarking import measure as measure_module
 from rlmix.benchmarking import reference_loop as handwritten
@@ -15,7 +16,8 @@ from rlmix.scripts import benchmark
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.trainer import Training
 
-SMALL = ["--batch-size", "8", "--image-size", "16", "--num-classes", "4", "--rounds", "2", "--warmup", "1", "--device", "cpu"]
+SMALL = ["--model", NETWORK, "--batch-size", "8", "--image-size", "16", "--num-classes", "4", "--rounds", "2", "--warmup", "1"]
+SMALL += ["--device", "cpu"]
 CPU = torch.device("cpu")
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import write_folder
+from toys import NETWORK, write_folder
 
 import rlmix
 from rlmix.data.label_table import order_classes
 from rlmix.data.registry import load_data
 from rlmix.scripts.main import main as rlmix_main
 
-OPTIONS = {"model": "preactresnet18_w16", "image_size": 16, "batch_size": 4, "epochs": 1, "learning_rate": 0.01, "device": "cpu"}
+OPTIONS = {"model": NETWORK, "image_size": 16, "batch_size": 4, "epochs": 1, "learning_rate": 0.01, "device": "cpu"}
 
 
 def config_of(root, **options):
@@ -194,7 +194,7 @@ def test_a_run_on_a_table_is_trained_and_gone_on_with(table, tmp_path):
     write_table(
         table, [(f"{index}.png", KINDS[index % 2], "train" if index < 8 else "test") for index in range(10)], "path,label,split"
     )
-    options = ["--model", "preactresnet18_w16", "--batch-size", "4", "--device", "cpu", "--image-size", "16", "--workers", "0"]
+    options = ["--model", NETWORK, "--batch-size", "4", "--device", "cpu", "--image-size", "16", "--workers", "0"]
     options += ["--data", f"imagefolder:{table}", "--method", "rmix", "--epochs", "2", "--learning-rate", "0.01", "--seed", "0"]
     rlmix_main(["train", *options, "--out", str(tmp_path / "run")])
     first = json.loads((tmp_path / "run" / "result.json").read_text())

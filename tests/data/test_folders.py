@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.transforms import functional as oracle
-from toys import write_folder
+from toys import NETWORK, write_folder
 
 import rlmix
 from rlmix.common.seeding import derive, stream
@@ -17,7 +17,7 @@ from rlmix.data.registry import load_data
 from rlmix.envs.process import MixingProcess
 from rlmix.training.trainer import Training
 
-OPTIONS = {"model": "preactresnet18_w16", "image_size": 16, "batch_size": 4, "epochs": 2, "learning_rate": 0.01, "device": "cpu"}
+OPTIONS = {"model": NETWORK, "image_size": 16, "batch_size": 4, "epochs": 2, "learning_rate": 0.01, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 import rlmix
 from rlmix.config import Config
@@ -15,7 +15,7 @@ from rlmix.scripts.main import main as rlmix_main
 RNG = np.random.default_rng(0)
 LABELS = {"train": np.arange(20) % 2, "test": np.arange(8) % 2}
 IMAGES = {split: RNG.integers(0, 256, (len(labels), 12, 9, 3), dtype=np.uint8) for split, labels in LABELS.items()}
-SMALL = {"model": "preactresnet18_w16", "batch_size": 16, "epochs": 2, "learning_rate": 0.05, "device": "cpu", "seed": 0}
+SMALL = {"model": NETWORK, "batch_size": 16, "epochs": 2, "learning_rate": 0.05, "device": "cpu", "seed": 0}
 
 
 class Listed(torch.utils.data.Dataset):

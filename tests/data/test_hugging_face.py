@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 from PIL import Image
+from toys import NETWORK
 
 from rlmix.config import Config
 from rlmix.data.hugging_face import find_columns, numbered
@@ -101,7 +102,7 @@ def test_columns_and_splits_can_be_named(tmp_path):
 
 
 def test_a_run_is_trained_on_it(tmp_path):
-    options = ["--model", "preactresnet18_w16", "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--image-size", "16"]
+    options = ["--model", NETWORK, "--epochs", "1", "--batch-size", "8", "--device", "cpu", "--image-size", "16"]
     rlmix_main(["train", "--data", write(tmp_path / "data"), *options, "--method", "rmix", "--out", str(tmp_path / "run")])
     assert 0 <= json.loads((tmp_path / "run" / "result.json").read_text())["top1"] <= 100
 

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
-from toys import write_folder
+from toys import NETWORK, write_folder
 
 from rlmix.data.folder import Pictures
 from rlmix.data.image_files import describe_left_out, kind_left_out, open_image, upright_rgb
@@ -279,7 +279,7 @@ def test_kinds_that_are_left_out_are_counted():
 def test_a_decoding_process_that_dies_ends_the_command_in_one_line(tmp_path, monkeypatch, capfd):
     data = write_folder(tmp_path / "data", num_train=2, num_val=1)
     monkeypatch.setattr(Pictures, "__getitem__", lambda pictures, index: os.kill(os.getpid(), signal.SIGKILL))
-    options = ["--image-size", "8", "--batch-size", "2", "--epochs", "1", "--model", "preactresnet18_w16", "--workers", "1"]
+    options = ["--image-size", "8", "--batch-size", "2", "--epochs", "1", "--model", NETWORK, "--workers", "1"]
     with pytest.raises(SystemExit, match="2"):
         rlmix_main(["train", "--data", data, *options, "--method", "vanilla", "--out", str(tmp_path / "run")])
     (line,) = capfd.readouterr().err.splitlines()

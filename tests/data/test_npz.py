@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import NETWORK
 
 from rlmix.config import Config
 from rlmix.data.npz import recognise
@@ -206,7 +207,7 @@ def test_a_run_on_medmnists_arrays(tmp_path, method):
         f"{split}_images": (150 * values[:, None, None] + noise[split]).astype(np.uint8) for split, values in levels.items()
     }
     np.savez(tmp_path / "mnist.npz", **arrays)
-    shared = ["--model", "preactresnet18_w16", "--batch-size", "8", "--device", "cpu", "--learning-rate", "0.01"]
+    shared = ["--model", NETWORK, "--batch-size", "8", "--device", "cpu", "--learning-rate", "0.01"]
     data = ["--data", f"npz:{tmp_path / 'mnist.npz'}", "--image-size", "32", "--image-fit", "pad"]
     for options, out in ((data[:2], "own"), (data, "padded")):
         rlmix_main(["train", "--method", method, *options, *shared, "--epochs", "1", "--out", str(tmp_path / out)])

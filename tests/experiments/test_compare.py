@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from toys import picture_size, write_npz
+from toys import NETWORK, picture_size, write_npz
 
 from rlmix.common.saved_config import read_config
 from rlmix.config import MixingConfig
@@ -83,7 +83,7 @@ def test_intervals_hold_the_mean_as_often_as_they_say(seeds):
 def options(tmp_path_factory):
     """A comparison of two epochs of four steps on toy data."""
     folder = tmp_path_factory.mktemp("compare")
-    data = ["--data", write_npz(folder, 16), "--model", "preactresnet18_w16", "--learning-rate", "0.05", "--device", "cpu"]
+    data = ["--data", write_npz(folder, 16), "--model", NETWORK, "--learning-rate", "0.05", "--device", "cpu"]
     small = ["--batch-size", "16", "--epochs", "2"]
     return [*data, *small, "--methods", "rlmix", "rmix", "vanilla", "--seeds", "0", "1", "--out", str(folder / "out")]
 

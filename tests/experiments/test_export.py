@@ -7,7 +7,7 @@ import pytest
 import torch
 from stable_baselines3 import A2C, DQN, PPO
 from torch import nn
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.models import build_model
@@ -19,19 +19,19 @@ from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
 @pytest.mark.parametrize("options", [["--method", "rlmix"], ["--method", "vanilla"]], ids=lambda options: options[1])
 def test_export_is_what_the_newest_checkpoint_holds(options, tmp_path, capsys):
     data = write_npz(tmp_path, 8)
-    recipe = ["--batch-size", "16", "--epochs", "1", "--model", "preactresnet18_w16"]
+    recipe = ["--batch-size", "16", "--epochs", "1", "--model", NETWORK]
     train.main(["--data", data, *recipe, *options, "--out", str(tmp_path / "run")])
     capsys.readouterr()
     export.main([str(tmp_path / "run"), "--out", str(tmp_path / "exported")])
     said = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
     program = "torch.export.load(...).module(), without rlmix"
-    expected = ["classifier.pt: a state_dict of preactresnet18_w16", f"classifier.pt2: {program}"]
+    expected = [f"classifier.pt: a state_dict of {NETWORK}", f"classifier.pt2: {program}"]
     if "rlmix" in options:
         expected += ["policy-ppo.zip: stable_baselines3.PPO.load, and no other algorithm's", f"policy.pt2: {program}"]
     assert said == expected
 
     state = load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1])
-    model = build_model("preactresnet18_w16", 10)
+    model = build_model(NETWORK, 10)
     model.load_state_dict(torch.load(tmp_path / "exported" / "classifier.pt", weights_only=True))
     assert all(torch.equal(value, state["training"]["model"][name]) for name, value in model.state_dict().items())
     if "rlmix" in options:
@@ -50,7 +50,7 @@ LOADERS = {"a2c": A2C, "dqn": DQN}
 def learned(tmp_path_factory):
     """A run of each algorithm."""
     root = tmp_path_factory.mktemp("learned")
-    recipe = ["--batch-size", "16", "--epochs", "1", "--model", "preactresnet18_w16", "--num-top-k", "3"]
+    recipe = ["--batch-size", "16", "--epochs", "1", "--model", NETWORK, "--num-top-k", "3"]
     for name in ("ppo", "a2c", "dqn", "bandit"):
         train.main(["--data", write_npz(root, 8), *recipe, "--algorithm", name, "--out", str(root / name)])
     return root

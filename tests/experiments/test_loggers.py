@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stops import stop_at
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 import rlmix
 from rlmix.experiments.loggers import CSVLogger
@@ -39,7 +39,7 @@ class Told(rlmix.Callback):
 def tiny(tmp_path_factory):
     """Two epochs of five steps."""
     data = write_npz(tmp_path_factory.mktemp("toy"), 8, num_train=80)
-    return {"data": data, "model": "preactresnet18_w16", "batch_size": 16, "epochs": 2, "learning_rate": 0.05, "device": "cpu"}
+    return {"data": data, "model": NETWORK, "batch_size": 16, "epochs": 2, "learning_rate": 0.05, "device": "cpu"}
 
 
 def tags_of(folder):
@@ -194,5 +194,5 @@ def test_mlflow_in_a_folder(tiny, tmp_path, monkeypatch):
     history = client.get_metric_history(run.info.run_id, "epochs/test_top1")
     assert [(point.step, point.value) for point in history] == [(record["step"], record["test_top1"]) for record in records]
     assert [point.step for point in client.get_metric_history(run.info.run_id, "steps/loss")] == [5, 10]
-    assert run.data.params["model"] == "preactresnet18_w16"
+    assert run.data.params["model"] == NETWORK
     assert run.info.status == "FINISHED"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 from rlmix.experiments.session import Session, exhausted
 from rlmix.scripts.main import main as rlmix_main
@@ -15,7 +15,7 @@ from rlmix.training.run_folder import read_metrics
 @pytest.fixture
 def run(tmp_path):
     data = write_npz(tmp_path, 8)
-    tiny = ["--data", data, "--model", "preactresnet18_w16", "--batch-size", "16", "--device", "cpu", "--val-fraction", "0.25"]
+    tiny = ["--data", data, "--model", NETWORK, "--batch-size", "16", "--device", "cpu", "--val-fraction", "0.25"]
 
     def train(name, *words):
         rlmix_main(["train", *tiny, *words, "--out", str(tmp_path / name)])

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 import rlmix
 from rlmix.agents.features import policy_features
@@ -33,7 +33,7 @@ RUNS = {
 def folder(tmp_path_factory):
     """A run of each policy."""
     root = tmp_path_factory.mktemp("learned")
-    recipe = ["--batch-size", "8", "--train-images", "16", "--epochs", "1", "--model", "preactresnet18_w16", "--device", "cpu"]
+    recipe = ["--batch-size", "8", "--train-images", "16", "--epochs", "1", "--model", NETWORK, "--device", "cpu"]
     for name, options in RUNS.items():
         train.main(
             ["--data", write_npz(root, 8, num_classes=4), *recipe, *options, "--num-top-k", "3", "--out", str(root / name)]
@@ -153,5 +153,5 @@ def test_a_network_that_cannot_be_exported_says_which_format_to_leave_out(folder
         raise RuntimeError("data-dependent control flow\nand more")
 
     monkeypatch.setattr(torch.export, "export", fail)
-    with pytest.raises(ValueError, match=r"^formats must be without pt2 for preactresnet18_w16: data-dependent control flow$"):
+    with pytest.raises(ValueError, match=r"^formats must be without pt2 for toys:network: data-dependent control flow$"):
         export(Export(folder / "ppo", tmp_path))

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from sameness import assert_same_run, without_times
-from toys import DIGITS, arguments, write_npz
+from toys import DIGITS, NETWORK, arguments, write_npz
 
 import rlmix.mixing.registry
 from rlmix.experiments.options import UsageError
@@ -48,7 +48,7 @@ RESULT += ["peak_memory_mb", "reward_mean"]
 def tiny(tmp_path_factory):
     """Options of two epochs of four steps, of 16x16 pixels."""
     data = write_npz(tmp_path_factory.mktemp("toy"), 16)
-    recipe = ["--model", "preactresnet18_w16", "--learning-rate", "0.05", "--flip", "False"]
+    recipe = ["--model", NETWORK, "--learning-rate", "0.05", "--flip", "False"]
     return ["--data", data, *TINY[2:], *recipe]
 
 
@@ -104,7 +104,7 @@ def test_config_is_resolved_and_plain(runs, name, patches):
     config = yaml.safe_load((runs(name) / "config.yaml").read_text())
     assert config["num_patches"] == patches
     assert config["method"] == name
-    assert (config["model"], config["learning_rate"], config["flip"]) == ("preactresnet18_w16", 0.05, False)
+    assert (config["model"], config["learning_rate"], config["flip"]) == (NETWORK, 0.05, False)
     assert (config["epochs"], config["batch_size"], config["train_images"]) == (2, 16, 64)
     assert not set(config) & {"out", "resume", "overwrite", "config"}
 

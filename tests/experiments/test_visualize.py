@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toys import picture_size, write_npz
+from toys import NETWORK, picture_size, write_npz
 
 from rlmix.data.picture_folder import read_pictures
 from rlmix.mixing.core import Pairing, mix
@@ -59,7 +59,7 @@ def test_figures_show_what_was_decided():
 def runs(tmp_path_factory):
     """A run with an agent and one without, of one epoch of four steps; the agent has three values to choose from."""
     folder = tmp_path_factory.mktemp("visualize")
-    args = ["--data", write_npz(folder, 16), "--model", "preactresnet18_w16", "--device", "cpu"]
+    args = ["--data", write_npz(folder, 16), "--model", NETWORK, "--device", "cpu"]
     args += ["--learning-rate", "0.05", "--batch-size", "16", "--epochs", "1", "--picture-every", "0"]
     train.main([*args, "--method", "rlmix", "--num-top-k", "3", "--out", str(folder / "rlmix")])
     train.main([*args, "--method", "vanilla", "--out", str(folder / "vanilla")])
@@ -83,7 +83,7 @@ def test_a_policy_meets_the_classifier_of_another_run(runs, tmp_path, capsys):
     visualize.main([*args, "--out", str(tmp_path / "seen")])
     said = capsys.readouterr().out
     assert "rlmix chooses as the best joint choice does in" in said  # so both had the same three values to choose from
-    options = ["--freeze-from", str(runs / "vanilla"), "--data", f"npz:{runs / 'toy16.npz'}", "--model", "preactresnet18_w16"]
+    options = ["--freeze-from", str(runs / "vanilla"), "--data", f"npz:{runs / 'toy16.npz'}", "--model", NETWORK]
     options += ["--batch-size", "16", "--epochs", "1", "--device", "cpu", "--num-top-k", "3"]
     options += ["--policies", str(runs / "rlmix"), "--constants", "--batches", "3", "--searched", "1"]
     policies.main([*options, "--out", str(tmp_path / "measured")])

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from toys import toy_config
+from toys import NETWORK, toy_config
 
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
@@ -113,6 +113,6 @@ def test_the_label_share_that_a_reward_reads_is_the_targets(tmp_path):
 @pytest.mark.parametrize("method", ["rmix", "rlmix"])
 def test_the_train_command_on_images_of_28_pixels(method, tmp_path):
     config = toy_config(tmp_path, 28, num_train=16)
-    args = ["--data", config.data.name, "--model", "preactresnet18_w16", "--epochs", "1", "--batch-size", "8", "--method", method]
+    args = ["--data", config.data.name, "--model", NETWORK, "--epochs", "1", "--batch-size", "8", "--method", method]
     command.main([*args, "--device", "cpu", "--out", str(tmp_path / "run")])
     assert (tmp_path / "run" / "result.json").exists()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from sameness import assert_same_run, assert_same_state
-from toys import write_folder, write_npz
+from toys import NETWORK, write_folder, write_npz
 
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
@@ -42,7 +42,7 @@ def originals(tmp_path_factory):
     """A run of two epochs, the same one stopped in the second, another one of other settings, and their data."""
     root = tmp_path_factory.mktemp("originals")
     data = write_npz(root, 8)
-    options = ["--data", data, "--batch-size", "16", "--epochs", "2", "--model", "preactresnet18_w16", "--checkpoint-every", "2"]
+    options = ["--data", data, "--batch-size", "16", "--epochs", "2", "--model", NETWORK, "--checkpoint-every", "2"]
     rlmix_main(["train", *options, "--method", "rmix", "--out", str(root / "whole")])
     rlmix_main(["train", *options, "--method", "rmix", "--seed", "1", "--out", str(root / "other")])
     shutil.copytree(root / "whole", root / "half")
@@ -202,7 +202,7 @@ def target_of(kind, draw, run, data):
 
 def on_images(folder, out):
     """Two steps on 8 images, of which each is looked at."""
-    options = ["--image-size", "8", "--batch-size", "4", "--epochs", "1", "--model", "preactresnet18_w16", "--method", "vanilla"]
+    options = ["--image-size", "8", "--batch-size", "4", "--epochs", "1", "--model", NETWORK, "--method", "vanilla"]
     return ["train", "--data", f"imagefolder:{folder}", *options, "--learning-rate", "0.05", "--out", str(out)]
 
 

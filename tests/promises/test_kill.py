@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sameness import assert_same_run
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 DRIVER = Path(__file__).parents[1] / "support" / "kill_driver.py"
 
@@ -35,7 +35,7 @@ def assert_survives(seed, kills, folder, options):
 @pytest.mark.parametrize("method", ["rlmix", pytest.param("automix", marks=pytest.mark.slow)])
 def test_a_run_killed_three_times_ends_as_if_it_had_not_been(method, tmp_path):
     data = write_npz(tmp_path, 8, num_train=48)
-    options = ["--data", data, "--batch-size", "16", "--epochs", "2", "--model", "preactresnet18_w16"]
+    options = ["--data", data, "--batch-size", "16", "--epochs", "2", "--model", NETWORK]
     assert_survives(3, 3, tmp_path, [*options, "--method", method, "--checkpoint-every", "2"])
 
 

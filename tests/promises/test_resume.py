@@ -12,7 +12,7 @@ import torch
 import yaml
 from sameness import assert_same_run
 from stops import stop_at
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 import rlmix.mixing.registry
 from rlmix.agents.sb3 import dqn
@@ -42,7 +42,7 @@ METHODS |= {name: ["--method", name] for name in rlmix.mixing.registry.METHODS}
 def tiny(tmp_path_factory):
     """Options of two epochs of five steps, of 8x8 pixels."""
     data = write_npz(tmp_path_factory.mktemp("toy"), 8, num_train=80)
-    recipe = ["--model", "preactresnet18_w16", "--learning-rate", "0.05"]
+    recipe = ["--model", NETWORK, "--learning-rate", "0.05"]
     return ["--data", data, "--batch-size", "16", "--epochs", "2", "--device", "cpu", *recipe]
 
 
@@ -306,7 +306,7 @@ def test_other_data_under_the_same_name_are_noticed(tmp_path, capsys):
         data = write_npz(tmp_path, 8, num_train=64 + seed)
         return ["train", "--data", data, "--train-images", "64", "--batch-size", "16", "--epochs", "1", "--method", "vanilla"]
 
-    rlmix_main([*options(0), "--model", "preactresnet18_w16", "--out", str(tmp_path / "run")])
+    rlmix_main([*options(0), "--model", NETWORK, "--out", str(tmp_path / "run")])
     options(1)
     assert "the data must be those that the run" in stopped(capsys, ["train", "--resume", tmp_path / "run"], 2)
 

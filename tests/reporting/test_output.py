@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 from rlmix.reporting import plots
 from rlmix.reporting.mixing_figures import label_weights
@@ -23,7 +23,7 @@ SOURCES = [path for name in ("rlmix", "envs", "agents", "scripts") for path in (
 def test_a_run_in_a_folder_of_any_name(name, tmp_path, capsys):
     (tmp_path / name).mkdir(parents=True)
     data = write_npz(tmp_path / name, 8, num_train=16)
-    options = ["--data", data, "--model", "preactresnet18_w16", "--batch-size", "8", "--epochs", "1", "--device", "cpu"]
+    options = ["--data", data, "--model", NETWORK, "--batch-size", "8", "--epochs", "1", "--device", "cpu"]
     rlmix_main(["train", *options, "--method", "vanilla", "--out", str(tmp_path / name / "run")])
     first, *_, folder, _, last = capsys.readouterr().out.splitlines()
     assert first.startswith(f"data     {data}: 16 training and ")

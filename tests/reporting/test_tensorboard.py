@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG, SESSION_START_INFO_TAG
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.writer import SummaryWriter
-from toys import picture_size, write_npz
+from toys import NETWORK, picture_size, write_npz
 
 from rlmix.reporting.strips import Strip, Strips, Tile, paste_strips
 from rlmix.scripts import train as command
@@ -34,7 +34,7 @@ LIMIT = 60
 def logdir(tmp_path_factory):
     """A folder above two runs: what ``tensorboard --logdir runs`` is given."""
     root = tmp_path_factory.mktemp("tensorboard")
-    shape = ["--data", write_npz(root, 16), "--model", "preactresnet18_w16", "--learning-rate", "0.05", "--device", "cpu"]
+    shape = ["--data", write_npz(root, 16), "--model", NETWORK, "--learning-rate", "0.05", "--device", "cpu"]
     shape += ["--batch-size", "16", "--epochs", "2"]
     for method in ("rlmix", "rmix"):
         command.main([*shape, "--method", method, "--out", str(root / "runs" / method)])

@@ -6,9 +6,26 @@ import numpy as np
 from PIL import Image
 
 import rlmix
+from rlmix.models.preactresnet import PreActResNet
 
-DIGITS = {"data": "digits", "train_images": 64, "test_images": 40, "batch_size": 16, "epochs": 2, "device": "cpu"}
+NETWORK = "toys:network"
+"""As ``--model`` takes it."""
+
+DIGITS = {
+    "data": "digits",
+    "model": NETWORK,
+    "train_images": 64,
+    "test_images": 40,
+    "batch_size": 16,
+    "epochs": 2,
+    "device": "cpu",
+}
 """Two epochs of four steps, by flat option."""
+
+
+def network(num_classes: int, in_channels: int = 3) -> PreActResNet:
+    """A block a stage, half as wide as preactresnet18_w16: every stage that methods ask for, at a fifth of its time."""
+    return PreActResNet((1, 1, 1, 1), num_classes, width=8, in_channels=in_channels)
 
 
 def arguments(options: dict[str, object]) -> list[str]:
@@ -35,7 +52,7 @@ def write_npz(folder: Path, size: int, num_train: int = 64, num_test: int = 40, 
 def toy_config(folder: Path, size: int, *, num_train: int = 64, num_classes: int = 10, **options: object) -> rlmix.Config:
     """Two epochs of four steps of 16 images, on the CPU, unless told otherwise."""
     data = write_npz(folder, size, num_train=num_train, num_classes=num_classes)
-    options = {"model": "preactresnet18_w16", "batch_size": 16, "epochs": 2, "learning_rate": 0.05, "device": "cpu"} | options
+    options = {"model": NETWORK, "batch_size": 16, "epochs": 2, "learning_rate": 0.05, "device": "cpu"} | options
     return rlmix.Config.flat(data=data, **options)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from sameness import assert_same_run
 from stops import stop_at
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 import rlmix
 from rlmix.envs.process import MixingProcess
@@ -125,7 +125,7 @@ METHODS = {name: ["--method", name] for name in ("vanilla", "automix", "rlmix")}
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     data = write_npz(tmp_path_factory.mktemp("toy"), 8, num_train=80)
-    recipe = ["--model", "preactresnet18_w16", "--learning-rate", "0.05", "--accumulation", "3"]
+    recipe = ["--model", NETWORK, "--learning-rate", "0.05", "--accumulation", "3"]
     return ["--data", data, "--batch-size", "16", "--epochs", "2", "--device", "cpu", *recipe]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sameness import assert_same_run
 from stops import stop_at
-from toys import write_npz
+from toys import NETWORK, write_npz
 
 import rlmix
 from rlmix.experiments.saved_run import load_run
@@ -76,7 +76,7 @@ def test_a_step_that_is_left_out_is_no_part_of_it():
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     data = write_npz(tmp_path_factory.mktemp("toy"), 8, num_train=80)
-    recipe = ["--model", "preactresnet18_w16", "--learning-rate", "0.05", "--ema", "0.5", "--metrics", "ece"]
+    recipe = ["--model", NETWORK, "--learning-rate", "0.05", "--ema", "0.5", "--metrics", "ece"]
     return ["--data", data, "--batch-size", "16", "--epochs", "2", "--device", "cpu", *recipe]
 
 

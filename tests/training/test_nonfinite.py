@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from toys import toy_config
+from toys import NETWORK, toy_config
 
 from rlmix.agents import bandit, features, learned
 from rlmix.agents.features import policy_features
@@ -170,7 +170,7 @@ def test_the_command_says_where_and_what_is_kept_and_goes_on_with_skip(config, t
         return step(training, mixed, *args, **kwargs)
 
     monkeypatch.setattr(Training, "step", spoiled)
-    options = ["--data", config.data.name, "--batch-size", "16", "--epochs", "2", "--model", "preactresnet18_w16"]
+    options = ["--data", config.data.name, "--batch-size", "16", "--epochs", "2", "--model", NETWORK]
     with pytest.raises(SystemExit, match="2"):
         rlmix_main(["train", *options, "--method", "rmix", "--out", str(out)])
     line = capsys.readouterr().err
@@ -186,7 +186,7 @@ def test_the_command_says_where_and_what_is_kept_and_goes_on_with_skip(config, t
 # -- what an agent sees
 
 
-OPTIONS = ["--batch-size", "16", "--epochs", "2", "--model", "preactresnet18_w16", "--learning-rate", "0.05", "--device", "cpu"]
+OPTIONS = ["--batch-size", "16", "--epochs", "2", "--model", NETWORK, "--learning-rate", "0.05", "--device", "cpu"]
 AGENTS = {name: ["--algorithm", name] for name in ("ppo", "a2c", "dqn", "bandit")} | {"joint": ["--granularity", "batch"]}
 
 
