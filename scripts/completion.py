@@ -1,6 +1,7 @@
 """Print the script by which a shell completes rlmix's commands, options and names.
 
 rlmix completion bash > ~/.local/share/bash-completion/completions/rlmix
+rlmix completion zsh > ~/.zsh_rlmix
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from rlmix.experiments.commands.export import Export
 from rlmix.experiments.commands.policies import Policies
 from rlmix.experiments.commands.reproduce import Reproduce
 from rlmix.experiments.commands.visualize import Visualize
-from rlmix.experiments.completion import bash_script
+from rlmix.experiments.completion import script
 from rlmix.experiments.options import parse, read_args
 from rlmix.scripts.list import List
 
@@ -27,8 +28,8 @@ from rlmix.scripts.list import List
 class Completion:
     """The script by which a shell completes rlmix."""
 
-    shell: tyro.conf.Positional[Literal["bash"]]
-    """bash."""
+    shell: tyro.conf.Positional[Literal["bash", "zsh"]]
+    """bash or zsh."""
 
 
 KINDS = {
@@ -49,8 +50,8 @@ KINDS = {
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse and print."""
-    parse(Completion, "completion", read_args(args), about=__doc__)
-    print(bash_script(KINDS), end="")  # noqa: T201
+    options = parse(Completion, "completion", read_args(args), about=__doc__)
+    print(script(options.shell, KINDS), end="")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -26,9 +26,26 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         full = _is_full(error, path.parent)
         temporary.unlink(missing_ok=True)
         if full:
-            raise _full_disk(path, write) from error
+            raise _full_disk(path, count_bytes(write)) from error
         raise
     _sync_folder(path.parent)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Append to a file, which is made where there is none, whole or not at all."""
+    try:
+        with open(path, "ab", buffering=0) as handle:
+            size, rest = handle.tell(), content
+            try:
+                while rest:
+                    rest = rest[handle.write(rest) :]
+            except OSError:
+                handle.truncate(size)
+                raise
+    except OSError as error:
+        if _is_full(error, path.parent):
+            raise _full_disk(path, len(content)) from error
+        raise
 
 
 def check_place(folder: Path, option: str) -> None:
@@ -47,9 +64,13 @@ def _is_full(error: BaseException, folder: Path) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _full_disk(path: Path, write: Callable[[BinaryIO], object]) -> OSError:
-    needed, free = count_bytes(write), shutil.disk_usage(path.parent).free
-    return OSError(f"{path} needs {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB are left on a full disk")
+def _full_disk(path: Path, needed: int) -> OSError:
+    free = shutil.disk_usage(path.parent).free
+    return OSError(f"{path} needs {_spell(needed)}, and {_spell(free)} are left on a full disk")
+
+
+def _spell(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def count_bytes(write: Callable[[BinaryIO], object]) -> int:

@@ -1,6 +1,5 @@
 """The same classifier, data and schedule under several methods and seeds, and what they come to."""
 
-import sys
 from typing import Any
 
 from rlmix.experiments.commands.compare import Compare
@@ -8,7 +7,7 @@ from rlmix.experiments.mixed_pictures import mixed_pictures
 from rlmix.experiments.provenance import provenance
 from rlmix.experiments.study import drawn_from, run_study
 from rlmix.reporting import tables
-from rlmix.reporting.output import make_console
+from rlmix.reporting.output import conclude
 from rlmix.reporting.report import write_report
 from rlmix.reporting.verdict import verdicts
 
@@ -24,9 +23,8 @@ def compare(options: Compare, *, quiet: bool = False) -> dict[str, Any]:
     study = options.study
     report = run_study(study, options.engine, quiet=quiet)
     drawn = drawn_from(study)._replace(strips=mixed_pictures(study), facts=provenance(report["threads"]))
-    write_report(study.out, report, drawn, "Comparison", verdict=verdicts(report))
+    said = verdicts(report)
+    written = write_report(study.out, report, drawn, "Comparison", verdict=said)
     if not quiet:
-        console = make_console() if sys.stdout.isatty() else make_console(width=180)
-        console.print(tables.as_table(report))
-        console.print(f"written to {options.out}", soft_wrap=True)
+        conclude(tables.as_table(report), [line.text for line in said], written)
     return report

@@ -14,8 +14,8 @@ COMMAND, OPTION, POSITIONAL = "COMMAND", "OPTION", ""
 """What may be completed beside an option's values, which go by the option's flag."""
 
 SCRIPT = """\
-# bash completion of rlmix
-_rlmix() {
+# %(shell)s completion of rlmix
+%(first)s_rlmix() {
     local word=${COMP_WORDS[COMP_CWORD]} place what= words=
     for ((place = COMP_CWORD - 1; place > 1; place--)); do
         [[ ${COMP_WORDS[place]} == --* ]] && what=${COMP_WORDS[place]} && break
@@ -27,17 +27,27 @@ _rlmix() {
 %(cases)s
     esac
     COMPREPLY=($(compgen -W "$words" -- "$word"))
-    [[ ${COMPREPLY[0]} == *: ]] && compopt -o nospace
+    [[ -n $BASH_VERSION && ${COMPREPLY[0]} == *: ]] && compopt -o nospace
     return 0
 }
 complete -o default -F _rlmix rlmix
 """
 
+FIRST = {
+    "bash": "",
+    "zsh": """\
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
+autoload -Uz bashcompinit && bashcompinit
+""",
+}
+"""What stands above the script, by shell: zsh reads that of bash once it has bash's builtins for it."""
 
-def bash_script(kinds: Mapping[str, type[Any]]) -> str:
-    """Give the script that completes ``rlmix`` in bash; where it knows no names, bash's own completion of paths follows.
+
+def script(shell: str, kinds: Mapping[str, type[Any]]) -> str:
+    """Give the script that completes ``rlmix``; where it knows no names, the shell's own completion of paths follows.
 
     Args:
+        shell: One of :data:`FIRST`.
         kinds: Each command's options, a composed configuration.
     """
     cases = {" ".join(kinds): [f'*" {COMMAND}"']}
@@ -45,7 +55,7 @@ def bash_script(kinds: Mapping[str, type[Any]]) -> str:
         for what, words in completions(kind).items():
             cases.setdefault(" ".join(words), []).append(f'"{command} {what}"')
     lines = [f'        {" | ".join(patterns)}) words="{words}" ;;' for words, patterns in cases.items() if words]
-    return SCRIPT % {"OPTION": OPTION, "COMMAND": COMMAND, "cases": "\n".join(lines)}
+    return SCRIPT % {"shell": shell, "first": FIRST[shell], "OPTION": OPTION, "COMMAND": COMMAND, "cases": "\n".join(lines)}
 
 
 def completions(kind: type[Any]) -> dict[str, list[str]]:

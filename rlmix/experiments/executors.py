@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -18,12 +18,15 @@ import torch
 
 from rlmix.config import Config
 from rlmix.experiments.commands.engine import EngineConfig, import_ray
+from rlmix.experiments.overall import Overall
 from rlmix.experiments.reliability import save_reliability
 from rlmix.experiments.stopping import SIGNALS, put_back
 from rlmix.experiments.train import train
 
 STOP_SECONDS = 20
 """How long a training that is told to stop may take to close its files."""
+LOOK_SECONDS = 2.0
+"""Between two looks at how far trainings in other processes are."""
 Outcomes = Iterator[tuple[str, str | None]]
 """The name of each run as it ends, and what went wrong, or None."""
 
@@ -41,13 +44,13 @@ def run_all(runs: Mapping[str, Config], options: EngineConfig, threads: int, qui
         RunsFailedError: If any failed: which, and why.
     """
     failures: dict[str, str] = {}
+    overall = Overall(runs, options.jobs > 1 or options.engine == "ray", quiet)
     try:
-        with closing(_choose(runs, options, threads, quiet)) as outcomes:
-            for number, (name, error) in enumerate(outcomes, start=1):
+        with overall, closing(_choose(runs, options, threads, quiet, overall)) as outcomes:
+            for name, error in outcomes:
                 if error is not None:
                     failures[name] = error
-                if not quiet and (options.jobs > 1 or options.engine == "ray"):
-                    print(f"{number}/{len(runs)} {name}: {error or 'finished'}", flush=True)  # noqa: T201
+                overall.end(name, error)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("the same command goes on from what is kept")
         raise
@@ -67,12 +70,12 @@ def using_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _choose(runs: Mapping[str, Config], options: EngineConfig, threads: int, quiet: bool) -> Any:
+def _choose(runs: Mapping[str, Config], options: EngineConfig, threads: int, quiet: bool, overall: Overall) -> Any:
     if options.engine == "ray":
-        return _run_on_ray(runs, options, threads)
+        return _run_on_ray(runs, options, threads, overall.look)
     if options.jobs > 1:
-        return _run_in_processes(runs, options.jobs, threads)
-    return _run_here(runs, threads, quiet)
+        return _run_in_processes(runs, options.jobs, threads, overall.look)
+    return _run_here(runs, threads, quiet, overall.begin)
 
 
 def _attempt(run: Config, threads: int, quiet: bool) -> str | None:
@@ -85,12 +88,13 @@ def _attempt(run: Config, threads: int, quiet: bool) -> str | None:
     return None
 
 
-def _run_here(runs: Mapping[str, Config], threads: int, quiet: bool) -> Outcomes:
+def _run_here(runs: Mapping[str, Config], threads: int, quiet: bool, begin: Callable[[str], None]) -> Outcomes:
     for name, run in runs.items():
+        begin(name)
         yield name, _attempt(run, threads, quiet)
 
 
-def _run_in_processes(runs: Mapping[str, Config], jobs: int, threads: int) -> Outcomes:
+def _run_in_processes(runs: Mapping[str, Config], jobs: int, threads: int, look: Callable[[Iterable[str]], None]) -> Outcomes:
     context = _context()
     waiting = list(runs.items())
     running: dict[Any, tuple[str, Any]] = {}
@@ -104,7 +108,8 @@ def _run_in_processes(runs: Mapping[str, Config], jobs: int, threads: int) -> Ou
                     process.start()
                 send.close()
                 running[outcome] = name, process
-            ready: list[Any] = wait(list(running))
+            ready: list[Any] = wait(list(running), LOOK_SECONDS)
+            look([name for name, _ in running.values()])
             for ended in ready:
                 name, process = running.pop(ended)
                 try:
@@ -163,7 +168,7 @@ def _only_terminated() -> Iterator[None]:
         put_back(before)
 
 
-def _run_on_ray(runs: Mapping[str, Config], options: EngineConfig, threads: int) -> Outcomes:
+def _run_on_ray(runs: Mapping[str, Config], options: EngineConfig, threads: int, look: Callable[[], None]) -> Outcomes:
     ray = import_ray()
     ray.init(address=options.ray_address, log_to_driver=False, logging_level="ERROR")
     task = ray.remote(num_cpus=threads, num_gpus=options.ray_gpus, max_retries=0)(_work_on_ray)
@@ -171,13 +176,15 @@ def _run_on_ray(runs: Mapping[str, Config], options: EngineConfig, threads: int)
     try:
         waiting |= {task.remote(run, threads, os.getcwd()): name for name, run in runs.items()}
         while waiting:
-            (done, *_), _ = ray.wait(list(waiting))
-            name = waiting.pop(done)
-            try:
-                error = ray.get(done)
-            except ray.exceptions.RayError as lost:
-                error = str(lost)
-            yield name, error
+            ready, _ = ray.wait(list(waiting), timeout=LOOK_SECONDS)
+            look()
+            for done in ready:
+                name = waiting.pop(done)
+                try:
+                    error = ray.get(done)
+                except ray.exceptions.RayError as lost:
+                    error = str(lost)
+                yield name, error
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)

@@ -19,6 +19,8 @@ from rlmix.experiments.study import TIMING_ROUNDS
 from rlmix.experiments.table_form import PaperTable
 from rlmix.mixing.traits import TRAITS, Traits, spell
 from rlmix.reporting import tables
+from rlmix.reporting.output import make_console
+from rlmix.reporting.verdict import Verdict
 
 CAPTION = "ours (the paper's)"
 TRAIT_NAMES = tuple(entry.name for entry in fields(Traits))
@@ -31,12 +33,17 @@ def arm_name(network: str, label: str) -> str:
     return "-".join([network, *re.findall(r"[\w.+=]+", label)])
 
 
-def measure_more(study: Study, report: dict[str, Any], table: PaperTable, boxes: Path | None) -> None:
+def measure_more(study: Study, report: dict[str, Any], table: PaperTable, boxes: Path | None, quiet: bool = False) -> None:
     """Add what a table shows beyond a comparison's own figures to the report."""
+    console, measured = make_console(quiet=quiet), 0
     if not any(cell.figure == "localization" for cell in table.cells):
         return
     for arm in study.arms:
-        values = [localize(study.run(arm, seed).folder, boxes) for seed in study.seeds]
+        values = []
+        for seed in study.seeds:
+            folder, measured = study.run(arm, seed).folder, measured + 1
+            console.print(f"{measured}/{len(study.arms) * len(study.seeds)} localization of {folder.name}", soft_wrap=True)
+            values.append(localize(folder, boxes))
         spread = statistics.stdev(values) if len(values) > 1 else None
         report["methods"][arm.name]["localization"] = {"mean": statistics.mean(values), "std": spread}
 
@@ -98,12 +105,13 @@ def lay_out(collected: Sequence[Mapping[str, Any]], table: PaperTable, networks:
     return ["network", *table.headings, *table.columns], lines
 
 
-def write(folder: Path, report: dict[str, Any], table: PaperTable, cells: tables.Cells) -> None:
-    """compare.json and report.md of a table for which nothing is trained."""
+def write(folder: Path, report: dict[str, Any], table: PaperTable, cells: tables.Cells, verdict: Verdict) -> str:
+    """Write compare.json and report.md of a table for which nothing is trained, and say so."""
     write_json(folder / "compare.json", report)
-    lines = [f"# {table.title}", "", report["statement"], "", table.note, "", CAPTION, ""]
+    lines = [f"# {table.title}", "", f"**{verdict.text}**", "", report["statement"], "", table.note, "", CAPTION, ""]
     text = "\n".join([*lines, *tables.markdown_table(cells, 1 + len(table.headings)), ""])
     write_atomically(folder / "report.md", lambda handle: handle.write(text.encode()))
+    return f"{folder / 'report.md'} and compare.json"
 
 
 def _text(cell: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlmix.common.files import write_atomically
+from rlmix.common.files import append, write_atomically
 from rlmix.common.registry import Registry
 from rlmix.config import Config
 from rlmix.experiments.callbacks import Callback
@@ -74,8 +74,9 @@ class CSVLogger(Callback):
             rows[0] = dict.fromkeys([*rows[0], *row], "") | rows[0]
             self._write_all(name)
             return
-        with open(self.folder / TABLES[name], "a", newline="") as handle:
-            csv.DictWriter(handle, list(rows[0]), restval="", lineterminator="\n").writerow(row)
+        line = io.StringIO()
+        csv.DictWriter(line, list(rows[0]), restval="", lineterminator="\n").writerow(row)
+        append(self.folder / TABLES[name], line.getvalue().encode())
 
     def _write_all(self, name: str) -> None:
         text = io.StringIO()

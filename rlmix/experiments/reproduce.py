@@ -1,6 +1,5 @@
 """A table of the paper, cell by cell, with our figures beside those published; at the paper's scale or at a stated fraction."""
 
-import sys
 from typing import Any
 
 import torch
@@ -13,13 +12,15 @@ from rlmix.experiments import layout
 from rlmix.experiments.arms import Arm, Study
 from rlmix.experiments.commands.reproduce import Reproduce, check
 from rlmix.experiments.provenance import provenance
+from rlmix.experiments.published import beside_published, untrained_beside_published
 from rlmix.experiments.settings import has_alpha, settled
 from rlmix.experiments.study import drawn_from, run_study
 from rlmix.experiments.table_form import PaperRun, PaperTable, multistep_options
 from rlmix.recipes import data_recipe
 from rlmix.reporting import tables
-from rlmix.reporting.output import make_console
+from rlmix.reporting.output import conclude
 from rlmix.reporting.report import Section, write_report
+from rlmix.reporting.verdict import verdicts
 
 
 def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
     if table.trained:
         study = plan(options, table)
         report = run_study(study, options.engine, quiet=quiet)
-        layout.measure_more(study, report, table, options.boxes)
+        layout.measure_more(study, report, table, options.boxes, quiet)
         statement = state(study, table, options)
     else:
         batch_size = options.optim.batch_size or data_recipe(table.data).batch_size
@@ -44,21 +45,24 @@ def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
     report["cells"] = layout.collect(report, table, options.networks)
     cells = layout.lay_out(report["cells"], table, options.networks)
     if table.trained:
-        write_report(
+        runs = len(study.arms) * len(study.seeds)
+        beside = beside_published(report["cells"], runs, len(study.seeds), options.scale, is_the_papers(table, options))
+        said = [beside, *verdicts(report)]
+        written = write_report(
             study.out,
             report,
             drawn_from(study)._replace(facts=provenance(report["threads"])),
             table.title,
             [statement, table.note],
             [Section(layout.CAPTION, *cells, names=1 + len(table.headings))],
+            said,
         )
     else:
-        layout.write(options.folder, report, table, cells)
+        said = [untrained_beside_published(report["cells"])]
+        written = layout.write(options.folder, report, table, cells, said[0])
     if not quiet:
-        console = make_console() if sys.stdout.isatty() else make_console(width=180)
-        console.print(tables.rich_table(cells, f"{table.title}; {layout.CAPTION}", 1 + len(table.headings)))
-        console.print(f"{statement} {table.note}")
-        console.print(f"written to {options.folder}", soft_wrap=True)
+        shown = tables.rich_table(cells, f"{table.title}; {layout.CAPTION}", 1 + len(table.headings))
+        conclude(shown, [f"{statement} {table.note}", *(line.text for line in said)], written)
     return report
 
 
@@ -104,10 +108,14 @@ def state(study: Study, table: PaperTable, options: Reproduce) -> str:
         "all images" if options.scale == 1 else f"{runs[0].data.train_images} training and {runs[0].data.test_images} test images"
     )
     ours = f"{counted}, on {images} of {runs[0].data.name.partition(':')[0]}"
+    scale = "the paper's scale" if is_the_papers(table, options) else f"scale {options.scale:g}"
+    return f"At {scale}: {ours}."
+
+
+def is_the_papers(table: PaperTable, options: Reproduce) -> bool:
+    """Whether it is the paper's experiment, so that the figures can be compared."""
     as_published = options.scale == 1 and not options.given and options.data.name in ("", table.data)
-    if as_published and set(options.networks) <= set(table.networks):
-        return f"At the paper's scale: {ours}."
-    return f"At scale {options.scale:g}: {ours}. These are not the paper's figures, and cannot be compared with them."
+    return as_published and set(options.networks) <= set(table.networks)
 
 
 def _arm(network: str, run: PaperRun, table: PaperTable, options: Reproduce, scaled: dict[str, Any]) -> Arm:

@@ -17,6 +17,7 @@ from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.executors import run_all, using_threads
 from rlmix.experiments.reliability import load_reliability
 from rlmix.experiments.settings import settled
+from rlmix.reporting.output import make_console
 from rlmix.reporting.report import Drawn
 from rlmix.reporting.reward_accuracy import reward_correlations
 from rlmix.reporting.statistics import paired_difference, summarize
@@ -40,6 +41,9 @@ def run_study(study: Study, engine: EngineConfig, *, quiet: bool = False) -> dic
     runs = {study.run(arm, seed).folder.name: study.run(arm, seed) for seed in study.seeds for arm in study.arms}
     planned = {name: plan_run(run) for name, run in runs.items()}
     missing = {name: run for name, run in planned.items() if run is not None}
+    if not quiet:
+        finished = f", {len(runs) - len(missing)} of them finished" if len(missing) < len(runs) else ""
+        make_console().print(f"{len(runs)} trainings in {study.out / 'runs'}{finished}", soft_wrap=True)
     threads = settle_threads(study.out, engine)
     timing = load_timing(study)
     if timing is None:

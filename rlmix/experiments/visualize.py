@@ -87,7 +87,7 @@ def visualize(options: Visualize) -> None:
 
 def draw_run(options: Visualize, folder: Path) -> None:
     """Figures 2 and 4 of a run, and what its policy or --policy chooses, as files and into its TensorBoard events."""
-    from torch.utils.tensorboard.writer import SummaryWriter
+    from rlmix.training.events import EventWriter
 
     run, training, state = load_run(folder)
     if options.policy is not None:
@@ -114,7 +114,7 @@ def draw_run(options: Visualize, folder: Path) -> None:
     if moved is not None:
         _save(moved, out / "top_k.png")
         figures["top_k"] = moved
-    with SummaryWriter(str(folder)) as writer:
+    with EventWriter(folder) as writer:
         for name, figure in figures.items():
             writer.add_image(f"visualize/{name}", as_pixels(figure), epoch, dataformats="HWC")
 

@@ -1,5 +1,6 @@
 """What a person sees of any other long work: a rich bar on a terminal, elsewhere a line now and then; both go to standard error."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -31,7 +32,8 @@ class Bar:
         self._bar: Progress | None = None
         if self.console.is_terminal and not quiet:
             columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TaskProgressColumn())
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            above = sys.stdout.isatty()  # where lines printed meanwhile go; otherwise they stay in stdout's file
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True, redirect_stdout=above)
             self._task = self._bar.add_task(what, total=total)
 
     def __enter__(self) -> Self:

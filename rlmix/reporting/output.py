@@ -6,11 +6,12 @@ A closed terminal or pipe, or a full disk under a log, costs the lines and not t
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def make_console(**options: Any) -> "Console":
@@ -18,6 +19,14 @@ def make_console(**options: Any) -> "Console":
     from rich.console import Console
 
     return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def conclude(table: "Table", sentences: Iterable[str], written: str) -> None:
+    """Print what a study comes to: its table, what is to be said of it, and last where it was written."""
+    console = make_console() if sys.stdout.isatty() else make_console(width=180)
+    console.print(table)
+    for line in (*sentences, f"written to {written}"):
+        console.print(line, soft_wrap=True)
 
 
 def literal(text: str) -> str:

@@ -70,8 +70,8 @@ def write_report(
     introduction: Sequence[str] = (),
     first: Sequence[Section] = (),
     verdict: Sequence[Verdict] = (),
-) -> None:
-    """Write every file into the folder ``out``.
+) -> str:
+    """Write every file into the folder ``out``, and say which.
 
     Args:
         out: The study's folder.
@@ -100,6 +100,7 @@ def write_report(
         files[name] = render(name, report, title, introduction, first, verdict, pictures, drawn, out)
     for name, text in files.items():
         write_atomically(out / name, lambda handle, text=text: handle.write(text.encode()))  # type: ignore[misc]
+    return f"{out / 'report.html'}, report.md, compare.json, compare.csv and plots"
 
 
 def render(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 import yaml
 
-from rlmix.common.files import check_place, write_atomically, write_json
+from rlmix.common.files import append, check_place, write_atomically, write_json
 from rlmix.common.saved_config import read_config
 from rlmix.training import board
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
@@ -97,10 +97,10 @@ class Run:
     def writer(self) -> "SummaryWriter":
         """TensorBoard's writer; what came after the checkpoint that a run goes on from is purged."""
         if self._writer is None:
-            from torch.utils.tensorboard.writer import SummaryWriter
+            from rlmix.training.events import EventWriter
 
             known = _names_of_today(self.folder)
-            self._writer = SummaryWriter(str(self.folder), purge_step=self.steps + 1, flush_secs=5)
+            self._writer = EventWriter(self.folder, self.steps + 1)
             if not self.epochs or not known:
                 self._writer.add_custom_scalars(board.LAYOUT)
                 self._writer.add_text("about these charts", board.explanation())
@@ -118,30 +118,18 @@ class Run:
         """
         for summary in board.session_start(config, results):
             self._events.add_summary(summary)
-        self.writer.flush()
 
     def log_epoch(self, record: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl, and its numbers to TensorBoard, over the classifier's steps."""
-        line = json.dumps(record).encode() + b"\n"
-        with open(self.folder / "metrics.jsonl", "ab", buffering=0) as handle:
-            size = handle.tell()
-            try:
-                while line:
-                    line = line[handle.write(line) :]
-            except OSError:
-                handle.truncate(size)  # no half line
-                raise
+        append(self.folder / "metrics.jsonl", json.dumps(record).encode() + b"\n")
         self._draw(record)
-        self.writer.flush()
         self.epochs.append(record)
 
     def log_steps(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write figures of the steps up to ``step`` to TensorBoard; those of the first step at once."""
+        """Write figures of the steps up to ``step`` to TensorBoard."""
         self._draw(
             {"step": step} | {"step_learning_rate" if name == "learning_rate" else name: figures[name] for name in figures}
         )
-        if step == 1:
-            self.writer.flush()
 
     def log_update(self, step: int, figures: Mapping[str, float]) -> None:
         """Write figures of an agent's update after ``step`` to TensorBoard."""

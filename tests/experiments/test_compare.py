@@ -315,7 +315,14 @@ def test_models_share_a_table_and_each_has_its_own_baseline(options, tmp_path, r
     for base, name in (names[:2], names[2:]):
         row = report["methods"][name]
         assert row["top1"]["difference"]["mean"] == row["top1"]["mean"] - report["methods"][base]["top1"]["mean"]
-    assert "| preactresnet18_w16 | cutmix |" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "| preactresnet18_w16 | cutmix |" in text
+    *_, first, second, written = capsys.readouterr().out.splitlines()
+    assert [first, second] == [
+        f"{model}: One seed tells nothing about which method is better." for model in ("narrow", "preactresnet18_w16")
+    ]
+    assert text.index(f"**{tables.markdown(first)}**") < text.index(f"**{tables.markdown(second)}**") < text.index("|")
+    assert written == f"written to {tmp_path / 'report.html'}, report.md, compare.json, compare.csv and plots"
 
 
 def refused(capsys, args):

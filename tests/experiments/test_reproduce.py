@@ -1,6 +1,7 @@
 """rlmix reproduce: the tables are those published, cell by cell, and one runs at a small scale and says so."""
 
 import json
+import re
 from html import unescape
 
 import pytest
@@ -11,6 +12,7 @@ from rlmix.experiments import layout, reproduce
 from rlmix.experiments.commands.evaluate import Evaluate
 from rlmix.experiments.commands.reproduce import TABLES, check, read_options
 from rlmix.experiments.paper_tables import PAPER_TABLES
+from rlmix.experiments.published import beside_published
 from rlmix.experiments.settings import settled
 from rlmix.experiments.table_form import NETWORKS
 from rlmix.scripts import reproduce as command
@@ -200,10 +202,17 @@ def test_a_table_at_a_small_scale_says_so_and_is_laid_out_as_published(small, tm
             paper,
         )
         lines.append(f"{result['top1']:.2f} ({paper:.2f})")
-    for text in (capsys.readouterr().out, (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()):
+    out = capsys.readouterr().out
+    wanted = [f"{number}/4 preactresnet18_w16-rule={number}-{rule}-s3" for number, rule in enumerate(rules, start=1)]
+    assert out.startswith(f"4 trainings in {tmp_path / 'runs'}\n")
+    assert [line.partition(",")[0] for line in out.splitlines() if re.match("[1-4]/4 ", line)] == wanted
+    assert out.splitlines()[-1] == f"written to {tmp_path / 'report.html'}, report.md, compare.json, compare.csv and plots"
+    for text in (out, (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()):
         text = " ".join(unescape(text).split())
         assert "At scale 0.5: 1 of the paper's 300 epochs, on 32 training and 20 test images of npz." in text
         assert all(line in text for line in lines)
+        assert "4 trainings, 1 seed each, at scale 0.5: the paper's figures stand beside ours and cannot be compared" in text
+        assert "One seed tells nothing about which method is better." in text
         assert "(the paper's: preactresnet18)" in text  # the paper had no network like ours
 
 
@@ -222,7 +231,7 @@ def test_cells_stand_where_the_paper_has_them():
     ]
 
 
-def test_properties_are_laid_out_without_a_training(tmp_path):
+def test_properties_are_laid_out_without_a_training(tmp_path, capsys):
     command.main(["table3", "--model", "preactresnet18_w16", "--batch-size", "20", "--device", "cpu", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "compare.json").read_text())
     cells = {(cell["row"][0], cell["column"]): (cell["ours"], cell["paper"]) for cell in report["cells"]}
@@ -232,7 +241,44 @@ def test_properties_are_laid_out_without_a_training(tmp_path):
     ratio, paper = cells["rmix", "speed"]
     assert ratio == report["methods"]["preactresnet18_w16-rmix"]["step_ratio"] > 0
     assert paper == 2
-    assert f"| rmix | {ratio:.2f} (2) |" in (tmp_path / "report.md").read_text()
+    text, out = (tmp_path / "report.md").read_text(), capsys.readouterr().out
+    assert f"| rmix | {ratio:.2f} (2) |" in text
+    asked = [pair for (_, column), pair in cells.items() if column != "speed"]
+    said = (
+        f"No training: {sum(ours == paper for ours, paper in asked)} of {len(asked)} properties are as the paper has them; speed"
+    )
+    assert said in text
+    assert said in out
+    assert out.splitlines()[-1] == f"written to {tmp_path / 'report.md'} and compare.json"
+
+
+def cell(figure, ours, paper):
+    return {"figure": figure, "ours": {"mean": ours, "std": None}, "paper": paper}
+
+
+def test_ours_is_set_against_the_papers_where_it_is_the_papers_experiment():
+    cells = [cell("top1", 80.0, 81.0), cell("top1", 82.5, 82.0), cell("top1", 78.0, 78.2), cell("ece", 5.0, 4.0)]
+    said = beside_published([*cells, cell("ece", 3.0, None)], runs=12, seeds=3, scale=1, comparable=True).text
+    assert said == (
+        "12 trainings, 3 seeds each, at the paper's scale. Ours minus the paper's: "
+        "top-1 % -0.23 on average (-1.00 to +0.50 over 3 cells); ECE % +1.00."
+    )
+    assert "not the paper's: the paper's figures" in beside_published(cells, 4, 1, scale=1, comparable=False).text
+    assert (
+        beside_published([cell("top1", 1.0, None)], 6, 2, 1, True).text
+        == "6 trainings, 2 seeds each: the paper has no such table."
+    )
+
+
+def test_only_the_papers_own_experiment_is_comparable(small):
+    def comparable(name, *args):
+        return reproduce.is_the_papers(TABLES[name], options(name, *args))
+
+    assert comparable("table4")
+    assert comparable("table4", "--models", WRN16)
+    assert not any(
+        comparable("table4", *args) for args in (["--scale", "0.5"], ["--models", "resnet50"], ["--alpha", "2"], small[:2])
+    )
 
 
 def test_a_scale_is_a_fraction_of_images_and_epochs_at_least_an_image_a_class(small):

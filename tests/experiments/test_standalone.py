@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from toys import NETWORK, write_npz
+from without_rlmix import BLOCKED
 
 import rlmix
 from rlmix.agents.features import policy_features
@@ -77,13 +78,9 @@ def test_values_are_drawn_as_likely_as_the_policy_has_them():
     assert greedy(torch.ones(5, 8, 8), torch.zeros(5, 4)).tolist() == pytest.approx([0.9] * 5)
 
 
-READ = """
-import json, sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        assert name.partition(".")[0] != "rlmix", name
-sys.meta_path.insert(0, Blocked())
-import torch
+READ = (
+    BLOCKED
+    + """
 images, maps, logits = torch.load(sys.argv[1] + "/inputs.pt")
 about = {"about.json": ""}
 classifier = torch.export.load(sys.argv[1] + "/classifier.pt2", extra_files=about).module()
@@ -92,6 +89,7 @@ top_k = policy(maps, logits)
 print(json.dumps({"logits": classifier(images).tolist(), "one": classifier(images[:1]).tolist(), "top_k": top_k.tolist(),
     "about": json.loads(about["about.json"])}))
 """
+)
 
 
 def test_programs_are_read_without_rlmix_and_take_batches_of_any_size(folder, tmp_path):

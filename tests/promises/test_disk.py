@@ -1,5 +1,6 @@
 """A disk that fills up and a folder that becomes read-only in mid-run: one line, and the last good checkpoint goes on."""
 
+import contextlib
 import re
 import subprocess
 
@@ -56,6 +57,40 @@ def test_a_full_disk(disk, options, whole, capsys):
     assert float(left) < float(needed) == pytest.approx(newest.stat().st_size / 1e6, abs=0.1)
     assert f"2 of 4 epochs are kept in {out}/checkpoints/epoch-0002.pt; go on with: rlmix train --resume {out}" in line
     assert [load_checkpoint(path)["epoch"] for path in list_checkpoints(out / "checkpoints")] == [1, 2]
+    assert mount("-o", "remount,size=60m", disk)
+    rlmix_main(["train", "--resume", str(out)])
+    assert_same_run(whole, out)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.out.tfevents.*"])
+def test_a_disk_that_is_full_where_no_checkpoint_is_written(disk, options, whole, name, monkeypatch, capsys):
+    """The file is filled up to a page, which is what a tmpfs gives, and so is the disk: the next byte has no place."""
+    out, end_epoch, filler = disk / "run", Session.end_epoch, disk / "filler"
+
+    def fill(session, update):
+        if session._record["epoch"] == 3:
+            (path,) = out.glob(name)
+            with open(path, "ab") as handle:
+                handle.write(b"\0" * (-path.stat().st_size % 4096))
+            sizes.append(path.stat().st_size)
+            with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as handle:
+                while True:
+                    handle.write(b"\0" * 4096)
+        end_epoch(session, update)
+
+    sizes = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "end_epoch", fill)
+        line = refused(capsys, ["train", *options, "--out", out])
+    (path,) = out.glob(name)
+    found = re.search(
+        r"error: (\S+) needs (\S+) kB, and 0.0 kB are left on a full disk.*; 2 of 4 epochs are kept in (\S+);", line
+    )
+    assert (found[1], found[3]) == (str(path), str(out / "checkpoints" / "epoch-0002.pt"))
+    assert 0 < float(found[2]) < 4
+    assert line.endswith(f"go on with: rlmix train --resume {out}")
+    assert [path.stat().st_size] == sizes  # nothing of the record
+    filler.unlink()
     assert mount("-o", "remount,size=60m", disk)
     rlmix_main(["train", "--resume", str(out)])
     assert_same_run(whole, out)

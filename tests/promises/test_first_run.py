@@ -2,11 +2,9 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_sample_images
-from toys import toy_config
+from toys import photographs, toy_config
 
 from rlmix.config import Config
 from rlmix.data.memory import image_data
@@ -19,17 +17,6 @@ NETWORKS = ("preactresnet18_w16", "preactresnet18", "resnext29_4x24", "wideresne
 METHODS = [name for name in method_names() if name not in ("constant", "policy")]
 CHANCE = math.log(4)
 """Loss of a guess."""
-
-
-def photographs(count, size, seed):
-    """Crops of scikit-learn's two photographs; the class tells which half of which."""
-    draw, photos, labels = np.random.default_rng(seed), load_sample_images().images, np.arange(count) % 4
-    images = []
-    for label in labels:
-        half = photos[label % 2][:, :320] if label < 2 else photos[label % 2][:, 320:]
-        y, x = draw.integers(half.shape[0] - size), draw.integers(half.shape[1] - size)
-        images.append(half[y : y + size, x : x + size])
-    return np.array(images), labels
 
 
 def train(model, *, size=16, count=200, batch_size=20, **options):

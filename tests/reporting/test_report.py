@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import OVER, SMALL, browsing
+from browser import browsing, check_page
 
 from rlmix.evaluation import reliability_bins
 from rlmix.reporting import interactive
@@ -122,16 +122,10 @@ def test_strips_have_a_row_a_method_and_lines_below(tmp_path):
 def test_a_browser_shows_it_legibly_and_fetches_nothing(made, width, dark):
     folder, _ = made
     with browsing() as browser:
-        browser.open((folder / "report.html").as_uri(), width, dark=dark)
         plots = len(figures((folder / "report.html").read_text()))
-        browser.until(f"return document.querySelectorAll('.plot .main-svg').length >= {plots}")
-        assert browser.until("return [...document.querySelectorAll('.plot .main-svg')].every(s => s.clientWidth <= innerWidth)")
-        assert browser.run(OVER) == {"inner": width, "scroll": width, "over": []}
-        assert browser.run(SMALL) == []
+        check_page(browser, folder / "report.html", width, dark=dark, plots=plots)
         ink = browser.run("return getComputedStyle(document.querySelector('.plot text')).fill")
         assert ink == ("rgb(230, 237, 243)" if dark else "rgb(27, 31, 36)")
-        fetched = browser.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
-        assert [name for name in fetched if not name.startswith("data:")] == []
         shown = "return document.querySelector('#plot-learning_curves-0').data.filter(t => t.meta === 'rmix' && t.visible === false).length"
         assert browser.run(shown) == 0
         browser.run("document.querySelector('.arms input[value=rmix]').click()")

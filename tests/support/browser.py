@@ -118,3 +118,23 @@ def browsing() -> Iterator[Browser]:
     finally:
         process.terminate()
         process.wait()
+
+
+def check_page(browser: Browser, path: Path, width: int, *, dark: bool = False, plots: int = 0) -> None:
+    """Open a page of ours: it is legible in a window so wide, with so many plots to hover over, and fetches nothing.
+
+    Args:
+        browser: Opens it.
+        path: Of the page.
+        width: Of the window, in pixels.
+        dark: Under a dark scheme.
+        plots: How many there are.
+    """
+    browser.open(path.as_uri(), width, dark=dark)
+    browser.until(f"return document.querySelectorAll('.plot .main-svg').length >= {plots}")
+    assert browser.until("return [...document.querySelectorAll('.plot .main-svg')].every(s => s.clientWidth <= innerWidth)")
+    assert browser.run(OVER) == {"inner": width, "scroll": width, "over": []}
+    assert browser.run(SMALL) == []
+    fetched = browser.run("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in fetched if not name.startswith("data:")] == []
+    assert browser.complaints() == []
