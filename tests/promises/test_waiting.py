@@ -10,6 +10,7 @@ from toys import toy_config
 
 import rlmix
 from rlmix.agents.policies import FixedRandomPolicy
+from rlmix.agents.sb3.on_device import DeviceAgent
 from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.config import PPOConfig
 from rlmix.envs import process as process_module
@@ -172,6 +173,21 @@ def test_a_step_of_rlmix_waits_once_for_what_the_agent_on_the_host_sees(folder, 
         features, rewards, _, _ = agent.ppo.env.step(actions.numpy())
     assert device.found == ["a copy to the host: Ranks.gather < to_host"] * STEPS
     assert rewards.shape == (16,)
+
+
+@pytest.mark.parametrize("observation", ["paper", "pair"])
+def test_with_the_agent_on_the_device_a_step_waits_for_nothing_and_an_update_once(folder, observation, device):
+    config = toy_config(folder, 16, num_train=128, observation=observation, credit="pair")
+    agent = DeviceAgent(RLMixVectorEnv(config=config), PPOConfig(rollout_steps=4, gamma=0.5, minibatch_size=32), seed=0)
+    assert {parameter.device for parameter in agent.policy.parameters()} == {DEVICE}
+    device.found.clear()
+    for _ in range(4):
+        agent.step()
+    assert device.found == []
+    agent.update(agent.process.observe())
+    assert device.found == ["a copy to the host: DeviceAgent.update"]
+    moments = [state["exp_avg"].device for state in agent.policy.optimizer.state.values()]
+    assert moments == [DEVICE] * len(list(agent.policy.parameters()))
 
 
 # -- graphs

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 import rlmix
+from rlmix.common.seeding import stream
 
 DEVICE, META = torch.device("cuda", 0), torch.device("meta")
 PRODUCT = Path(rlmix.__file__).resolve().parents[1]
@@ -96,7 +97,8 @@ class PretendedCuda(TorchDispatchMode):
             return None
         if "device" in kwargs:
             kwargs["device"] = META
-        kwargs.pop("pin_memory", None)
+        for name in ("pin_memory", "generator"):  # there is nothing to lay or to draw
+            kwargs.pop(name, None)
 
         def lay(leaf: Any) -> Any:
             return leaf.to("meta") if isinstance(leaf, Tensor) and not isinstance(leaf, OnDevice) else leaf
@@ -120,7 +122,7 @@ class PretendedCuda(TorchDispatchMode):
         asking: list[str] = []
         while frame is not None:
             path = Path(frame.f_code.co_filename)
-            if path.is_relative_to(PRODUCT) and path.parent != Path(__file__).parent:
+            if path.is_relative_to(PRODUCT) and not path.is_relative_to(PRODUCT / "tests"):
                 asking.append(frame.f_code.co_qualname)
             frame = frame.f_back
         self.found.append(f"{what}: {' < '.join(asking[:2])}")
@@ -149,6 +151,9 @@ def pretended_cuda(patch: pytest.MonkeyPatch) -> Iterator[PretendedCuda]:
         torch.cuda, "is_bf16_supported", lambda *args: True
     )  # autocast is entered; a meta tensor has no precision of it
     fabric = Fabric(strategy=SingleDeviceStrategy(DEVICE, Accelerator()))
+    for module in ("base_class", "buffers", "policies"):  # where there is no driver Stable-Baselines3 takes the CPU
+        patch.setattr(f"stable_baselines3.common.{module}.get_device", lambda device="auto": torch.device(device))
+    patch.setattr("rlmix.agents.sb3.on_device.stream", lambda seed, name, device: stream(seed, name))
     patch.setattr("rlmix.training.trainer.open_device", lambda config: (DEVICE, fabric))
     with PretendedCuda() as device, _Built():
         yield device
