@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from rlmix.agents.policies import POLICIES
-from rlmix.common.registry import Registry
+from rlmix.common.registry import Registry, load_attribute
 from rlmix.config import Config, PPOConfig
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
@@ -32,7 +32,8 @@ ALGORITHMS: Registry[Callable[[RLMixVectorEnv | RLMixEnv, PPOConfig, int], Agent
     "algorithm", homes=("rlmix.agents.sb3.ppo", "rlmix.agents.sb3.a2c", "rlmix.agents.sb3.dqn", "rlmix.agents.bandit")
 )
 """What they read are hyperparameters of the agent. Traits: ``layers``, a pattern of what the linear layers from features to scores are
-called in the policy's state; ``greedy``, whether the best is chosen and nothing drawn."""
+called in the policy's state; ``greedy``, whether the best is chosen and nothing drawn; ``on_device``, where its form is that lives on the
+classifier's device."""
 
 
 def build_agent(name: str, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> Agent:
@@ -50,7 +51,11 @@ def build_agent(name: str, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, se
     return ALGORITHMS[name](env, config, seed)
 
 
-@POLICIES.register("rlmix", reads=("algorithm", "granularity", "observation", "credit", "diversity"), learns=True)
+@POLICIES.register("rlmix", reads=("algorithm", "granularity", "agent_device", "observation", "credit", "diversity"), learns=True)
 def learning_agent(env: RLMixVectorEnv | RLMixEnv, config: Config) -> Agent:
     """An agent, which learns to choose while the classifier trains."""
+    if config.agent.agent_device == "classifier":
+        on_device = load_attribute("algorithm", ALGORITHMS.entry(config.agent.algorithm).traits["on_device"])
+        agent: Agent = on_device(env, config.agent.ppo, config.run.seed)
+        return agent
     return build_agent(config.agent.algorithm, env, config.agent.ppo, config.run.seed)

@@ -1,6 +1,7 @@
 """What a policy reads of an observation: few numbers, of one scale, the same for every number of classes."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
@@ -19,6 +20,8 @@ SEEN = ("saliency", "logits")
 NUMBERS = ("lam", "progress")
 """Parts that are a number in [0, 1]."""
 
+Values = TypeVar("Values", bound=Any)
+"""Arrays, or tensors."""
 FEATURE_BOUNDS = (LOG_PROBABILITY_FLOOR / 10, AGENT_PATCHES**2 / 10)
 
 
@@ -34,12 +37,26 @@ def policy_features(observation: Observation) -> NDArray[np.float32]:
     known scale, and a policy can be moved to another classifier as it is. The scale matters: with maps ten times larger, and cosines
     and lam as they are, PPO gained a third as much in as many steps (docs/study.md).
     """
-    seen = [_part_features(name, values) for name, values in observation.items() if name.endswith(SEEN)]
+    return np.concatenate(columns(observation, map_features, logit_features, _angle), axis=1)
+
+
+def columns(
+    observation: Mapping[str, Values],
+    of_map: Callable[[Values], Values],
+    of_logits: Callable[[Values], Values],
+    angle: Callable[[Values, Values], Values],
+) -> list[Values]:
+    """What :func:`policy_features` puts side by side, made of an observation's parts by functions of theirs."""
+    seen = [
+        of_map(values) if name.endswith("saliency") else of_logits(values)
+        for name, values in observation.items()
+        if name.endswith(SEEN)
+    ]
     maps = [name for name in observation if name.endswith("_saliency") and "saliency" in observation]
-    numbers = [_angle(observation["saliency"], observation[name]) for name in maps]
+    numbers = [angle(observation["saliency"], observation[name]) for name in maps]
     numbers += [observation[name] for name in NUMBERS if name in observation]
     rest = [v.reshape(len(v), -1) for name, v in observation.items() if not name.endswith(SEEN) and name not in NUMBERS]
-    return np.concatenate([*seen, *(4 * number - 2 for number in numbers), *rest], axis=1)
+    return [*seen, *(4 * number - 2 for number in numbers), *rest]
 
 
 def num_features(observation: str) -> int:
@@ -51,10 +68,6 @@ def num_features(observation: str) -> int:
     if unknown:
         raise ValueError(f"observation {observation} must end in logits where a part is a number a class, got {unknown[0]}")
     return policy_features({name: (one | logits)[name] for name in parts}).shape[1]
-
-
-def _part_features(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return map_features(values) if name.endswith("saliency") else logit_features(values)
 
 
 def map_features(maps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlmix.agents.features import LOG_PROBABILITY_FLOOR, NUM_LOGITS
 from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.tensor_features import angle, logit_features, map_features
 from rlmix.envs.rewards import AGENT_PATCHES
 
 
@@ -75,7 +75,7 @@ class StandalonePairPolicy(StandalonePolicy):
         """
         maps, host = _scaled(maps), partner.argsort()
         seen = [_image_features(maps[index], logits[index]) for index in (slice(None), partner, host)]
-        angles = [_angle(maps, maps[index]) for index in (partner, host)]
+        angles = [angle(maps, maps[index]) for index in (partner, host)]
         numbers = [number.to(maps) * torch.ones_like(maps[:, :1, 0]) for number in (lam, progress)]
         return self.choose(torch.cat([*seen, *(4 * number - 2 for number in (*angles, *numbers))], 1))
 
@@ -113,12 +113,4 @@ def _scaled(maps: Tensor) -> Tensor:
 
 def _image_features(maps: Tensor, logits: Tensor) -> Tensor:
     """What :func:`~rlmix.agents.features.policy_features` gives of the paper's observation."""
-    largest = logits.log_softmax(1).topk(min(NUM_LOGITS, logits.shape[1]), 1).values.clamp(min=LOG_PROBABILITY_FLOOR)
-    log_probabilities = F.pad(largest, (0, NUM_LOGITS - largest.shape[1]), value=LOG_PROBABILITY_FLOOR)
-    return torch.cat([maps.flatten(1) * AGENT_PATCHES**2, log_probabilities], 1) / 10
-
-
-def _angle(maps: Tensor, others: Tensor) -> Tensor:
-    first, second = maps.flatten(1), others.flatten(1)
-    norms = (first.square().sum(1, keepdim=True) * second.square().sum(1, keepdim=True)).sqrt()
-    return ((first * second).sum(1, keepdim=True) / norms).clamp(0, 1).arccos()
+    return torch.cat([map_features(maps), logit_features(logits)], 1)

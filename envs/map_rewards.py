@@ -113,5 +113,5 @@ def rarity(choices: Int[Tensor, " batch"], num_choices: int) -> Float[Tensor, " 
 
     Its mean is the entropy of the batch's choices, from 0 (all the same) to 1 (all K equally frequent). 0 where there is no choice.
     """
-    counts = torch.bincount(choices, minlength=num_choices)
-    return (len(choices) / counts[choices]).log() / math.log(max(num_choices, 2))
+    alike = (choices[:, None] == choices).sum(1)  # torch.bincount would wait for the device
+    return (len(choices) / alike).log() / math.log(max(num_choices, 2))

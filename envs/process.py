@@ -243,7 +243,7 @@ class MixingProcess:
 
     def _nearest(self, top_k: Tensor) -> Tensor:
         """Index of the nearest of the K values."""
-        return (top_k[:, None] - self.values.to(top_k.device)).abs().argmin(1)
+        return (top_k[:, None] - self.values.to(top_k.device, non_blocking=True)).abs().argmin(1)
 
     def run_epoch(
         self, policy: Callable[[Decision], Tensor], on_step: Callable[[Tensor, Tensor], None] = lambda top_k, rewards: None

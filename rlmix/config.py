@@ -223,6 +223,9 @@ class AgentConfig:
     """ppo, a2c, dqn (Stable-Baselines3's) or bandit. The bandit is a one-step policy gradient."""
     granularity: Literal["image", "batch"] = "image"
     """A decision an image, or one for the batch. The first is the vector environment, the second the paper's."""
+    agent_device: Literal["cpu", "classifier"] = "cpu"
+    """Where PPO sees, chooses and learns. With classifier a step does not wait for a GPU (docs/performance.md); ppo alone, with a
+    decision an image, in one process."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
 
 
@@ -434,6 +437,7 @@ class Config:
             raise ValueError(
                 f"layer_decay must be left out with freeze_backbone, which trains one layer, got {optim.layer_decay}"
             )
+        self._check_agent_device()
         if self.on_folder:
             if data.relabel:
                 raise ValueError("relabel must be left out with an imagefolder, whose classes are its folders")
@@ -451,6 +455,14 @@ class Config:
             raise ValueError(f"splits must be 1 to 3 different names, of training, test and validation, got {data.splits}")
         if data.value_range is not None and not (len(data.value_range) == 2 and data.value_range[0] < data.value_range[1]):
             raise ValueError(f"value_range must be two numbers, the lower one first, got {data.value_range}")
+
+    def _check_agent_device(self) -> None:
+        agent, devices = self.agent, self.device.devices
+        several = devices not in (None, 1) or self.device.nodes > 1
+        needs = "algorithm ppo" if agent.algorithm != "ppo" else "granularity image" if agent.granularity != "image" else ""
+        needs = needs or ("one process" if several else "")
+        if agent.agent_device != "cpu" and needs:
+            raise ValueError(f"agent_device must be cpu without {needs}, got {agent.agent_device}")
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values by flat option, for YAML and checkpoints."""

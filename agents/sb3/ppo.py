@@ -71,6 +71,9 @@ def one_thread() -> Iterator[None]:
 class HostPPO(PPO):
     """Whose update takes one thread."""
 
+    def _maybe_recommend_cpu(self, mlp_class_name: str = "") -> None:
+        """Where it computes has been chosen."""
+
     def train(self) -> None:
         with one_thread():
             super().train()
@@ -98,6 +101,7 @@ def build_ppo(policy: Any, vec_env: VecEnv, config: PPOConfig, steps: int, argum
     "ppo",
     reads=tuple(entry.name for entry in fields(PPOConfig)),
     layers=r"mlp_extractor\.policy_net\.\d+|action_net(\.linear)?",
+    on_device="rlmix.agents.sb3.on_device:DeviceAgent",
 )
 class PPOAgent:
     """PPO over one classifier's training, epoch by epoch.

@@ -15,8 +15,8 @@ class Benchmark:
     methods: tuple[str, ...] = ("vanilla", "saliency", "rmix", "rmix-reward", "rlmix")
     """What to time; ratios are relative to vanilla, which is always timed. Beside the methods of rlmix train: saliency (the bare pass),
     rmix-reward (rmix is R-Mix by itself, under --reward none; this one measures its reward too, as rlmix train does by default),
-    rmix-dropin (R-Mix in the plain trainer), rmix-bfloat16, rmix-half and rmix-alternate (R-Mix under that --saliency-mode), handwritten
-    (a plain PyTorch loop over a DataLoader, at its fastest setting)."""
+    rmix-dropin (R-Mix in the plain trainer), rlmix-device (the agent where the classifier lives), rmix-bfloat16, rmix-half
+    and rmix-alternate (R-Mix under that --saliency-mode), handwritten (a plain PyTorch loop over a DataLoader, at its fastest setting)."""
     model: str = "preactresnet18_w16"
     """The classifier."""
     batch_size: int = 100

@@ -13,6 +13,7 @@ import torch
 from stable_baselines3.common.utils import obs_as_tensor
 
 from rlmix.agents.policies import CoinPolicy, FixedRandomPolicy
+from rlmix.agents.sb3.on_device import DeviceAgent
 from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.benchmarking.reference_loop import best_loop
 from rlmix.benchmarking.stopwatch import Span, time_parts, time_steps
@@ -32,9 +33,22 @@ from rlmix.training.trainer import Training
 
 CHEAPER = {f"rmix-{mode}": mode for mode in ("recycled", "bfloat16", "half", "alternate")}
 """R-Mix under cheaper saliency; previous has two kinds of epochs, and its cost is half of their difference."""
-TIMED = ("saliency", "rmix", "rmix-p8", "rmix-reward", "rlmix", "rmix-dropin", *CHEAPER, "handwritten", "coin", *METHODS)
+TIMED = (
+    "saliency",
+    "rmix",
+    "rmix-p8",
+    "rmix-reward",
+    "rlmix",
+    "rlmix-device",
+    "rmix-dropin",
+    *CHEAPER,
+    "handwritten",
+    "coin",
+    *METHODS,
+)
 """saliency is the bare pass of vanilla's model. R-Mix runs in the environment without a reward, rmix-reward with the agent's, as rlmix
-train and compare measure it, rmix-dropin in the plain trainer. handwritten is vanilla as a tutorial writes it."""
+train and compare measure it, rmix-dropin in the plain trainer. rlmix-device has the agent where the classifier lives. handwritten is
+vanilla as a tutorial writes it."""
 PARTS = ("data", "saliency", "mix", "method", "train", "policy", "ppo_update", "logging")
 """data: a batch, cropped and flipped. mix: masks, mixing, reward. method: what a method without environment does to a batch, its own
 saliency pass included. train: the optimizer step. policy: who decides, and the way there and back. ppo_update and logging happen once
@@ -99,9 +113,10 @@ def prepare(name: str, config: Config, data: ImageData | None) -> Timed:
         rmix = RMix() if name == "rmix-dropin" else None
         spans = (Span(training, "next_batch", "data"), Span(training, "step", "train"))
         return Timed(lambda: training.fit_step(rmix), training.device, "method", spans, logging=lambda: time_logging(training))
-    if name == "rlmix":
+    if name in ("rlmix", "rlmix-device"):
         config = config.changed(observation="pair", credit="pair")  # the defaults of rlmix train
-        return _prepare_agent(RLMixVectorEnv(config=config, data=data))
+        env = RLMixVectorEnv(config=config, data=data)
+        return _prepare_agent(env) if name == "rlmix" else _prepare_device_agent(env)
     config = config.changed(num_patches=(AGENT_PATCHES,) if name == "rmix-p8" else config.mixing.num_patches)
     if name != "rmix-reward":
         config = config.changed(reward=UNMEASURED)
@@ -174,6 +189,30 @@ def _prepare_agent(env: RLMixVectorEnv) -> Timed:
         return {"ppo_update": _median_ms(ppo.train) / agent.rollouts[0]}
 
     process = env.process
+    training = process.require_training()
+    return Timed(step, training.device, "policy", _process_spans(process), update, lambda: time_logging(training, process, agent))
+
+
+def _prepare_device_agent(env: RLMixVectorEnv) -> Timed:
+    """A step of the agent on the device, and its update as of :func:`_prepare_agent`."""
+    agent = DeviceAgent(env, PPOConfig(), seed=0)
+    length, process = agent.rollouts[0], env.process
+
+    def step() -> None:
+        agent.step()
+        del agent.kept[:-length]
+
+    def update() -> dict[str, float]:
+        while len(agent.kept) < length:
+            step()
+        rollout, following = list(agent.kept), process.observe()
+
+        def learn() -> None:
+            agent.kept = list(rollout)
+            agent.update(following)
+
+        return {"ppo_update": _median_ms(learn) / length}
+
     training = process.require_training()
     return Timed(step, training.device, "policy", _process_spans(process), update, lambda: time_logging(training, process, agent))
 

@@ -18,9 +18,9 @@ def derive(seed: int, name: str) -> int:
     return int(entropy.generate_state(1, np.uint64)[0] >> 1)
 
 
-def stream(seed: int, name: str) -> torch.Generator:
-    """A CPU generator for the stream ``name`` of ``seed``. Drawing on the host keeps a run the same on every device."""
-    return torch.Generator().manual_seed(derive(seed, name))
+def stream(seed: int, name: str, device: torch.device | None = None) -> torch.Generator:
+    """A generator for the stream ``name`` of ``seed``. Drawing on the host, the default, keeps a run the same on every device."""
+    return torch.Generator(device or "cpu").manual_seed(derive(seed, name))
 
 
 @contextmanager

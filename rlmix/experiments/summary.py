@@ -67,7 +67,8 @@ def describe_method(options: Config) -> str:
     parts: list[str] = []
     if learns(method):
         agent = options.agent
-        parts += [f"{agent.algorithm} learns, a decision {'an image' if agent.granularity == 'image' else 'a batch'}"]
+        where = " on the classifier's device" if agent.agent_device == "classifier" else ""
+        parts += [f"{agent.algorithm} learns{where}, a decision {'an image' if agent.granularity == 'image' else 'a batch'}"]
         parts += [f"reward {options.env.reward}, credit {options.env.credit}, observation {options.env.observation}"]
     if is_policy(method):
         parts += [f"top-k {options.run.top_k:g}"] if options.run.top_k is not None else []

@@ -120,14 +120,16 @@ def salient_mask(
 
     Args:
         patches: Patch saliency.
-        top_k: One quantile an image, in [0, 1). The range is checked on the CPU only: on a GPU it would cost a synchronisation.
+        top_k: One quantile an image, in [0, 1). The range is checked on the CPU only, and not by compiled code: on a GPU it would cost a
+            synchronisation, and in a compiled function a break of its graph.
 
     Raises:
         ValueError: If ``top_k`` has another shape or a value outside [0, 1).
     """
     if top_k.shape != patches.shape[:1]:
         raise ValueError(f"top_k must have shape ({len(patches)},), got {tuple(top_k.shape)}")
-    if top_k.device.type == "cpu" and not bool(((top_k >= 0) & (top_k < 1)).all()):
+    looks = top_k.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looks and not bool(((top_k >= 0) & (top_k < 1)).all()):
         wrong = top_k[~((top_k >= 0) & (top_k < 1))][0].item()
         raise ValueError(f"top_k must be in [0, 1), got {wrong}")
     patches = patches.to(torch.promote_types(patches.dtype, torch.float32))

@@ -68,10 +68,13 @@ def pixel_share(weights: Float[Tensor, "batch patch patch"], size: Size) -> Floa
     height, width = size
     if height % num_patches == 0 == width % num_patches:
         return weights.mean((1, 2))
-    down, across = (
-        torch.tensor(patch_sides(length, num_patches), dtype=weights.dtype, device=weights.device) for length in (height, width)
-    )
+    down, across = (_edges(length, num_patches, weights.device).diff().to(weights.dtype) for length in (height, width))
     return (weights * (down[:, None] * across)).sum((1, 2)) / (height * width)
+
+
+def _edges(length: int, num_patches: int, device: torch.device) -> Tensor:
+    """Of :func:`patch_sides`, computed there: a copy from the host would wait for the device."""
+    return (torch.arange(num_patches + 1, device=device) * length).div(num_patches, rounding_mode="floor")
 
 
 def _patch_of_pixel(length: int, num_patches: int, device: torch.device) -> Tensor:

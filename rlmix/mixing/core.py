@@ -123,7 +123,8 @@ def mix(
         mask: Each image's salient patches, p patches per side, at most as many as the shorter side has pixels. Patch i begins at
             pixel ``floor(i * side / p)``.
         partner: Index of each image's partner in the batch.
-        lam: Weight of the first image in a blend, in [0, 1]: one number, or one an image (B,). Tensors are checked on the CPU only.
+        lam: Weight of the first image in a blend, in [0, 1]: one number, or one an image (B,). Tensors are checked on the CPU only, and
+            not by compiled code.
         rule: One of the four above.
         num_classes: N, where ``targets`` are labels.
 
@@ -356,7 +357,7 @@ def _validate(images: Tensor, targets: Tensor, mask: Tensor, partner: Tensor, la
     if isinstance(lam, Tensor):
         if lam.numel() not in (1, batch):
             raise ValueError(f"lam must be one number or have shape ({batch},), got {tuple(lam.shape)}")
-        if lam.device.type != "cpu":
+        if lam.device.type != "cpu" or torch.compiler.is_compiling():
             return
     low, high = (float(lam.min()), float(lam.max())) if isinstance(lam, Tensor) else (lam, lam)
     if not 0 <= low <= high <= 1:

@@ -107,6 +107,7 @@ class Training:
         self.channels_last = config.model.channels_last and takes_channels_last(model, device)
         if self.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        model = model.to(device)  # before an optimizer keeps anything of its parameters, and where nothing else would: if frozen
         kept = None if self.frozen else config.optim.ema
         self.average = None if kept is None else make_average(model, kept, device)
         """Of the classifier's weights."""

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from sameness import assert_same_run
-from toys import NETWORK, write_npz
+from toys import write_npz
 
 from rlmix.experiments.session import Session
 from rlmix.scripts import train as command
@@ -32,7 +32,7 @@ def disk(tmp_path):
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     data = write_npz(tmp_path_factory.mktemp("toy"), 8)
-    return ["--data", data, "--batch-size", "16", "--epochs", "4", "--model", NETWORK, "--method", "rmix"]
+    return ["--data", data, "--batch-size", "16", "--epochs", "4", "--model", "preactresnet18_w16", "--method", "rmix"]
 
 
 @pytest.fixture(scope="module")

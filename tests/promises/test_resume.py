@@ -26,6 +26,7 @@ from rlmix.training.run_folder import read_metrics
 METHODS = {
     "rlmix": ["--method", "rlmix", "--agent.gamma", "0.5"],
     "rlmix-short": ["--method", "rlmix", "--agent.gamma", "0.5", "--agent.rollout-steps", "3"],
+    "rlmix-device": ["--method", "rlmix", "--agent-device", "classifier", "--agent.gamma", "0.5", "--agent.rollout-steps", "3"],
     "rlmix-batch": ["--method", "rlmix", "--granularity", "batch"],
     "rlmix-a2c": ["--method", "rlmix", "--algorithm", "a2c", "--agent.rollout-steps", "2"],
     "rlmix-dqn": ["--method", "rlmix", "--algorithm", "dqn", "--agent.gamma", "0.5", "--agent.rollout-steps", "3"],
@@ -77,7 +78,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_to_the_bit(runs, tiny, name, tmp_pat
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 6, 8, 9, 10])
-@pytest.mark.parametrize("name", ["rlmix", "rlmix-short", "rlmix-dqn"])
+@pytest.mark.parametrize("name", ["rlmix", "rlmix-short", "rlmix-device", "rlmix-dqn"])
 def test_an_agent_is_stopped_before_at_and_after_the_end_of_a_rollout(runs, tiny, name, step, tmp_path, monkeypatch):
     """A rollout is five steps, or three and then two."""
     out = tmp_path / "run"
