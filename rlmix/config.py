@@ -234,7 +234,7 @@ class DeviceConfig:
     """Where it runs."""
 
     name: str = "auto"
-    """auto (cuda where there is one), cpu, cuda, cuda:1, mps."""
+    """auto (cuda if there is one), cpu, cuda:1, mps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto (bfloat16 on CUDA), float32 or bfloat16."""
     devices: Annotated[int | None, at_least(1)] = None

@@ -45,7 +45,7 @@ for name, handler in (("SIGHUP", signal.SIG_DFL), ("SIGQUIT", signal.SIG_DFL), (
         signal.signal(number, handler)  # under nohup and behind a shell's & they are ignored, by what the tests start too
 
 
-WHOLE_RUNS = ("benchmarking", "clients", "experiments", "promises", "reporting", "training")
+WHOLE_RUNS = ("agents", "benchmarking", "clients", "experiments", "promises", "reporting", "training")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -51,21 +51,23 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
 
 def _replace(module: nn.Module, copies: dict[int, Tensor]) -> Kept:
     """Have a module work on copies; tensors that several modules share have one copy."""
-
-    def copy(tensor: Tensor) -> Tensor:
-        if id(tensor) not in copies:
-            copies[id(tensor)] = tensor.clone()
-        return copies[id(tensor)]
-
     own = vars(module).items()
     attributes = {name: value for name, value in own if value is None or type(value) in (int, float) or isinstance(value, Tensor)}
-    vars(module).update({name: copy(value) for name, value in attributes.items() if isinstance(value, Tensor)})
+    vars(module).update({name: _copy(value, copies) for name, value in attributes.items() if isinstance(value, Tensor)})
     parameters = {name: value for name, value in module._parameters.items() if value is not None and value.is_inference()}
-    module._parameters.update({name: nn.Parameter(copy(value), requires_grad=False) for name, value in parameters.items()})
+    module._parameters.update(
+        {name: nn.Parameter(_copy(value, copies), requires_grad=False) for name, value in parameters.items()}
+    )
     buffers = dict(module._buffers)
     if not _records_by_flag(module):
-        module._buffers.update({name: copy(value) for name, value in buffers.items() if value is not None})
+        module._buffers.update({name: _copy(value, copies) for name, value in buffers.items() if value is not None})
     return Kept(module, buffers, parameters, attributes)
+
+
+def _copy(tensor: Tensor, copies: dict[int, Tensor]) -> Tensor:
+    if id(tensor) not in copies:
+        copies[id(tensor)] = tensor.clone()
+    return copies[id(tensor)]
 
 
 def _put_back(before: Kept) -> None:

@@ -35,7 +35,7 @@ OPTIONS = [*FROZEN, "--learning-rate", "0.05"]
 def config(tmp_path_factory):
     """Two epochs of three steps of four 8x8 images on the classifier of a run of two epochs."""
     folder = tmp_path_factory.mktemp("frozen")
-    config = toy_config(folder, 8, num_train=12, num_classes=3, batch_size=4, flip=False)
+    config = toy_config(folder, 8, model="preactresnet18_w16", num_train=12, num_classes=3, batch_size=4, flip=False)
     command.main(
         [
             "--method",

@@ -122,7 +122,7 @@ class PretendedCuda(TorchDispatchMode):
         asking: list[str] = []
         while frame is not None:
             path = Path(frame.f_code.co_filename)
-            if path.is_relative_to(PRODUCT) and not path.is_relative_to(PRODUCT / "tests"):
+            if path.is_relative_to(PRODUCT) and path.relative_to(PRODUCT).parts[0] in ("rlmix", "envs", "agents", "scripts"):
                 asking.append(frame.f_code.co_qualname)
             frame = frame.f_back
         self.found.append(f"{what}: {' < '.join(asking[:2])}")
