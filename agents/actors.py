@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlmix.agents.algorithms import ALGORITHMS
@@ -16,9 +15,11 @@ from rlmix.agents.features import num_features
 from rlmix.common.archives import load_tensors
 from rlmix.common.saved_config import read_config
 from rlmix.envs.observations import OBSERVATIONS
-from rlmix.mixing.core import top_k_values
+from rlmix.mixing.actions import Action, action_table
 from rlmix.training.checkpoints import newest_state
 
+SPACE = "rlmix_action"
+"""What an algorithm of Stable-Baselines3 remembers, in a zip too, of the action space that it learned in."""
 ACTIVATIONS: dict[str, type[nn.Module]] = {"Tanh": nn.Tanh, "ReLU": nn.ReLU, "ELU": nn.ELU, "LeakyReLU": nn.LeakyReLU}
 
 
@@ -26,9 +27,9 @@ class Actor(NamedTuple):
     """A policy's network, and what it was learned for."""
 
     network: nn.Sequential
-    """From features to a score for each top-k value."""
-    values: Float[Tensor, " values"]
-    """The top-k values."""
+    """From features to a score for each choice."""
+    actions: Action
+    """What there is to choose from."""
     observation: str
     greedy: bool
     """Whether the best value is taken, and nothing drawn."""
@@ -56,7 +57,8 @@ def _of_run(folder: Path) -> Actor:
     if pattern is None:
         raise ValueError(f"algorithm {algorithm} must say by the trait layers where its policy's layers are, and does not")
     network = build_network(state["decider"]["parameters"]["policy"], pattern)
-    return Actor(network, top_k_values(int(config["num_top_k"])), str(config.get("observation") or "paper"), greedy)
+    actions = action_table(str(config.get("action") or "top_k"), int(config["num_top_k"]))
+    return Actor(network, actions, str(config.get("observation") or "paper"), greedy)
 
 
 def _of_zip(path: Path) -> Actor:
@@ -80,7 +82,16 @@ def _of_zip(path: Path) -> Actor:
     if num_inputs not in sizes:
         known = " or ".join(f"{size} features ({name})" for size, name in sizes.items())
         raise ValueError(f"policy {path} must read {known} of an image, and reads {num_inputs}")
-    return Actor(network, top_k_values(num_values), sizes[num_inputs], greedy)
+    return Actor(network, _of_size(str(data.get(SPACE, "top_k")), num_values, path), sizes[num_inputs], greedy)
+
+
+def _of_size(name: str, number: int, path: Path) -> Action:
+    """The table of so many choices of the action space called so."""
+    for num_top_k in range(1, number + 1):
+        actions = action_table(name, num_top_k)
+        if len(actions) == number:
+            return actions
+    raise ValueError(f"policy {path} must score the choices of action {name}, and scores {number}")
 
 
 def _traits(algorithm: str) -> tuple[Any, bool]:

@@ -54,8 +54,8 @@ def agreement(probabilities: Float[torch.Tensor, "images values"], best: Int[tor
     return float(probabilities.gather(1, best[:, None]).mean()), float((probabilities.mean(0) * shares).sum())
 
 
-def draw_choices(choices: Choices, values: Sequence[float], num_bins: int = 10) -> "Figure":
-    """For every quantity a panel: how often each value is chosen, by the quantity's quantile bins."""
+def draw_choices(choices: Choices, labels: Sequence[str], num_bins: int = 10) -> "Figure":
+    """For every quantity a panel: how often each choice is made, by the quantity's quantile bins."""
     from matplotlib.figure import Figure
 
     shown = {name: numbers for name, numbers in choices.quantities.items() if np.ptp(numbers) > 0}
@@ -67,7 +67,7 @@ def draw_choices(choices: Choices, values: Sequence[float], num_bins: int = 10) 
         picture = axes.imshow(shares.T, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis")
         axes.set_xticks(range(0, num_bins, 3), [f"{numbers[rows].mean():.2f}" for rows in bins[::3]])
         axes.set(xlabel=name)
-    panels[0].set_yticks(range(len(values)), [f"{value:.2f}" for value in values])
+    panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylabel("top-k value")
     figure.colorbar(picture, ax=list(panels), label="share of the choices")
     return figure
@@ -92,7 +92,7 @@ def credit_dilemma(tables: Sequence[torch.Tensor]) -> Dilemma:
     return Dilemma(*((part - mean).cpu().numpy() for part in parts))
 
 
-def draw_dilemma(dilemma: Dilemma, values: Sequence[float]) -> "Figure":
+def draw_dilemma(dilemma: Dilemma, labels: Sequence[str]) -> "Figure":
     """What a choice is worth to whom."""
     from matplotlib.figure import Figure
 
@@ -100,10 +100,10 @@ def draw_dilemma(dilemma: Dilemma, values: Sequence[float]) -> "Figure":
     axes = figure.subplots()
     pair = (dilemma.own + dilemma.host) / 2
     lines = [("own reward (credit own)", dilemma.own), ("its host's reward", dilemma.host), ("both, halved (credit pair)", pair)]
-    for label, numbers in [*lines, ("everyone's, if all choose so", dilemma.everyone)]:
-        axes.plot(values, numbers, marker=".", label=label, linestyle="--" if label.startswith("everyone") else "-")
+    for line, numbers in [*lines, ("everyone's, if all choose so", dilemma.everyone)]:
+        axes.plot(labels, numbers, marker=".", label=line, linestyle="--" if line.startswith("everyone") else "-")
     axes.axhline(0, color="grey", linewidth=0.8)
-    axes.set(xlabel="top-k value chosen", ylabel="reward against a random choice")
+    axes.set(xlabel="choice: top-k value", ylabel="reward against a random choice")
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

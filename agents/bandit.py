@@ -46,7 +46,7 @@ class BanditAgent:
         sizes = [num_features(self.process.observation), *config.policy_layers]
         with drawing_from(stream(seed, "policy")):
             hidden = [layer for before, after in pairwise(sizes) for layer in (nn.Linear(before, after), nn.Tanh())]
-            last = nn.Linear(sizes[-1], len(self.process.values))
+            last = nn.Linear(sizes[-1], len(self.process.actions))
         self.policy = nn.Sequential(*hidden, last)
         nn.init.zeros_(last.weight)  # uniform at first
         nn.init.zeros_(last.bias)
@@ -75,7 +75,7 @@ class BanditAgent:
         check_agent(self.policy, self.learning_rate, training.epoch, training.global_step, scored)
         log_probabilities = logits.log_softmax(1)
         index = torch.multinomial(log_probabilities.detach().exp(), 1, generator=self.generator)
-        rewards = self.process.act(self.process.values[index[:, 0]]).cpu()
+        rewards = self.process.act(self.process.actions[index[:, 0]]).cpu()
         entropy = torch.special.entr(log_probabilities.exp()).sum(1).mean()
         gain = (standardize(rewards) * log_probabilities.gather(1, index)[:, 0]).mean()
         self.optimizer.zero_grad()

@@ -47,17 +47,17 @@ class Recorder:
         """The best joint choice, where a policy has the same values to choose from."""
         self.tables.append(table.cpu())
         for name, policy in self.learned.items():
-            if len(policy.values) == table.shape[1]:
+            if len(policy.actions) == table.shape[1]:
                 self.agreements[name].append(agreement(policy.probabilities(decision), best.indices))
 
-    def draw(self, values: Sequence[float]) -> dict[str, "Figure"]:
+    def draw(self, labels: Sequence[str]) -> dict[str, "Figure"]:
         """A picture of each learned policy's choices, and the credit dilemma of what was searched, by the name of their files."""
         pictures, files = {}, file_names(self.names.values())
         for name, policy in self.learned.items():
             choices = Choices.join(self.probabilities[name], self.quantities)
-            pictures[f"choices-{files[self.names[name]]}"] = draw_choices(choices, policy.values.tolist())
+            pictures[f"choices-{files[self.names[name]]}"] = draw_choices(choices, policy.actions.labels())
         if self.tables:
-            pictures["dilemma"] = draw_dilemma(credit_dilemma(self.tables), values)
+            pictures["dilemma"] = draw_dilemma(credit_dilemma(self.tables), labels)
         return pictures
 
     def lines(self) -> list[str]:

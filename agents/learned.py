@@ -15,6 +15,7 @@ from rlmix.common.seeding import stream
 from rlmix.config import Config
 from rlmix.envs.conversion import to_host
 from rlmix.envs.process import Decision
+from rlmix.mixing.actions import Action
 
 
 @POLICIES.register("policy", reads=("policy",))
@@ -22,7 +23,8 @@ class LearnedPolicy:
     """The policy of a run, or of a zip that Stable-Baselines3 or sb3-contrib saved, frozen.
 
     What it reads is the observation it was trained with (see :func:`~rlmix.agents.features.policy_features`: the ten largest
-    log-probabilities, sorted, padded with -20), and what it chooses are its own top-k values. It draws from the distribution that it
+    log-probabilities, sorted, padded with -20), and what it chooses are its own top-k values, or
+    what else its action space has. It draws from the distribution that it
     learned, for a mixed policy is one; DQN, which has none, takes the value it thinks best.
 
     Args:
@@ -37,7 +39,7 @@ class LearnedPolicy:
 
     def __init__(self, source: Path, seed: int, ranks: Ranks | None = None) -> None:
         actor = read_actor(source)
-        self.actor, self.values, self.observation, self.greedy = actor
+        self.actor, self.actions, self.observation, self.greedy = actor
         self.generator = stream(seed, "policy")
         self.ranks = ranks or Ranks()
         self.entropy = 0.0
@@ -50,16 +52,17 @@ class LearnedPolicy:
         return cls(Path(config.run.policy), config.run.seed, ranks)
 
     @torch.no_grad()
-    def probabilities(self, decision: Decision) -> Float[Tensor, "batch values"]:
-        """How likely each of the K values is, for each image of all ranks' batch; on the host."""
+    def probabilities(self, decision: Decision) -> Float[Tensor, "batch choices"]:
+        """How likely each choice is, for each image of all ranks' batch; on the host."""
         features = policy_features(to_host(decision, self.observation, ranks=self.ranks)[0])
         scores = self.actor(torch.from_numpy(features))
         return nn.functional.one_hot(scores.argmax(1), scores.shape[1]).float() if self.greedy else scores.softmax(1)
 
-    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"] | Action:
         probabilities = self.probabilities(decision)
         self.entropy = float(torch.special.entr(probabilities).sum(1).mean())
-        return self.ranks.share(self.values[torch.multinomial(probabilities, 1, generator=self.generator)[:, 0]])
+        index = torch.multinomial(probabilities, 1, generator=self.generator)[:, 0]
+        return self.actions[self.ranks.share(index)].simplest
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
@@ -72,6 +75,6 @@ class LearnedPolicy:
 class ShuffledPolicy(LearnedPolicy):
     """Control: the choices of a learned policy, dealt anew among the images of the batch: how much it mixes, and not whom."""
 
-    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"] | Action:
         chosen = super().__call__(decision)
         return chosen[torch.randperm(len(chosen), generator=self.generator)]

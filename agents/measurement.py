@@ -47,15 +47,15 @@ def try_policies(
             training = process.reset()
         decision = process.observe()
         choices = {name: policy(decision) for name, policy in policies.items()}
-        for name, top_k in choices.items():
-            rewards[name][batch] = float(process.try_out(top_k).mean())
+        for name, action in choices.items():
+            rewards[name][batch] = float(process.try_out(action).mean())
         if batch < num_searched:
             table = reward_table(process)
             joint = best_joint(table, decision.pairing.partner)
             on_search(decision, table, joint)
             rewards["best constant"][batch] = best_constant(process).reward
             rewards["best joint"][batch] = float(
-                process.try_out(process.values[joint.indices]).mean()
+                process.try_out(process.actions[joint.indices]).mean()
             )  # not only what the table says
         process.act(next(iter(choices.values())))
         on_batch(decision)

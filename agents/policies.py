@@ -13,16 +13,17 @@ from rlmix.common.registry import Registry, load_attribute
 from rlmix.common.seeding import stream
 from rlmix.config import Config
 from rlmix.envs.process import Decision
-from rlmix.mixing.core import sample_top_k, top_k_values
+from rlmix.mixing.actions import Action, action_table
+from rlmix.mixing.core import sample_top_k
 
 
 class Policy(Protocol):
-    """Chooses a top-k value for each image of a batch."""
+    """Chooses a top-k value for each image of a batch, or more."""
 
     entropy: float
     """Of the choice for one image, in nats."""
 
-    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]: ...
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"] | Action: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -42,15 +43,16 @@ class FunctionPolicy:
     def __init__(self, name: str, choose: Callable[[Decision], Tensor]) -> None:
         self.name, self.choose = name, choose
 
-    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
-        top_k: Any = self.choose(decision)
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"] | Action:
+        given: Any = self.choose(decision)
         shape = (len(decision.patches),)
+        top_k = given.top_k if isinstance(given, Action) else given
         if not isinstance(top_k, Tensor) or top_k.shape != shape:
             found = tuple(top_k.shape) if isinstance(top_k, Tensor) else type(top_k).__name__
             raise ValueError(f"policy {self.name} must give one top-k value an image, {shape}, got {found}")
         if top_k.device.type == "cpu" and not bool(((top_k >= 0) & (top_k < 1)).all()):  # elsewhere it would wait for the device
             raise ValueError(f"policy {self.name} must give top-k values in [0, 1), got {top_k.min()} to {top_k.max()}")
-        return top_k.float()
+        return given if isinstance(given, Action) else top_k.float()
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -163,16 +165,20 @@ class ConstantPolicy:
 
 @POLICIES.register("mixture", reads=("top_k_weights",))
 class MixturePolicy(FixedRandomPolicy):
-    """Control: any of the top-k values, each with a probability of its own, whatever the image.
+    """Control: any of the choices, each with a probability of its own, whatever the image.
 
     Args:
-        probabilities: Of the values from the least to the greatest, at least 0, in any unit.
+        probabilities: Of the rows of ``actions``, which are top-k values from the least to the greatest, at least 0, in any unit.
         seed: As of :class:`FixedRandomPolicy`.
         ranks: Likewise.
+        actions: What there is to choose from; so many top-k values where not given.
     """
 
-    def __init__(self, probabilities: tuple[float, ...], seed: int, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self, probabilities: tuple[float, ...], seed: int, ranks: Ranks | None = None, actions: Action | None = None
+    ) -> None:
         super().__init__(len(probabilities), seed, ranks)
+        self.actions = action_table("top_k", len(probabilities)) if actions is None else actions
         self.probabilities = torch.tensor(probabilities, dtype=torch.float32)
         if not bool((self.probabilities >= 0).all()) or not float(self.probabilities.sum()) > 0:
             raise ValueError(f"top_k_weights must be numbers of at least 0, not all 0, got {probabilities}")
@@ -182,12 +188,13 @@ class MixturePolicy(FixedRandomPolicy):
     @classmethod
     def from_config(cls, config: Config, ranks: Ranks | None = None) -> Self:
         """Those of ``config.run.top_k_weights``."""
-        given, number = config.run.top_k_weights, config.mixing.num_top_k
-        if given is None or len(given) != number:
-            raise ValueError(f"top_k_weights must be {number} numbers with method mixture, one a top-k value, got {given}")
-        return cls(given, config.run.seed, ranks)
+        given, actions = config.run.top_k_weights, action_table(config.env.action, config.mixing.num_top_k)
+        if given is None or len(given) != len(actions):
+            what = "top-k value" if config.env.action == "top_k" else f"choice of action {config.env.action}"
+            raise ValueError(f"top_k_weights must be {len(actions)} numbers with method mixture, one a {what}, got {given}")
+        return cls(given, config.run.seed, ranks, actions)
 
-    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+    def __call__(self, decision: Decision) -> Float[Tensor, " batch"] | Action:  # type: ignore[override]
         batch_size = len(decision.patches) * self.ranks.size
         index = torch.multinomial(self.probabilities, batch_size, replacement=True, generator=self.generator)
-        return self.ranks.share(top_k_values(self.num_top_k)[index])
+        return self.actions[self.ranks.share(index)].simplest

@@ -23,10 +23,8 @@ def reward_table(process: MixingProcess) -> Float[Tensor, "batch values values"]
     other through the batch norms alone, whose statistics differ a little from those of a batch in which choices differ.
     """
     batch_size = process.config.recipe.batch_size
-    columns = [
-        torch.stack([process.try_out(own.expand(batch_size), theirs.expand(batch_size)) for theirs in process.values], 1)
-        for own in process.values
-    ]
+    everyone = [process.actions.everyone(row, batch_size) for row in range(len(process.actions))]
+    columns = [torch.stack([process.try_out(own, theirs.top_k) for theirs in everyone], 1) for own in everyone]
     return torch.stack(columns, 1)
 
 
@@ -36,7 +34,8 @@ def best_constant(process: MixingProcess) -> Choice:
     A ceiling in hindsight that no batch can reach, for an image and its partner have different best values. (DESIGN: best-of-K.)
     """
     batch_size = process.config.recipe.batch_size
-    rewards = torch.stack([process.try_out(value.expand(batch_size)) for value in process.values], 1)
+    actions = process.actions
+    rewards = torch.stack([process.try_out(actions.everyone(row, batch_size)) for row in range(len(actions))], 1)
     best, indices = rewards.max(1)
     return Choice(indices, float(best.mean()))
 

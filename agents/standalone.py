@@ -1,4 +1,4 @@
-"""A learned policy as one module of torch alone: maps and logits in, top-k values out."""
+"""A learned policy as one module of torch alone: maps and logits in, what is chosen out."""
 
 from typing import Any
 
@@ -19,21 +19,21 @@ class StandalonePolicy(nn.Module):
 
     Args:
         actor: From features to a score for each top-k value.
-        values: The K top-k values.
+        values: The top-k values; rows, where more is chosen.
         greedy: Whether the best value is taken; otherwise one is drawn as likely as the policy has it, by torch's global generator.
     """
 
-    values: Float[Tensor, " values"]
+    values: Float[Tensor, "choices *columns"]
 
-    def __init__(self, actor: nn.Module, values: Float[Tensor, " values"], greedy: bool) -> None:
+    def __init__(self, actor: nn.Module, values: Float[Tensor, "choices *columns"], greedy: bool) -> None:
         super().__init__()
         self.actor, self.greedy = actor, greedy
         self.register_buffer("values", values)
 
     def forward(
         self, maps: Float[Tensor, "batch patch patch"], logits: Float[Tensor, "batch classes"]
-    ) -> Float[Tensor, " batch"]:
-        """Choose a top-k value for each image.
+    ) -> Float[Tensor, "batch *columns"]:
+        """Choose a top-k value for each image, or a row.
 
         Args:
             maps: Saliency of 8x8 patches, at least 0, of any scale.
@@ -41,12 +41,12 @@ class StandalonePolicy(nn.Module):
         """
         return self.choose(_image_features(_scaled(maps), logits))
 
-    def probabilities(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch values"]:
-        """How likely each of the K values is."""
+    def probabilities(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch choices"]:
+        """How likely each choice is."""
         scores = self.actor(features)
         return F.one_hot(scores.argmax(1), scores.shape[1]).float() if self.greedy else scores.softmax(1)
 
-    def choose(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, " batch"]:
+    def choose(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch *columns"]:
         """Choose by what :func:`~rlmix.agents.features.policy_features` gives."""
         if self.greedy:
             return self.values[self.actor(features).argmax(1)]
@@ -63,8 +63,8 @@ class StandalonePairPolicy(StandalonePolicy):
         partner: Int[Tensor, " batch"],
         lam: Float[Tensor, ""],
         progress: Float[Tensor, ""],
-    ) -> Float[Tensor, " batch"]:
-        """Choose a top-k value for each image.
+    ) -> Float[Tensor, "batch *columns"]:
+        """Choose a top-k value for each image, or a row.
 
         Args:
             maps: Saliency of 8x8 patches, at least 0, of any scale.
@@ -92,7 +92,7 @@ def standalone_policy(policy: LearnedPolicy) -> StandalonePolicy:
     """
     if policy.observation not in MODULES:
         raise ValueError(f"observation must be paper or pair in a policy that stands alone, got {policy.observation}")
-    module: StandalonePolicy = MODULES[policy.observation](policy.actor, policy.values, policy.greedy)
+    module: StandalonePolicy = MODULES[policy.observation](policy.actor, policy.actions.rows, policy.greedy)
     return module.eval().requires_grad_(False)
 
 

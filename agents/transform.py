@@ -16,9 +16,10 @@ from rlmix.config import Config, EnvConfig, PPOConfig
 from rlmix.envs.credit import CREDITS
 from rlmix.envs.process import Decision
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
-from rlmix.maps.gradient import check_images, patch_saliency, saliency, salient_mask
+from rlmix.maps.gradient import check_images, saliency
 from rlmix.maps.patches import check_patches, pixel_share
-from rlmix.mixing.core import Mixed, blend, check_mixing, patch_weights, sample_pairing, soft_targets
+from rlmix.mixing.actions import action_table, as_action, weigh
+from rlmix.mixing.core import Mixed, blend, check_mixing, sample_pairing, soft_targets
 from rlmix.training.guard import finite_saliency
 from rlmix.training.trainer import Batch
 
@@ -32,11 +33,12 @@ class RLMix:
 
     Args:
         policy: A run's folder, a zip of Stable-Baselines3, or a :class:`~rlmix.agents.policies.Policy`.
-        learn: Whether PPO learns here; then there is no ``policy``, and the next five may be given, and only then.
+        learn: Whether PPO learns here; then there is no ``policy``, and the next six may be given, and only then.
         agent: PPO's hyperparameters; the defaults of ``rlmix train``.
         reward: What a mixture earns, one of maps; ``cosine``.
         credit: Who earns it; ``pair``.
         observation: What is seen of an image; ``pair``.
+        action: What is chosen for it; ``top_k``.
         num_top_k: How many top-k values there are, at least 1; 10.
         num_patches: Patches per side of the masks, at least 1, one drawn a batch; the run's, or 2 and 4.
         alpha: Of ``lam ~ Beta(alpha, alpha)``, above 0; the run's, or 1.
@@ -67,6 +69,7 @@ class RLMix:
         reward: str | None = None,
         credit: str | None = None,
         observation: str | None = None,
+        action: str | None = None,
         num_top_k: int | None = None,
         num_patches: tuple[int, ...] | None = None,
         alpha: float | None = None,
@@ -75,7 +78,14 @@ class RLMix:
     ) -> None:
         if learn == (policy is not None):
             raise ValueError(f"policy must be given, or learn be True, and not both, got {policy} and {learn}")
-        of_learning = {"agent": agent, "reward": reward, "credit": credit, "observation": observation, "num_top_k": num_top_k}
+        of_learning: dict[str, Any] = {
+            "agent": agent,
+            "reward": reward,
+            "credit": credit,
+            "observation": observation,
+            "action": action,
+        }
+        of_learning |= {"num_top_k": num_top_k}
         for name, value in of_learning.items():
             if value is not None and not learn:
                 raise ValueError(f"{name} must be left out with a policy that does not learn here, got {value}")
@@ -96,7 +106,9 @@ class RLMix:
         if not self.reward.of_gradients or reward == UNMEASURED:
             raise ValueError(f"reward must be one of maps in a loop of one's own, got {reward}")
         observation = "pair" if observation is None else observation
-        self.learner = OnlinePPO(agent or PPOConfig(), observation, num_top_k, seed) if learn else None
+        action = EnvConfig.action if action is None else action
+        actions = action_table(action, num_top_k)
+        self.learner = OnlinePPO(agent or PPOConfig(), observation, action, actions, seed) if learn else None
         self._waiting: tuple[Mixed, Decision, Tensor] | None = None
 
     def __call__(
@@ -132,9 +144,8 @@ class RLMix:
         pairing = pairing._replace(partner=pairing.partner.to(images.device, non_blocking=True))
         decision = Decision(Batch(images, labels), seen, pairing, progress, sound)
         choose: Any = self.learner or self.policy
-        top_k = choose(decision).to(images.device)
-        mask = salient_mask(patch_saliency(seen.map, pairing.num_patches), top_k)
-        weights = patch_weights(mask, mask[pairing.partner], pairing.lam, self.rule)
+        chosen = as_action(choose(decision)).to(images.device)
+        weights = weigh(seen.map, chosen, pairing, self.rule).weights
         targets = soft_targets(labels, num_classes or seen.logits.shape[1])
         mixed = blend(images, targets, weights, pairing.partner)
         if self.learner is not None:

@@ -17,16 +17,22 @@ from rlmix.envs.observations import observe
 from rlmix.envs.process import Decision, MixingProcess
 from rlmix.envs.render import mixing_picture
 from rlmix.envs.rewards import UNMEASURED
+from rlmix.mixing.actions import Action
 
 Observation = dict[str, NDArray[np.float32]]
 
 
-def open_process(config: Config, data: Dataset | tuple[Any, Any] | None, render_mode: str | None) -> MixingProcess:
+def open_process(
+    config: Config, data: Dataset | tuple[Any, Any] | None, render_mode: str | None, continuous: bool = False
+) -> MixingProcess:
     """The process that an environment shows.
 
     Raises:
-        ValueError: If the configuration measures no reward, or ``render_mode`` is unknown.
+        ValueError: If the configuration measures no reward, ``render_mode`` is unknown, or more than top-k values are to be chosen where
+            actions are ``continuous``.
     """
+    if continuous and config.env.action != "top_k":
+        raise ValueError(f"action must be top_k where actions are continuous, got {config.env.action}")
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
     if config.env.reward == UNMEASURED:
@@ -75,15 +81,16 @@ def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observati
 
 
 @isolated()
-def to_top_k(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
-    """The top-k value of each of this rank's images, from rank 0's validated action (B,) for all of them.
+def to_action(action: ArrayLike, process: MixingProcess, continuous: bool) -> Action:
+    """What is chosen for each of this rank's images, from rank 0's validated action (B,) for all of them.
 
     Raises:
         ValueError: If the action has another shape, kind or range than the action space.
     """
     ranks, batch_size = process.require_training().ranks, process.config.recipe.batch_size
-    top_k = _validated(action, process, continuous) if ranks.first else torch.empty(batch_size)
-    return ranks.share(ranks.from_first(top_k))
+    chosen = _validated(action, process, continuous) if ranks.first else torch.empty(batch_size)
+    chosen = ranks.share(ranks.from_first(chosen))
+    return Action(chosen) if continuous else process.actions[chosen.long()]
 
 
 def _validated(action: ArrayLike, process: MixingProcess, continuous: bool) -> Tensor:
@@ -96,9 +103,9 @@ def _validated(action: ArrayLike, process: MixingProcess, continuous: bool) -> T
         return torch.from_numpy(action.astype(np.float32))
     if action.dtype.kind not in "iu":
         raise ValueError(f"action must hold integers, got {action.dtype}")
-    if action.min() < 0 or action.max() >= len(process.values):
-        raise ValueError(f"action must be in {{0, ..., {len(process.values) - 1}}}, got {action.min()} to {action.max()}")
-    return process.values[torch.from_numpy(action.astype(np.int64))]
+    if action.min() < 0 or action.max() >= len(process.actions):
+        raise ValueError(f"action must be in {{0, ..., {len(process.actions) - 1}}}, got {action.min()} to {action.max()}")
+    return torch.from_numpy(action.astype(np.float32))
 
 
 def step_info(process: MixingProcess) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from rlmix.envs.conversion import (
     open_process,
     render_process,
     step_info,
+    to_action,
     to_host,
-    to_top_k,
 )
 from rlmix.envs.observations import observation_space
 
@@ -80,14 +80,14 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         render_mode: str | None = None,
         data: Dataset | tuple[Any, Any] | None = None,
     ) -> None:
-        self.process = open_process(config or Config(), data, render_mode)
+        self.process = open_process(config or Config(), data, render_mode, continuous)
         self.continuous, self.render_mode = continuous, render_mode
-        batch_size, num_top_k = self.process.config.recipe.batch_size, len(self.process.values)
+        batch_size, num_actions = self.process.config.recipe.batch_size, len(self.process.actions)
         self.observation_space: spaces.Space[Any] = observation_space(
             self.process.observation, (batch_size,), self.process.data.num_classes
         )
         self.action_space: spaces.Space[NDArray[Any]] = (
-            spaces.Box(0, 0.99, (batch_size,), np.float32) if continuous else spaces.MultiDiscrete([num_top_k] * batch_size)
+            spaces.Box(0, 0.99, (batch_size,), np.float32) if continuous else spaces.MultiDiscrete([num_actions] * batch_size)
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
@@ -97,9 +97,9 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         return observation, step_info(self.process)
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        top_k = to_top_k(action, self.process, self.continuous)
+        chosen = to_action(action, self.process, self.continuous)
         training = self.process.require_training()
-        rewards = self.process.act(top_k)
+        rewards = self.process.act(chosen)
         over, finished = training.at_epoch_end, training.finished
         info = step_info(self.process)
         observation, rewards_host, _ = next_observation(self.process, rewards)

@@ -20,9 +20,10 @@ from rlmix.envs.isolation import isolated
 from rlmix.envs.map_rewards import rarity
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
 from rlmix.maps.approximate import Evidence, SaliencySource
-from rlmix.maps.gradient import Saliency, patch_saliency, salient_mask
+from rlmix.maps.gradient import Saliency, patch_saliency
 from rlmix.maps.patches import check_patches, pixel_share
-from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, patch_weights, sample_pairing, soft_targets, top_k_values
+from rlmix.mixing.actions import Action, action_table, as_action, weigh
+from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, sample_pairing, soft_targets, top_k_values
 from rlmix.training.guard import finite_saliency
 from rlmix.training.trainer import Batch, Training
 
@@ -74,6 +75,8 @@ class MixingProcess:
         on_epoch_end: Called with the training after an epoch's last step, before anything else is drawn.
         listeners: Sources of maps that are told what every step has found, beside the training's own.
         outcome: The last decision and what it led to.
+        values: The top-k values.
+        actions: The table of all that an agent may choose for an image.
         unseeded: Whether the configuration came without a seed; it is 0 here, and an environment draws another.
     """
 
@@ -93,6 +96,7 @@ class MixingProcess:
             )
         check_patches(self.num_patches, self.data.image_size)
         self.values = top_k_values(config.mixing.num_top_k)
+        self.actions = action_table(config.env.action, config.mixing.num_top_k)
         self._reward = build_reward(config.env.reward)
         if config.model.freeze_from is not None and self._reward.updating:
             raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
@@ -116,6 +120,7 @@ class MixingProcess:
         self._decision: Decision | None = None
         self._rewards: list[Tensor] = []
         self._top_k: list[Tensor] = []
+        self._others: dict[str, list[Tensor]] = {}
         self._undrawn: list[Tensor] = []
         self._loaded = False
 
@@ -162,46 +167,48 @@ class MixingProcess:
         return self._decision
 
     @isolated()
-    def act(self, top_k: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Mix the batch by each image's top-k value in [0, 1), train on it, and give each image its reward.
+    def act(self, action: Float[Tensor, " batch"] | Action) -> Float[Tensor, " batch"]:
+        """Mix the batch by each image's top-k value in [0, 1), or all that is chosen, train on it, and give each image its reward.
 
         The reward compares the gradient of the observation's pass with that of the training step's own backward pass. In a
         step that is not finite it is 0, and counts for nothing in :meth:`epoch_metrics`.
         """
         training, decision = self.require_training(), self.observe()
-        top_k = top_k.to(training.device, non_blocking=True)
-        mask = self._mask(decision, top_k)
+        chosen = as_action(action).to(training.device)
         with self._reward.around(training) as judge:
             partner, learners = decision.pairing.partner, self._learners()
-            mixed, share, weights = self._mix(decision, mask, mask[partner])
+            mask, weights = weigh(decision.saliency.map, chosen, decision.pairing, self.config.mixing.rule)
+            mixed, share = self._mix(decision, weights)
             gradient: Any = training.step(mixed, self._reward.needs_gradient or bool(learners), decision.sound)
             for source in learners:
                 evidence = Evidence(gradient, training.last_logits, weights, partner, training.was_finite)
                 source.learn(evidence, training.order.moment)
             rewards = judge(mixed, Reaction(decision.saliency.map, gradient, partner, share, training.last_logits, mixed.targets))
-        self.outcome, self._decision = Outcome(decision, mask, top_k, mixed), None
+        self.outcome, self._decision = Outcome(decision, mask, chosen.top_k, mixed), None
         if training.trained == 1:
-            self._rewards, self._top_k = [], []
+            self._rewards, self._top_k, self._others = [], [], {}
         rewards = torch.where(training.was_finite, rewards, float("nan"))
         self._rewards.append(rewards)
-        self._top_k.append(top_k)
+        self._top_k.append(chosen.top_k)
+        for name, column in chosen.others.items():
+            self._others.setdefault(name, []).append(column.float())
         rewards = torch.where(rewards.isfinite(), rewards, 0.0)
         rewards = share_credit(rewards, rewards[decision.host], self.credit)
         if self.config.env.diversity:
-            rewards = rewards + self.config.env.diversity * rarity(self._nearest(top_k), len(self.values))
+            rewards = rewards + self.config.env.diversity * rarity(self._nearest(chosen.top_k), len(self.values))
         if training.at_epoch_end:
             self.on_epoch_end(training)
         return rewards
 
     @isolated()
     def try_out(
-        self, top_k: Float[Tensor, " batch"], partner_top_k: Float[Tensor, " batch"] | None = None
+        self, action: Float[Tensor, " batch"] | Action, partner_top_k: Float[Tensor, " batch"] | None = None
     ) -> Float[Tensor, " batch"]:
         """What each image of the batch that waits would earn by itself, before credit is shared. Nothing changes.
 
         Args:
-            top_k: Each image's own choice.
-            partner_top_k: The choice of each image's partner where it is not what ``top_k`` says of it: then every mixture is tried
+            action: Each image's own choice.
+            partner_top_k: The choice of each image's partner where it is not what ``action`` says of it: then every mixture is tried
                 as if it were alone, which the choices of no one batch could bring about.
 
         Raises:
@@ -212,55 +219,50 @@ class MixingProcess:
                 f"reward must be one that needs no change of the classifier to try choices out, got {self.config.env.reward}"
             )
         training, decision = self.require_training(), self.observe()
-        partner = decision.pairing.partner
-        mask = self._mask(decision, top_k.to(training.device))
-        theirs = mask[partner]
-        if partner_top_k is not None:
-            theirs = self._mask(decision, partner_top_k.to(training.device)[decision.host])[partner]
+        map, pairing = decision.saliency.map, decision.pairing
+        theirs = None if partner_top_k is None else partner_top_k.to(training.device)
+        weights = weigh(map, as_action(action).to(training.device), pairing, self.config.mixing.rule, theirs).weights
         with self._reward.around(training) as judge:
-            mixed, share, _ = self._mix(decision, mask, theirs)
+            mixed, share = self._mix(decision, weights)
             look = training.look(mixed)
-            seen = Reaction(decision.saliency.map, look.gradient, partner, share, look.logits, mixed.targets)
+            seen = Reaction(map, look.gradient, pairing.partner, share, look.logits, mixed.targets)
             return judge(mixed, seen)
-
-    def _mask(self, decision: Decision, top_k: Tensor) -> Tensor:
-        num_patches = decision.pairing.num_patches
-        same = num_patches == AGENT_PATCHES
-        return salient_mask(decision.patches if same else patch_saliency(decision.saliency.map, num_patches), top_k)
 
     def _learners(self) -> list[SaliencySource]:
         """Who is told what a step has found."""
         own = self.require_training().saliency_source
         return [*([own] if own.learns else []), *self.listeners]
 
-    def _mix(self, decision: Decision, mask: Tensor, theirs: Tensor) -> tuple[Mixed, Tensor, Tensor]:
-        """The mixed batch, the share of its target that each image has, and its weight patch by patch."""
-        (images, labels), pairing = decision.batch, decision.pairing
-        weights = patch_weights(mask, theirs, pairing.lam, self.config.mixing.rule)
+    def _mix(self, decision: Decision, weights: Tensor) -> tuple[Mixed, Tensor]:
+        """The mixed batch, and the share of its target that each image has."""
+        images, labels = decision.batch
         targets = soft_targets(self.require_training().targets(labels), self.data.num_classes)
-        mixed = blend(images, targets, weights, pairing.partner)
-        return mixed, pixel_share(weights, images.shape[2:]), weights
+        return blend(images, targets, weights, decision.pairing.partner), pixel_share(weights, images.shape[2:])
 
     def _nearest(self, top_k: Tensor) -> Tensor:
         """Index of the nearest of the K values."""
         return (top_k[:, None] - self.values.to(top_k.device, non_blocking=True)).abs().argmin(1)
 
     def run_epoch(
-        self, policy: Callable[[Decision], Tensor], on_step: Callable[[Tensor, Tensor], None] = lambda top_k, rewards: None
+        self,
+        policy: Callable[[Decision], Tensor | Action],
+        on_step: Callable[[Any, Tensor], None] = lambda action, rewards: None,
     ) -> None:
-        """What is left of an epoch under a policy that maps a decision to top-k values (B,), without a round trip through NumPy."""
+        """What is left of an epoch under a policy that maps a decision to an action, without a round trip through NumPy."""
         training = self.require_training()
         for _ in range(training.steps_left):
-            top_k = policy(self.observe())
-            on_step(top_k, self.act(top_k))
+            action = policy(self.observe())
+            on_step(action, self.act(action))
 
     @isolated()
     def epoch_metrics(self) -> dict[str, float]:
-        """Over this epoch's images so far: mean and deviation of the reward, where one is measured, before credit is shared; mean top-k."""
+        """Means over this epoch's images so far of what was chosen, and of the reward before credit is shared, where one is measured."""
         rewards = self._gather(self._rewards)
         rewards = rewards[rewards.isfinite()]
         measured = {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std(correction=0))}
-        return (measured if self.config.env.reward != UNMEASURED else {}) | {"top_k_mean": float(self.epoch_top_k().mean())}
+        measured = measured if self.config.env.reward != UNMEASURED else {}
+        others = {f"{name}_mean": float(self._gather(values).mean()) for name, values in self._others.items()}
+        return measured | {"top_k_mean": float(self.epoch_top_k().mean())} | others
 
     @isolated()
     def step_metrics(self, steps: int) -> dict[str, float]:
@@ -285,6 +287,7 @@ class MixingProcess:
             state["generators"] = self._undrawn
         for name, values in (("rewards", self._rewards), ("top_k", self._top_k)):
             state[name] = self._gather(values)
+        state["others"] = {name: self._gather(values) for name, values in self._others.items()}
         return state
 
     @isolated()
@@ -293,7 +296,9 @@ class MixingProcess:
         training, state = self.require_training(), copy.deepcopy(state)
         training.load_state_dict(state)
         ranks = training.ranks
-        for own, values in ((self._rewards, state["rewards"]), (self._top_k, state["top_k"])):
+        self._others = {name: [] for name in state.get("others", {})}
+        others = [(self._others[name], values) for name, values in state.get("others", {}).items()]
+        for own, values in ((self._rewards, state["rewards"]), (self._top_k, state["top_k"]), *others):
             part = values[ranks.rank] if len(values) == ranks.size else values.flatten().chunk(ranks.size)[ranks.rank]
             own[:] = [part.to(training.device)]
         self._decision = self.outcome = None

@@ -17,8 +17,8 @@ from rlmix.envs.conversion import (
     open_process,
     render_process,
     step_info,
+    to_action,
     to_host,
-    to_top_k,
 )
 from rlmix.envs.observations import observation_space
 
@@ -31,7 +31,8 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     a policy trained on it does not depend on the batch size. N classes.
 
     ## Action Space
-    ``Discrete(K)`` a slot, or ``Box(0, 0.99, ())`` with ``continuous=True``.
+    ``Discrete(K)`` a slot, or ``Box(0, 0.99, ())`` with ``continuous=True``. Of another ``config.env.action`` ``Discrete(A)`` with its
+    number of choices, which are ``env.process.actions``.
 
     ## Observation Space
     ``Dict(saliency=Box(0, 1, (8, 8)), logits=Box(-max, max, (N,)))`` a slot.
@@ -89,12 +90,12 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     ) -> None:
         self.autoreset_mode = _known_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.process = open_process(_of_slots(config or Config(), num_envs), data, render_mode)
+        self.process = open_process(_of_slots(config or Config(), num_envs), data, render_mode, continuous)
         self.num_envs = self.process.config.recipe.batch_size
         self.continuous, self.render_mode = continuous, render_mode
         self.single_observation_space = observation_space(self.process.observation, (), self.process.data.num_classes)
         self.single_action_space = (
-            spaces.Box(0, 0.99, (), np.float32) if continuous else spaces.Discrete(len(self.process.values))
+            spaces.Box(0, 0.99, (), np.float32) if continuous else spaces.Discrete(len(self.process.actions))
         )
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -117,9 +118,9 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         if self._over and self.autoreset_mode is AutoresetMode.NEXT_STEP:
             observation, infos = self.reset()
             return observation, np.zeros(self.num_envs, np.float32), self._all(False), self._all(False), infos
-        top_k = to_top_k(actions, self.process, self.continuous)
+        chosen = to_action(actions, self.process, self.continuous)
         training = self.process.require_training()
-        rewards = self.process.act(top_k)
+        rewards = self.process.act(chosen)
         self._over, finished, info = training.at_epoch_end, training.finished, step_info(self.process)
         truncated = self._over and not finished
         observation, rewards_host, score = next_observation(self.process, rewards)

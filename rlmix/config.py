@@ -170,6 +170,9 @@ class EnvConfig:
 
     reward: Annotated[str, one_of("rlmix.envs.rewards:REWARDS")] = "cosine"
     """What a mixture earns (rlmix list rewards). docs/rewards.md has reasons and sources."""
+    action: Annotated[str, one_of("rlmix.mixing.actions:ACTIONS")] = "top_k"
+    """What is chosen (rlmix list actions). top_k is the paper's: how much of an image is salient. top_k_mix may leave it unmixed,
+    top_k_lam also chooses lam, top_k_patches the patches a side of its masks."""
     observation: Annotated[str | None, one_of("rlmix.envs.observations:OBSERVATIONS")] = None
     """paper or pair; rlmix train has pair. paper is its map and logits; pair also those of its two partners, lam,
     and the training's progress, for on what the paper's agent sees there is next to nothing to learn. An environment of one's own has the
@@ -248,7 +251,7 @@ class RunConfig:
     """One run: its method, seed and folder."""
 
     method: Annotated[str, one_of("rlmix.agents.policies:POLICIES", "rlmix.mixing.registry:METHODS")] = "rlmix"
-    """rlmix, rmix, vanilla or another of rlmix list methods. Under rlmix an agent learns to choose; policy, constant and coin
+    """rlmix, rmix, vanilla, ... (rlmix list methods). Under rlmix an agent learns to choose; policy, constant and coin
     are others who decide."""
     top_k: Annotated[float | None, from_to(0, 1)] = None
     """The quantile of --method constant. 0 is plain Input Mix-up."""

@@ -55,7 +55,7 @@ class DeviceAgent(PPOAgent):
             raise ValueError("agent_device must be cpu without granularity image, or on several devices, got classifier")
         device = self.process.require_training().device
         self.generator = stream(seed, "policy draws", device)
-        self.top_k = self.process.values.to(device)
+        self.actions = self.process.actions.to(device)
         self.kept: list[Transition] = []
         """Since the last update."""
 
@@ -89,7 +89,7 @@ class DeviceAgent(PPOAgent):
         # the exponential race, which is how torch.multinomial draws: the host need not look whether the probabilities are sound
         noise = torch.empty_like(probabilities).exponential_(generator=self.generator)
         actions = (probabilities / noise).argmax(1)
-        rewards = self.process.act(self.top_k[actions])
+        rewards = self.process.act(self.actions[actions])
         chosen = log_probabilities.gather(1, actions[:, None])[:, 0]
         self.kept.append(Transition(features, actions, rewards.float(), values, chosen))
         self.ppo.num_timesteps += len(rewards)

@@ -10,20 +10,21 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from rlmix.agents.actors import SPACE
 from rlmix.agents.features import feature_space, num_features, policy_features
 from rlmix.agents.sb3.ppo import SLOT_ROLLOUT, UNDRAWABLE, build_ppo, shared_arguments
 from rlmix.common.seeding import derive, drawing_from, stream
 from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.process import Decision
-from rlmix.mixing.core import top_k_values
+from rlmix.mixing.actions import Action
 
 
 class Slots(VecEnv):
     """The spaces of so many slots, which PPO wants to know; nobody steps it."""
 
-    def __init__(self, num_envs: int, observation: str, num_top_k: int) -> None:
-        super().__init__(num_envs, feature_space(observation), spaces.Discrete(num_top_k))
+    def __init__(self, num_envs: int, observation: str, num_actions: int) -> None:
+        super().__init__(num_envs, feature_space(observation), spaces.Discrete(num_actions))
 
     def reset(self) -> Any:
         raise NotImplementedError("somebody else's loop steps")
@@ -56,14 +57,15 @@ class OnlinePPO:
     Args:
         config: Hyperparameters.
         observation: Name of what is seen of an image.
-        num_top_k: How many top-k values there are.
+        action: Name of the action space.
+        actions: Its choices.
         seed: Of weights and draws; global random states are neither read nor moved.
     """
 
-    def __init__(self, config: PPOConfig, observation: str, num_top_k: int, seed: int) -> None:
+    def __init__(self, config: PPOConfig, observation: str, action: str, actions: Action, seed: int) -> None:
         config.check()
         num_features(observation)  # raises where there is no such observation
-        self.config, self.observation, self.values = config, observation, top_k_values(num_top_k)
+        self.config, self.observation, self.action, self.actions = config, observation, action, actions
         self.generator = stream(seed, "policy")
         self.order = np.random.RandomState(derive(seed, "policy order") % 2**32)
         self.num_updates = 0
@@ -71,7 +73,7 @@ class OnlinePPO:
         self._asked: tuple[Any, ...] | None = None
 
     @torch.no_grad()
-    def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
+    def __call__(self, decision: Decision) -> Action:
         """Choose for a batch; where a rollout is complete, after the update on it.
 
         Raises:
@@ -90,7 +92,7 @@ class OnlinePPO:
             self._check_finite(scored=not any(said in str(error) for said in UNDRAWABLE))
             raise
         self._asked = (features, actions, values, log_probabilities) if fits else None
-        return self.values[actions]
+        return self.actions[actions]
 
     def pay(self, rewards: Float[Tensor, " batch"]) -> None:
         """What each of the last choices has earned."""
@@ -101,10 +103,11 @@ class OnlinePPO:
         self.ppo.rollout_buffer.add(features, actions.numpy()[:, None], rewards.numpy(), starts, values, log_probabilities)
 
     def _build(self, num_slots: int) -> None:
-        slots, config = Slots(num_slots, self.observation, len(self.values)), self.config
+        slots, config = Slots(num_slots, self.observation, len(self.actions)), self.config
         with drawing_from(self.generator):
             steps = config.rollout_steps or SLOT_ROLLOUT
             self.ppo = build_ppo("MlpPolicy", slots, config, steps, shared_arguments(config))
+        setattr(self.ppo, SPACE, self.action)
         self.ppo.set_logger(Logger(folder=None, output_formats=[]))
 
     def _check_finite(self, scored: bool = True) -> None:

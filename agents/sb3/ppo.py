@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import nn
 
-from rlmix.agents.actors import check_algorithm
+from rlmix.agents.actors import SPACE, check_algorithm
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.features import BatchFeatures
 from rlmix.agents.sb3.joint import JointPolicy
@@ -136,6 +136,7 @@ class PPOAgent:
         set_random_seed(derive(seed, "policy") % 2**32)  # PPO(seed=...) would also reseed the environment: a new classifier
         self.ppo: Any = self.build(policy, vec_env, config, shared_arguments(config))
         self._collected: dict[str, torch.Tensor] = {}
+        setattr(self.ppo, SPACE, self.process.config.env.action)
         self.ppo.set_logger(Logger(folder=None, output_formats=[]))
 
     def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:

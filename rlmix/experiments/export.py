@@ -17,7 +17,7 @@ from rlmix.experiments.saved_run import read_settings
 from rlmix.experiments.session import Task
 from rlmix.experiments.settings import settled
 from rlmix.experiments.standalone import FORMATS, Standalone, classifier_of, policy_of
-from rlmix.mixing.core import top_k_values
+from rlmix.mixing.actions import action_table
 from rlmix.training.run_folder import Run
 
 
@@ -91,13 +91,14 @@ def write_modules(path: Path, what: Standalone, formats: tuple[str, ...]) -> dic
 
 
 def describe_policy(policy: nn.Module, settings: Config) -> dict[str, Any]:
-    """A network of tanh layers, from :func:`~rlmix.agents.features.policy_features` to a score for each of the K top-k values."""
+    """A network of tanh layers, from :func:`~rlmix.agents.features.policy_features` to a score for each choice."""
+    actions = action_table(settings.env.action, settings.mixing.num_top_k)
     linear = [layer for layer in policy.modules() if isinstance(layer, nn.Linear)]
     return {
         "algorithm": settings.agent.algorithm,
         "observation": settings.env.observation,
         "layers": [linear[0].in_features, *(layer.out_features for layer in linear)],
-        "values": top_k_values(settings.mixing.num_top_k).tolist(),
+        "values": actions.rows.tolist(),
         "state_dict": policy.state_dict(),
     }
 

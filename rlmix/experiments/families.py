@@ -12,6 +12,7 @@ PLACES = {
     "policies": "rlmix.agents.policies:POLICIES",
     "algorithms": "rlmix.agents.algorithms:ALGORITHMS",
     "rewards": "rlmix.envs.rewards:REWARDS",
+    "actions": "rlmix.mixing.actions:ACTIONS",
     "credits": "rlmix.envs.credit:CREDITS",
     "observations": "rlmix.envs.observations:OBSERVATIONS",
     "rules": "rlmix.mixing.core:RULES",

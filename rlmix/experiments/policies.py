@@ -77,7 +77,7 @@ def measure(options: Policies, data: Dataset | None = None) -> Findings:
             both(recorder.search, lambda: bar.advance(search)),
         )
     said = recorder.lines()
-    found = Findings([table(rewards, recorder.learned), *([""] if said else []), *said], recorder.draw(process.values.tolist()))
+    found = Findings([table(rewards, recorder.learned), *([""] if said else []), *said], recorder.draw(process.actions.labels()))
     options.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: values.tolist() for name, values in rewards.items()}).replace("NaN", "null")
     (options.out / "policies.json").write_text(text + "\n")

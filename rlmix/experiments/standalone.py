@@ -55,8 +55,8 @@ def policy_of(policy: LearnedPolicy, num_classes: int) -> Standalone:
         "observation": policy.observation,
         "inputs": {name: ["batch", *each.shape[1:]] if each.ndim else [] for name, each in inputs.items()},
         "maps": f"mean of the gradient's norm over channels in {AGENT_PATCHES}x{AGENT_PATCHES} patches, of any scale",
-        "top_k_values": policy.values.tolist(),
-        "output": "top_k",
+        "values": policy.actions.rows.tolist(),
+        "output": ["top_k", *policy.actions.others],
         "draws": not policy.greedy,
     }
     return Standalone(module, inputs, about)

@@ -29,6 +29,7 @@ from rlmix.experiments.session import fixed_policy
 from rlmix.experiments.settings import is_policy, settled
 from rlmix.maps.gradient import Saliency, saliency
 from rlmix.maps.patches import check_patches
+from rlmix.mixing.actions import as_action
 from rlmix.mixing.core import sample_pairing
 from rlmix.models import build_model
 from rlmix.models.weights import load_weights, read_weights
@@ -122,7 +123,9 @@ def draw_run(options: Visualize, folder: Path) -> None:
 def under_policy(run: Config, folder: Path) -> Config:
     """The run, its images mixed and paid for as in the run in ``folder``: a policy's choices mean what they did where it learned."""
     learned, known = settled(read_settings(folder)), options_of(Config)
-    return run.changed(**{name: known[name].of(learned) for name in ("num_top_k", "num_patches", "alpha", "rule", "reward")})
+    return run.changed(
+        **{name: known[name].of(learned) for name in ("action", "num_top_k", "num_patches", "alpha", "rule", "reward")}
+    )
 
 
 def measurement(options: Visualize, run: Config, folder: Path, learner: Path, out: Path) -> Policies:
@@ -199,8 +202,8 @@ def mix_clean(clean: Clean, policy: Policy, run: Config, generator: torch.Genera
     pairing = pairing._replace(partner=pairing.partner.to(images.device))
     seen, sound = finite_saliency(clean.seen)
     decision = Decision(clean.batch, seen, pairing, progress, sound)
-    top_k = policy(decision).to(images.device)
-    return mix_batch(images, labels, clean.seen.map, pairing, top_k, run.mixing.rule, len(clean.names))
+    chosen = as_action(policy(decision)).to(images.device)
+    return mix_batch(images, labels, clean.seen.map, pairing, chosen, run.mixing.rule, len(clean.names))
 
 
 def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Path) -> dict[str, Figure]:

@@ -12,8 +12,9 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlmix.maps.gradient import patch_saliency, salient_mask
-from rlmix.mixing.core import Pairing, mix
+from rlmix.maps.gradient import patch_saliency
+from rlmix.mixing.actions import Action, weigh
+from rlmix.mixing.core import Pairing, blend, soft_targets
 from rlmix.reporting.output import literal
 
 OWN, PARTNER, BLEND = 0, 1, 2
@@ -34,10 +35,11 @@ class MixedBatch:
     """Patch saliency (batch, patch, patch) at the masks' resolution."""
     mask: Tensor
     """Salient patches, bool (batch, patch, patch)."""
+    weights: Tensor
+    """How much of each patch is the image's own (batch, patch, patch)."""
     top_k: Tensor
     """Each image's quantile (batch,)."""
     pairing: Pairing
-    rule: str
     mixed: Tensor
     """As ``images``."""
     targets: Tensor
@@ -45,24 +47,18 @@ class MixedBatch:
 
 
 def mix_batch(
-    images: Tensor, labels: Tensor, saliency: Tensor, pairing: Pairing, top_k: Tensor, rule: str, num_classes: int
+    images: Tensor, labels: Tensor, saliency: Tensor, pairing: Pairing, action: Action, rule: str, num_classes: int
 ) -> MixedBatch:
     """Mix a batch by what was drawn and chosen, and keep the steps."""
-    patches = patch_saliency(saliency, pairing.num_patches)
-    mask = salient_mask(patches, top_k)
-    mixed = mix(images, labels, mask, pairing.partner, pairing.lam, rule, num_classes=num_classes)
-    return MixedBatch(images, saliency, patches, mask, top_k, pairing, rule, mixed.images, mixed.targets)
+    mask, weights = weigh(saliency, action, pairing, rule)
+    mixed = blend(images, soft_targets(labels, num_classes), weights, pairing.partner)
+    patches = patch_saliency(saliency, mask.shape[1])
+    return MixedBatch(images, saliency, patches, mask, weights, action.top_k, pairing, mixed.images, mixed.targets)
 
 
-def regions(own: Tensor, partner: Tensor, rule: str) -> Tensor:
-    """Who gives each patch under a rule of :func:`rlmix.mixing.core.mix`: OWN, PARTNER or BLEND, from both masks (batch, patch, patch)."""
-    same = own == partner
-    if rule == "cut_top":
-        return torch.where(own, OWN, PARTNER)
-    if rule == "cut_top_least":
-        return torch.where(same, OWN, PARTNER)
-    salient = own if rule == "mix_top" else partner
-    return torch.where(same, BLEND, torch.where(salient, OWN, PARTNER))
+def regions(weights: Tensor) -> Tensor:
+    """Who gives each patch: OWN, PARTNER or BLEND, by how much of it is the image's own (batch, patch, patch)."""
+    return torch.where(weights == 1, OWN, torch.where(weights == 0, PARTNER, BLEND))
 
 
 def draw_pairs(batch: MixedBatch, pixels: NDArray[np.uint8], mixed: NDArray[np.uint8], names: Sequence[str]) -> Figure:
@@ -78,7 +74,7 @@ def draw_pairs(batch: MixedBatch, pixels: NDArray[np.uint8], mixed: NDArray[np.u
     figure = Figure(figsize=(1.3 * len(COLUMNS) + 0.2, 1.6 * count + 0.6), layout="constrained")
     panels = figure.subplots(count, len(COLUMNS), squeeze=False)
     partner = batch.pairing.partner.cpu()
-    givers = regions(batch.mask, batch.mask[partner], batch.rule)
+    givers = regions(batch.weights)
     for index, row in enumerate(panels):
         other = int(partner[index])
         for axes, title in zip(row, COLUMNS, strict=True):
@@ -117,10 +113,10 @@ def draw_steps(batch: MixedBatch, pixels: NDArray[np.uint8], mixed: NDArray[np.u
         _show_map(axes[f"p{line}"], batch.patches[number])
         _show_mask(axes[f"m{line}"], batch.mask[number])
         axes[f"m{line}"].set_xlabel(f"top-k {float(batch.top_k[number]):.2f}", fontsize=9)
-    _show_regions(axes["r"], regions(batch.mask, batch.mask[partner], batch.rule)[0])
+    _show_regions(axes["r"], regions(batch.weights)[0])
     axes["x"].imshow(mixed[0])
     axes["x"].set_xlabel(label_weights(batch.targets[0], names), fontsize=9)
-    size = batch.pairing.num_patches
+    size = batch.mask.shape[1]
     titles = {
         "i0": "image",
         "i1": "partner",

@@ -44,6 +44,9 @@ TAGS = {
     "nonfinite_steps": Tag("4 train/steps left out", "Steps of the epoch left out because loss or gradient were not finite."),
     "top_k_mean": Tag("5 mixing/mean top-k", "Mean quantile chosen over the epoch: 0 takes all patches for salient."),
     "top_k_values": Tag("5 mixing/top-k", "All quantiles chosen in the epoch, one an image."),
+    "mixes_mean": Tag("5 mixing/share mixed", "Part of the epoch's images that were chosen to be mixed (--action top_k_mix)."),
+    "lam_mean": Tag("5 mixing/mean lam", "Mean weight chosen for the first image of a blend (--action top_k_lam)."),
+    "num_patches_mean": Tag("5 mixing/mean patches", "Mean of the patches a side chosen for the masks (--action top_k_patches)."),
     "picture": Tag("5 mixing/batch", "The last batch: images, partners, saliency, masks, mixed images."),
     "policy_entropy": Tag(
         "6 agent/policy entropy, nats", "Of the choice for one image; chance has the logarithm of the number of values."

@@ -65,7 +65,7 @@ def test_it_decides_as_the_algorithm_does(algorithm, observation, size, options,
     model.save(tmp_path / "policy.zip")
     policy = LearnedPolicy(tmp_path / "policy.zip", seed=0)
     assert policy.observation == observation
-    assert policy.values.tolist() == pytest.approx([0, 0.2475, 0.495, 0.7425, 0.99])
+    assert policy.actions.top_k.tolist() == pytest.approx([0, 0.2475, 0.495, 0.7425, 0.99])
     seen = torch.from_numpy(policy_features(to_host(decision, observation)[0]))
     with torch.no_grad():
         expected, scores = scores_of(model, seen), policy.actor(seen)

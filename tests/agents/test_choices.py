@@ -19,6 +19,7 @@ from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.render import mixing_picture
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.mixing.actions import Action
 from rlmix.scripts import train as command
 
 
@@ -36,7 +37,7 @@ class Known(LearnedPolicy):
     """Has chosen already."""
 
     def __init__(self, probabilities, values):
-        self.known, self.values = probabilities, torch.tensor(values)
+        self.known, self.actions = probabilities, Action(torch.tensor(values))
 
     def probabilities(self, decision):
         return self.known

@@ -210,7 +210,7 @@ def test_the_bandits_gradient_is_that_of_reinforce_with_an_entropy_bonus(tmp_pat
     loss, entropies = torch.zeros(()), []
     for image in range(4):
         probabilities = policy(features[image]).exp() / policy(features[image]).exp().sum()
-        index = np.flatnonzero(np.isclose(values, float(chosen[0][image]), atol=1e-6)).item()
+        index = np.flatnonzero(np.isclose(values, float(chosen[0].top_k[image]), atol=1e-6)).item()
         entropy = -(probabilities * probabilities.log()).sum()
         entropies.append(entropy.item())
         loss = loss - float(scores[image]) * probabilities[index].log() / 4 - entropy_coefficient * entropy / 4

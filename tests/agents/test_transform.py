@@ -14,6 +14,7 @@ from rlmix.agents import transform
 from rlmix.agents.policies import ConstantPolicy
 from rlmix.agents.sb3.online import OnlinePPO
 from rlmix.envs.process import Decision
+from rlmix.mixing.actions import action_table
 from rlmix.scripts import train as command
 
 
@@ -126,7 +127,9 @@ def test_a_scaled_gradient_and_a_batch_of_another_size():
 def test_it_learns_what_pays(monkeypatch):
     """Where the largest top-k value alone pays, it is chosen in the end."""
     learner, draw = (
-        OnlinePPO(rlmix.PPOConfig(rollout_steps=4, minibatch_size=64, learning_rate=0.01), "paper", 4, 0),
+        OnlinePPO(
+            rlmix.PPOConfig(rollout_steps=4, minibatch_size=64, learning_rate=0.01), "paper", "top_k", action_table("top_k", 4), 0
+        ),
         torch.Generator(),
     )
     chosen = torch.zeros(32)
@@ -134,7 +137,7 @@ def test_it_learns_what_pays(monkeypatch):
         maps = torch.rand(32, 16, 16, generator=draw)
         seen = rlmix.Saliency(maps, torch.randn(32, 5, generator=draw))
         decision = Decision(None, seen, None, 0.0, torch.tensor(True))
-        chosen = learner(decision)
+        chosen = learner(decision).top_k
         learner.pay((chosen > 0.9).float())
     assert (chosen > 0.9).float().mean() > 0.9
 

@@ -20,6 +20,7 @@ from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.experiments.reading import read_options
 from rlmix.experiments.settings import settled
+from rlmix.mixing.actions import Action
 from rlmix.scripts import policies as policies_command
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
@@ -323,7 +324,7 @@ def test_choices_are_drawn_beside_what_is_known(config):
         other = decision.patches[decision.pairing.partner[image]].double().flatten()
         assert at["overlap with the partner"] == pytest.approx(float(map @ other / map.norm() / other.norm()), rel=1e-4)
         assert (at["lam"], at["progress"]) == pytest.approx((decision.pairing.lam, 2 / 6))
-    figure = draw_choices(choices, process.values.tolist(), num_bins=4)
+    figure = draw_choices(choices, process.actions.labels(), num_bins=4)
     assert [axes.get_xlabel() for axes in figure.axes[:-1]] == list(choices.quantities)
 
 
@@ -332,7 +333,7 @@ def test_policies_are_watched_early_and_late_for_every_image(config):
 
     class Turning(LearnedPolicy):
         def __init__(self):
-            self.values = torch.tensor([0.0, 0.5, 0.99])
+            self.actions = Action(torch.tensor([0.0, 0.5, 0.99]))
 
         def probabilities(self, decision):
             return torch.eye(3)[[2 if decision.progress >= 0.5 else 0] * 4]

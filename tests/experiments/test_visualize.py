@@ -8,7 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toys import NETWORK, picture_size, write_npz
 
 from rlmix.data.picture_folder import read_pictures
-from rlmix.mixing.core import Pairing, mix
+from rlmix.mixing.actions import Action
+from rlmix.mixing.core import Pairing, mix, patch_weights
 from rlmix.models import build_model
 from rlmix.reporting.mixing_figures import BLEND, OWN, PARTNER, draw_pairs, draw_steps, label_weights, mix_batch, regions
 from rlmix.scripts import policies, train, visualize
@@ -25,17 +26,21 @@ def test_regions_are_those_of_the_mixed_pixels(rule):
     images = torch.stack([torch.ones(3, 4, 4), torch.zeros(3, 4, 4)])
     mixed = mix(images, torch.tensor([0, 1]), mask, torch.tensor([1, 0]), 0.25, rule, num_classes=2).images
     weight = torch.tensor([1.0, 0.0, 0.25])
-    givers = regions(mask, mask[[1, 0]], rule)
+    givers = regions(patch_weights(mask, mask[[1, 0]], 0.25, rule))
     assert torch.equal(mixed[0, 0], weight[givers[0]])
     assert set(givers.unique().tolist()) <= {OWN, PARTNER, BLEND}
 
 
 def test_regions_of_literal_masks():
     own, partner = torch.tensor([[[True, True], [False, False]]]), torch.tensor([[[True, False], [True, False]]])
-    assert regions(own, partner, "cut_top").tolist() == [[[OWN, OWN], [PARTNER, PARTNER]]]
-    assert regions(own, partner, "cut_top_least").tolist() == [[[OWN, PARTNER], [PARTNER, OWN]]]
-    assert regions(own, partner, "mix_top").tolist() == [[[BLEND, OWN], [PARTNER, BLEND]]]
-    assert regions(own, partner, "mix_least").tolist() == [[[BLEND, PARTNER], [OWN, BLEND]]]
+
+    def givers(rule):
+        return regions(patch_weights(own, partner, 0.5, rule)).tolist()
+
+    assert givers("cut_top") == [[[OWN, OWN], [PARTNER, PARTNER]]]
+    assert givers("cut_top_least") == [[[OWN, PARTNER], [PARTNER, OWN]]]
+    assert givers("mix_top") == [[[BLEND, OWN], [PARTNER, BLEND]]]
+    assert givers("mix_least") == [[[BLEND, PARTNER], [OWN, BLEND]]]
 
 
 def test_label_weights_largest_first():
@@ -45,7 +50,7 @@ def test_label_weights_largest_first():
 def test_figures_show_what_was_decided():
     images, labels = torch.rand(3, 3, 8, 8), torch.arange(3)
     top_k = torch.tensor([0.11, 0.5, 0.99])
-    batch = mix_batch(images, labels, torch.rand(3, 8, 8), Pairing(torch.tensor([1, 2, 0]), 0.3, 4), top_k, "mix_top", 3)
+    batch = mix_batch(images, labels, torch.rand(3, 8, 8), Pairing(torch.tensor([1, 2, 0]), 0.3, 4), Action(top_k), "mix_top", 3)
     pixels = np.zeros((3, 8, 8, 3), np.uint8)
     names = ["cat", "dog", "owl"]
     figure = draw_pairs(batch, pixels, pixels[:2], names)

@@ -1,0 +1,138 @@
+"""What may be chosen for an image, and what its mixture is then."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from toys import NETWORK
+
+import rlmix
+from rlmix.mixing.actions import ACTIONS, LAMS, SIDES, Action, action_table, as_action, weigh
+from rlmix.mixing.core import Pairing, mix, top_k_values
+
+PAIRING = Pairing(torch.tensor([1, 2, 0, 3]), 0.3, 4)
+
+
+def draw(size=8, number=4):
+    return torch.rand(number, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def by_hand(map, top_k, side):
+    """Which pixels of one map lie in a salient patch, by NumPy alone."""
+    height, width = map.shape
+    rows, columns = ([index * length // side for index in range(side + 1)] for length in (height, width))
+    means = np.array([[map[a:b, c:d].mean() for c, d in pairwise(columns)] for a, b in pairwise(rows)])
+    salient = means >= np.quantile(means, top_k) - 1e-7
+    pixels = np.zeros(map.shape, bool)
+    for row in range(side):
+        for column in range(side):
+            pixels[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = salient[row, column]
+    return pixels
+
+
+def test_tables_hold_every_choice_once():
+    assert torch.equal(action_table("top_k", 5).top_k, top_k_values(5))
+    table = action_table("top_k_mix", 5)
+    assert len(table) == 6
+    assert table.mixes.tolist() == [True] * 5 + [False]
+    assert table.labels() == ["0.00", "0.25", "0.50", "0.74", "0.99", "not mixed"]
+    for name, column, values in (("top_k_lam", "lam", LAMS), ("top_k_patches", "num_patches", SIDES)):
+        table = action_table(name, 3)
+        chosen = {(round(float(a), 3), round(float(b), 3)) for a, b in zip(table.top_k, getattr(table, column), strict=True)}
+        assert chosen == {(value, other) for value in (0.0, 0.495, 0.99) for other in values}
+        assert len(table) == len(chosen) == len(set(table.labels()))
+
+
+def test_what_is_not_chosen_stays_as_it_was_drawn():
+    """The paper's action mixes as the core does."""
+    map, top_k, images = draw(), torch.tensor([0.0, 0.4, 0.7, 0.99]), torch.rand(4, 3, 8, 8)
+    mask, weights = weigh(map, Action(top_k), PAIRING)
+    expected = mix(images, torch.arange(4), mask, PAIRING.partner, 0.3, num_classes=4)
+    own = weights.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None]
+    torch.testing.assert_close(own * images + (1 - own) * images[PAIRING.partner], expected.images)
+    assert as_action(top_k).simplest is top_k
+
+
+@pytest.mark.parametrize("size", [8, 12, 30])
+def test_patches_a_side_and_lam_are_each_images_own(size):
+    """Beside loops over pixels: an image's mixture reads its own and its partner's mask, cut as its own action says."""
+    map = draw(size)
+    action = Action(
+        torch.tensor([0.2, 0.4, 0.7, 0.9]), lam=torch.tensor([0.1, 0.9, 0.5, 0.3]), num_patches=torch.tensor([2, 4, 8, 2])
+    )
+    _, weights = weigh(map, action, PAIRING)
+    edges = [index * size // 8 for index in range(9)]
+    for image, partner in enumerate(PAIRING.partner.tolist()):
+        side, lam = int(action.num_patches[image]), float(action.lam[image])
+        own, theirs = (by_hand(map[which].numpy(), float(action.top_k[which]), side) for which in (image, partner))
+        expected = np.where(own == theirs, lam, own.astype(float))
+        found = np.zeros((size, size))
+        for row in range(8):
+            for column in range(8):
+                found[edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = float(weights[image, row, column])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_an_image_that_is_not_mixed_is_itself_and_its_host_has_it():
+    map, mixes = draw(), torch.tensor([True, False, True, True])
+    top_k = torch.full((4,), 0.5)
+    _, mixed = weigh(map, Action(top_k, mixes=mixes), PAIRING)
+    _, plain = weigh(map, Action(top_k), PAIRING)
+    assert bool((mixed[1] == 1).all())
+    assert torch.equal(mixed[[0, 2, 3]], plain[[0, 2, 3]])
+
+
+def test_a_partners_choice_may_be_another():
+    map, own, theirs = draw(), torch.full((4,), 0.5), torch.tensor([0.0, 0.9, 0.0, 0.9])
+    _, weights = weigh(map, Action(own), PAIRING, partner_top_k=theirs)
+    for image, partner in enumerate(PAIRING.partner.tolist()):
+        salient = [
+            by_hand(map[image].numpy(), 0.5, 4)[::2, ::2],
+            by_hand(map[partner].numpy(), float(theirs[image]), 4)[::2, ::2],
+        ]
+        np.testing.assert_allclose(weights[image], np.where(salient[0] == salient[1], 0.3, salient[0]), atol=1e-6)
+
+
+def of_two_lengths():
+    action = Action(torch.zeros(3))
+    object.__setattr__(action, "lam", torch.zeros(2))
+    return action
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (lambda num_top_k: torch.zeros(3), "must give an Action"),
+        (lambda num_top_k: of_two_lengths(), "columns of one length"),
+        (lambda num_top_k: Action(torch.ones(3)), r"a top_k in \[0, 1\)"),
+        (lambda num_top_k: Action(torch.zeros(1), lam=torch.tensor([1.5])), r"a lam in \[0, 1\]"),
+        (lambda num_top_k: Action(torch.zeros(1), num_patches=torch.tensor([3])), "num_patches of 2, 4, 8"),
+    ],
+)
+def test_ones_own_is_told_what_is_wrong(own, words, monkeypatch):
+    monkeypatch.setitem(globals(), "OWN", own)
+    with pytest.raises(ValueError, match=words):
+        action_table(f"{__name__}:OWN", 3)
+
+
+@pytest.mark.parametrize("name", [*ACTIONS])
+def test_an_environment_of_each_space(name):
+    """What index means what is ``process.actions``; the mean of what was chosen is in the epoch's figures."""
+    config = rlmix.Config.flat(
+        data="digits", train_images=60, test_images=20, batch_size=20, epochs=1, model=NETWORK, action=name
+    )
+    envs = rlmix.make_vec_env(config=config)
+    table = envs.process.actions
+    assert envs.single_action_space.n == len(table)
+    envs.reset(seed=0)
+    index = np.arange(20) % len(table)
+    rewards = envs.step(index)[1]
+    assert np.isfinite(rewards).all()
+    assert envs.process.outcome.top_k.tolist() == table.top_k[index].tolist()
+    figures = envs.process.epoch_metrics()
+    for column, values in table.others.items():
+        assert figures[f"{column}_mean"] == pytest.approx(float(values[index].float().mean()), abs=1e-6)
+    if name != "top_k":
+        with pytest.raises(ValueError, match="action must be top_k where actions are continuous"):
+            rlmix.make_vec_env(config=config, continuous=True)
