@@ -7,7 +7,7 @@ from rlmix.experiments.families import markdown_rows
 from rlmix.experiments.help import options_page
 
 DOCS = Path(__file__).parents[1] / "docs"
-TABLES = {"methods": ("methods",), "rewards": ("rewards", "credits")}
+TABLES = {"methods": ("methods",), "rewards": ("rewards", "actions", "credits")}
 
 
 def main() -> None:
