@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
-from torchvision.transforms import v2
 
 CHANNELS = (1, 3, 4)
 SMALLEST = 8
@@ -66,6 +65,8 @@ def fit_square(
     Raises:
         ValueError: If they are larger than what they are to be padded to.
     """
+    from torchvision.transforms import v2  # with torch's compiler, 2 s: those whose images have one size need not wait
+
     height, width = images.shape[1:3]
     if (height, width) == (side, side):
         return images
