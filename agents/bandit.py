@@ -60,7 +60,7 @@ class BanditAgent:
         training = self.process.require_training()
         if training.ranks.size > 1:
             raise ValueError(f"algorithm must be one of Stable-Baselines3's on {training.ranks.size} devices, got bandit")
-        while not training.finished:
+        while not training.mixing_finished:
             for _ in range(training.steps_left):
                 self.entropies.append(float(self.learn_step(self.process.observe())))
                 if not training.at_epoch_end:

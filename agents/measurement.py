@@ -43,7 +43,7 @@ def try_policies(
         raise ValueError("policies must be tried on a frozen classifier (freeze_from), got one that trains")
     rewards = {name: np.full(num_batches, np.nan) for name in (*policies, *(CEILINGS if num_searched else ()))}
     for batch in range(num_batches):
-        if training.finished:
+        if training.mixing_finished:
             training = process.reset()
         decision = process.observe()
         choices = {name: policy(decision) for name, policy in policies.items()}

@@ -73,7 +73,7 @@ def next_observation(process: MixingProcess, rewards: Tensor) -> tuple[Observati
     training, outcome = process.training, process.outcome
     assert training is not None
     assert outcome is not None
-    decision = outcome.decision if training.finished else process.observe()
+    decision = outcome.decision if training.mixing_finished else process.observe()
     columns = torch.stack([rewards, *(value.to(rewards).expand(len(rewards)) for value in training.last_step)], 1)
     observation, table = to_host(decision, process.observation, columns, process.ranks)
     loss, top1 = table[:, 1:].mean(0, dtype=np.float64).tolist()  # over the ranks, each of which has its own

@@ -52,7 +52,8 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
     new one.
 
     ## Episode End
-    An episode is an epoch. Its end is truncated, for training goes on; the end of the last epoch is terminated.
+    An episode is an epoch. Its end is truncated, for training goes on; the end of the last epoch that mixes
+    (``config.mixing.mix_until``) is terminated.
 
     ## Arguments
     - ``config``: an ``rlmix.Config``: data, model, optimisation, mixing, reward; who decides and where the run lies is not read.
@@ -100,7 +101,7 @@ class RLMixEnv(gymnasium.Env[Observation, NDArray[Any]]):
         chosen = to_action(action, self.process, self.continuous)
         training = self.process.require_training()
         rewards = self.process.act(chosen)
-        over, finished = training.at_epoch_end, training.finished
+        over, finished = training.at_epoch_end, training.mixing_finished
         info = step_info(self.process)
         observation, rewards_host, _ = next_observation(self.process, rewards)
         return observation, float(rewards_host.mean()), finished, over and not finished, info

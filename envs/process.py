@@ -135,11 +135,11 @@ class MixingProcess:
         loaded, self._loaded = self._loaded, False
         if loaded and seed is None:
             return self.require_training()
-        if self.training is not None and seed is None and not self.training.finished:
+        if self.training is not None and seed is None and not self.training.mixing_finished:
             if self.training.trained > 0 and not self.training.at_epoch_end:
                 self.training.skip_epoch()
                 self._decision = None
-            if not self.training.finished:
+            if not self.training.mixing_finished:
                 return self.training
         if seed is not None:
             self.config = self.config.changed(seed=seed)
@@ -155,7 +155,7 @@ class MixingProcess:
         """The batch to decide about next. The saliency pass happens here, once a batch."""
         if self._decision is None:
             training = self.require_training()
-            if training.finished:
+            if training.mixing_finished:
                 raise RuntimeError("reset() must be called after the end of the training, got another step")
             training.begin_epoch()
             self._undrawn = training.generator_states()

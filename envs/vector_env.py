@@ -45,7 +45,8 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     one takes ``config.run.seed``, or a fresh seed where that was not given. A slot holds another image every step.
 
     ## Episode End
-    All slots end together, with the epoch: truncated, or terminated when the training budget is used up. What follows is
+    All slots end together, with the epoch: truncated, or terminated when the training budget is used up,
+    or what of it mixes. What follows is
     ``autoreset_mode``'s, as of Gymnasium's own vector environments:
 
     | mode | the next epoch's (or the next classifier's) first observation |
@@ -121,7 +122,7 @@ class RLMixVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         chosen = to_action(actions, self.process, self.continuous)
         training = self.process.require_training()
         rewards = self.process.act(chosen)
-        self._over, finished, info = training.at_epoch_end, training.finished, step_info(self.process)
+        self._over, finished, info = training.at_epoch_end, training.mixing_finished, step_info(self.process)
         truncated = self._over and not finished
         observation, rewards_host, score = next_observation(self.process, rewards)
         infos = self._infos(info | score)

@@ -28,7 +28,7 @@ class DataConfig:
     """The images, and how they are augmented."""
 
     name: str = AUTO
-    """digits, cifar10, cifar100, npz:PATH, imagefolder:PATH. Or another of rlmix list data. auto is digits, or under --freeze-from that
+    """digits, cifar100, npz:PATH, imagefolder:PATH. Or cifar10, or another of rlmix list data. auto is digits, or under --freeze-from that
     run's; an npz holds x_train, y_train, x_test, y_test (or --keys), an imagefolder a folder a class in train/ and in val/, which is
     tested on."""
     data_root: str = "data"
@@ -158,6 +158,8 @@ class MixingConfig:
     """How patches are mixed (rlmix list rules). mix_top is R-Mix."""
     saliency_mode: Annotated[str, one_of("rlmix.maps.approximate:SALIENCY_MODES")] = "exact"
     """exact, or cheaper (rlmix list saliency_modes). docs/performance.md has what each costs in fidelity."""
+    mix_until: Annotated[float, up_to(0, 1)] = 1.0
+    """Part of the epochs that mix. The rest, at the end, trains on the images as they are, whoever decided before."""
     mixing_seed: Annotated[int | None, at_least(0)] = None
     """Seed of partners, lam and num_patches alone."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)

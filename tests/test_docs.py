@@ -15,7 +15,9 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 
-@pytest.mark.parametrize(("page", "family"), [("methods", "methods"), ("rewards", "rewards"), ("rewards", "actions"), ("rewards", "credits")])
+@pytest.mark.parametrize(
+    ("page", "family"), [("methods", "methods"), ("rewards", "rewards"), ("rewards", "actions"), ("rewards", "credits")]
+)
 def test_a_table_is_that_of_the_registry(page, family):
     text = (DOCS / f"{page}.md").read_text()
     begin = f"<!-- rlmix list {family} --markdown -->\n"

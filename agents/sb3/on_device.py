@@ -66,13 +66,13 @@ class DeviceAgent(PPOAgent):
     def learn(self, on_step: Callable[[], None], on_epoch: Callable[[dict[str, float]], None]) -> None:
         """Train until the classifier's budget is used up; as :meth:`rlmix.agents.sb3.ppo.PPOAgent.learn`."""
         training, ends = self.process.require_training(), {*np.cumsum(self.rollouts).tolist()}
-        while not training.finished:
+        while not training.mixing_finished:
             self.step()
             if training.trained not in ends:
                 on_step()
                 continue
             over = training.at_epoch_end
-            figures = self.update(None if training.finished else self.process.observe())
+            figures = self.update(None if training.mixing_finished else self.process.observe())
             if over:
                 on_epoch(figures)
             else:

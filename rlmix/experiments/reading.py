@@ -42,6 +42,8 @@ CONDITIONS = (
     Condition(("stages",), lambda config: ":" in config.run.method or config.run.method in readers("methods", "stages"),
               _method("which mixes no features")),
     Condition(("mixing_seed",), lambda config: config.run.method != "vanilla", _method("which draws nothing")),
+    Condition(("mix_until",), lambda config: config.run.method != "vanilla" and config.model.freeze_from is None,
+              lambda config: "--method vanilla" if config.run.method == "vanilla" else "--freeze-from, whose classifier is not updated"),
     Condition(("patience",), lambda config: config.model.freeze_from is None,
               lambda config: "--freeze-from, whose classifier gets no better"),
     Condition(("schedule", "optimizer", "learning_rate", "div_factor", "pct_start", "final_learning_rate", "milestones", "warmup",

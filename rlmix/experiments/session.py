@@ -68,15 +68,16 @@ class Task:
         training, process = self.training, self.process
         if self.env is not None and process is not None:
             process.on_epoch_end = session.close_epoch
-            if not training.finished and self.agent is not None:
+            if not training.mixing_finished and self.agent is not None:
                 if hasattr(self.agent, "on_update"):
                     self.agent.on_update = session.update
                 self.agent.learn(session.step, session.end_epoch)
-            elif not training.finished:
+            elif not training.mixing_finished:
                 self._follow(session)
+            process.training = training  # the environment has reset to another classifier
         while not training.finished:
-            if process is not None and self.policy is not None:
-                process.run_epoch(self.policy, on_step=lambda top_k, rewards: self._tell(session))
+            if process is not None and self.policy is not None and not training.mixing_finished:
+                process.run_epoch(self.policy, on_step=lambda action, rewards: self._tell(session))
             else:
                 for _ in range(training.steps_left):
                     training.fit_step()
@@ -88,7 +89,7 @@ class Task:
         """Step this rank's share of the slots as rank 0's agent says, and reset where its adapter does."""
         assert self.env is not None
         self.env.reset()
-        while not self.training.finished:
+        while not self.training.mixing_finished:
             _, _, terminated, truncated, _ = self.env.step(None)  # type: ignore[arg-type]  # rank 0 knows the action
             if not np.any(terminated) and not np.any(truncated):
                 session.step()
@@ -100,6 +101,11 @@ class Task:
     def _tell(self, session: "Session") -> None:
         if not self.training.at_epoch_end:
             session.step()
+
+    @property
+    def deciding(self) -> MixingProcess | None:
+        """The process, in epochs in which images are mixed as somebody decides."""
+        return self.process if self.training.epoch <= self.training.mixed_epochs else None
 
     def trained(self) -> dict[str, Any]:
         """The state of the classifier's training."""
@@ -190,7 +196,7 @@ class Session:
         if stop is not None:
             raise stop
         if self.progress.due() and self.ranks.size == 1:  # these metrics are all ranks' business, and only rank 0 has a bar
-            training, process = self.task.training, self.task.process
+            training, process = self.task.training, self.task.deciding
             metrics = training.epoch_metrics() | ({} if process is None else process.epoch_metrics())
             self.progress.step(training.epoch, training.global_step, metrics["train_loss"], metrics.get("reward_mean"))
 
@@ -204,7 +210,7 @@ class Session:
         """After an epoch's last step, before anything else is drawn: evaluate, and take the classifier's state."""
         self._log_steps()
         self._pause()
-        process = self.task.process
+        process = self.task.deciding
         self._record = {
             "epoch": training.epoch,
             "step": training.global_step,
@@ -294,7 +300,7 @@ class Session:
             "seconds": seconds,
             "seconds_per_epoch": seconds / len(epochs),
             "peak_memory_mb": peak_memory_mb(training.device),
-            "reward_mean": epochs[-1].get("reward_mean"),
+            "reward_mean": epochs[min(training.mixed_epochs, len(epochs)) - 1].get("reward_mean"),
         }
         self.run.finish(result)
         self.callbacks.call("on_end", result)
@@ -327,7 +333,7 @@ class Session:
 
     def _log_steps(self) -> None:
         """Where that many steps are over, what they were like; TensorBoard shows the first one too, so that nobody waits for a point."""
-        training, process, every = self.task.training, self.task.process, self.options.run.log_every
+        training, process, every = self.task.training, self.task.deciding, self.options.run.log_every
         first, due = training.global_step == 1, every and training.global_step % every == 0
         if not every or not (first or due):
             return

@@ -165,7 +165,11 @@ def top_k(curves: Curves, bins: Bins) -> list[Drawing]:
     """How often each top-k value was chosen, epoch by epoch: a picture an arm, summed over the seeds."""
     shares = {}
     for name, runs in curves.items():
-        counts = [[line["top_k_counts"] for line in run] for run in runs.values() if run and "top_k_counts" in run[0]]
+        counts = [
+            [line["top_k_counts"] for line in run if "top_k_counts" in line]
+            for run in runs.values()
+            if run and "top_k_counts" in run[0]
+        ]
         if counts:
             total = np.array(counts, float).sum(0)  # (epoch, value)
             shares[name] = total / total.sum(1, keepdims=True)

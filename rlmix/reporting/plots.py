@@ -192,7 +192,7 @@ def top_k_histograms(curves: Curves) -> Figure | None:
     shares = {}
     for name, runs in curves.items():
         counts = [
-            [record["top_k_counts"] for record in records]
+            [record["top_k_counts"] for record in records if "top_k_counts" in record]
             for records in runs.values()
             if records and "top_k_counts" in records[0]
         ]
@@ -223,7 +223,10 @@ def top_k_histograms(curves: Curves) -> Figure | None:
 def series(curves: Curves, key: str) -> Iterator[tuple[str, str, NDArray[np.float64]]]:
     """Colour, name and values (seed, epoch) of each arm that has the figure; an arm has one colour in all plots."""
     for color, (name, runs) in zip(colors(), curves.items(), strict=False):
-        lines = [[record[key] for record in records] for records in runs.values() if records and key in records[0]]
+        known = [records for records in runs.values() if records and key in records[0]]
+        lines = [
+            [record[key] for record in records if key in record] for records in known
+        ]  # epochs after mix_until have no reward
         if lines:
             yield color, name, np.array(lines)
 

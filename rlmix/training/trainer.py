@@ -21,6 +21,7 @@ from rlmix.maps.gradient import Saliency, saliency
 from rlmix.mixing.core import Mixed, smoothed
 from rlmix.mixing.objective import Method, Objective, score
 from rlmix.mixing.registry import build_method
+from rlmix.mixing.vanilla import Vanilla
 from rlmix.models import build_model
 from rlmix.models.as_found import frozen_statistics
 from rlmix.models.head import freeze_backbone, layer_rates
@@ -89,6 +90,8 @@ class Training:
         self.steps_per_epoch = num_images // recipe.batch_size
         self.num_steps = self.steps_per_epoch * recipe.epochs
         self.updates = Accumulation(1 if self.frozen else config.optim.accumulation, self.steps_per_epoch)
+        self.mixed_epochs = recipe.epochs if self.frozen else max(1, round(config.mixing.mix_until * recipe.epochs))
+        """Epochs, the first ones, in which images are mixed."""
         self.num_updates = self.updates.per_epoch * recipe.epochs
         """Steps of the optimizer; those of the training are batches."""
 
@@ -112,6 +115,7 @@ class Training:
         self.average = None if kept is None else make_average(model, kept, device)
         """Of the classifier's weights."""
         self.method = build_method(method, config, model, self.data, self.num_updates)
+        self._unmixed = Vanilla()
         others: list[nn.Parameter] = []
         if isinstance(self.method, nn.Module):
             self.method.to(device)
@@ -191,6 +195,11 @@ class Training:
     def finished(self) -> bool:
         """Whether the training budget is used up."""
         return self.at_epoch_end and self.epoch == self.recipe.epochs
+
+    @property
+    def mixing_finished(self) -> bool:
+        """Whether nothing is left to mix: the rest of the training is on clean images, or there is none."""
+        return self.at_epoch_end and self.epoch >= self.mixed_epochs
 
     def begin_epoch(self) -> None:
         """Draw the order of the next epoch, where the last one is over; :meth:`next_batch` does so by itself."""
@@ -316,6 +325,7 @@ class Training:
         if isinstance(method, nn.Module) and method is not self.method:
             raise ValueError(f"method must have no parameters, or be the training's own, got {type(method).__name__}")
         images, labels = self.next_batch()
+        method = method if self.epoch <= self.mixed_epochs else self._unmixed
         with self.fabric.autocast():
             targets = self.targets(labels)
             try:
