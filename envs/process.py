@@ -150,6 +150,10 @@ class MixingProcess:
         self._decision = self.outcome = None
         return self.training
 
+    def go_back_to(self, training: Training) -> None:
+        """Show ``training`` again, of which no batch waits: what is left of it when :meth:`reset` has begun another."""
+        self.training, self._decision = training, None
+
     @isolated()
     def observe(self) -> Decision:
         """The batch to decide about next. The saliency pass happens here, once a batch."""

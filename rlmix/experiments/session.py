@@ -74,7 +74,7 @@ class Task:
                 self.agent.learn(session.step, session.end_epoch)
             elif not training.mixing_finished:
                 self._follow(session)
-            process.training = training  # the environment has reset to another classifier
+            process.go_back_to(training)  # the environment has reset to another classifier
         while not training.finished:
             if process is not None and self.policy is not None and not training.mixing_finished:
                 process.run_epoch(self.policy, on_step=lambda action, rewards: self._tell(session))
