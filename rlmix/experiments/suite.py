@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -56,6 +57,7 @@ def run_suite(options: Benchmark) -> None:
         ValueError: If there is no GPU and the device is not said to be the CPU, or the folder holds a suite with other options.
         OSError: If the data or the folder cannot be used.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it says the precision of every method
     device, _ = open_device(options.training)
     if device.type == "cpu" and options.device != "cpu":
         raise ValueError("suite gpu must have a GPU, and there is none; --device cpu rehearses it")
