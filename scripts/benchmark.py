@@ -2,18 +2,27 @@
 
 rlmix benchmark --model preactresnet18_w16 --batch-size 100 --json FILE
 rlmix benchmark --methods vanilla handwritten saliency rmix rlmix --memory --profile FILE
+rlmix benchmark --suite gpu --data cifar100 --out DIR
 """
 
 from collections.abc import Sequence
 
 from rlmix.benchmarking.options import Benchmark
 from rlmix.experiments.command import run_command
-from rlmix.experiments.options import parse, read_args
+from rlmix.experiments.commands.suite import check_suite
+from rlmix.experiments.options import parse, read_args, typed_options
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
-    options = parse(Benchmark, "benchmark", read_args(args), about=__doc__)
+    args = read_args(args)
+    options = parse(Benchmark, "benchmark", args, about=__doc__)
+    check_suite(options, typed_options(Benchmark, args))
+    if options.suite.name is not None:
+        from rlmix.experiments.suite import run_suite
+
+        run_suite(options)
+        return
     from rlmix.benchmarking.measure import benchmark
 
     benchmark(options)

@@ -173,7 +173,7 @@ def begin(*args, **options):
 WORK = {
     "train": ["experiments.train:train", "experiments.launching:launch"],
     "policies": ["experiments.policies:measure"],
-    "benchmark": ["benchmarking.measure:benchmark"],
+    "benchmark": ["benchmarking.measure:benchmark", "experiments.suite:run_suite"],
     "fidelity": ["benchmarking.fidelity:fidelity"],
 }
 """What a command calls when it has read its options, where that is not ``experiments.NAME:NAME``."""

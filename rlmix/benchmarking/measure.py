@@ -7,6 +7,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from rich.table import Table
 
 from rlmix.benchmarking.options import Benchmark
+from rlmix.benchmarking.peers import ALIKE, PEERS, with_peers
 from rlmix.benchmarking.profiler import top_operators
 from rlmix.benchmarking.steps import PARTS, Timed, check_timed, is_method, prepare
 from rlmix.common.files import write_atomically, write_json
@@ -32,17 +34,24 @@ def benchmark(options: Benchmark) -> None:
     for name in ("batch_size", "image_size", "rounds", "num_classes"):
         if getattr(options, name) < (2 if name == "num_classes" else 1):
             raise ValueError(f"{name} must be at least {2 if name == 'num_classes' else 1}, got {getattr(options, name)}")
+    if options.peers:
+        methods, notices = with_peers(options.methods)
+        options = replace(options, methods=methods)
+        for notice in notices:
+            make_console().print(notice, soft_wrap=True)
     for name in options.methods:
         check_timed(name)
+    alike = ALIKE if any(name in PEERS for name in options.methods) else {}
     config, data = options.training, random_data(options)
-    figures = measure(config, options.methods, data, options.rounds, options.warmup, profile=options.profile)
+    measured = partial(
+        measure, methods=options.methods, data=data, rounds=options.rounds, warmup=options.warmup, hyperparameters=alike
+    )
+    figures = measured(config, profile=options.profile)
     for name, peak in (measure_memory(options) if options.memory else {}).items():
         figures["methods"][name]["peak_memory_mb"] = peak
     print_tables(figures["machine"], figures["methods"])
     if options.compile:
-        figures["compiled"] = measure(config.changed(compile=True), options.methods, data, options.rounds, options.warmup)[
-            "methods"
-        ]
+        figures["compiled"] = measured(config.changed(compile=True))["methods"]
         print_tables(figures["machine"], figures["compiled"], "torch.compile, ")
     if options.json is not None:
         write_json(options.json, figures)
@@ -87,7 +96,9 @@ def measure(
         what a method does once an epoch (PPO's update) spread over the steps, ``spread_ms`` the steps' quartiles. ``ratio`` is the
         median over the rounds of a method's step over vanilla's of the same round: a machine that changes its speed between rounds
         changes both. ``parts_ms`` are medians, and add up to about the step and ``logging``, which is in neither step nor ratio:
-        every method has it. handwritten has ``settings_ms`` and ``vanilla_ratio`` too, vanilla's step over its.
+        every method has it. handwritten has ``settings_ms`` and ``vanilla_ratio`` too, vanilla's step over its. A peer
+        (:data:`rlmix.benchmarking.peers.PEERS`) has ``ours`` and ``ours_ratio`` where our own method of its kind is timed too: its
+        name, and the median over the rounds of the peer's step over its.
     """
     keep_freed_memory()
     for name in methods:
@@ -114,6 +125,10 @@ def measure(
         once_ms = timed[name].once_an_epoch()
         parts_ms = _median_parts([turn[name] for turn in part_turns]) | once_ms | (timed[name].logging() if parts else {})
         rows[name] = _figures(timed[name], [turn[name] for turn in turns], [turn["vanilla"] for turn in turns], once_ms, parts_ms)
+    for peer in (name for name in names if name in PEERS):
+        ours = PEERS.entry(peer).traits["ours"]
+        if ours in rows:
+            rows[peer] |= {"ours": ours, "ours_ratio": statistics.median(turn[peer] / turn[ours] for turn in turns)}
     return {"machine": _describe_machine(config, timed["vanilla"].device), "methods": rows}
 
 
@@ -175,8 +190,9 @@ def print_tables(machine: dict[str, Any], rows: dict[str, dict[str, Any]], how: 
     """The figures as two tables: steps, and their parts."""
     title = f"{how}{machine['model']}, batch {machine['batch_size']}, {machine['device']} ({machine['threads']} threads)"
     steps = Table("method", title=title)
-    with_peaks = any("peak_memory_mb" in row for row in rows.values())
-    for column in ("ms a step", "quartiles", "relative to vanilla", "peak MB")[: 3 + with_peaks]:
+    shown = {"relative to ours": "ours", "peak MB": "peak_memory_mb"}
+    more = {title: key for title, key in shown.items() if any(key in row for row in rows.values())}
+    for column in ("ms a step", "quartiles", "relative to vanilla", *more):
         steps.add_column(column, justify="right")
     parts = Table("ms a step", title=f"{how}parts of a step")
     used = [part for part in PARTS if any(part in row["parts_ms"] for row in rows.values())]
@@ -185,7 +201,9 @@ def print_tables(machine: dict[str, Any], rows: dict[str, dict[str, Any]], how: 
     for name, row in rows.items():
         low, high = row["spread_ms"]
         figures = [f"{row['step_ms']:.1f}", f"{low:.1f} to {high:.1f}", f"{row['ratio']:.3f}"]
-        if "peak_memory_mb" in row:
+        if "relative to ours" in more:
+            figures.append(f"{row['ours_ratio']:.3f} of {row['ours']}" if "ours" in row else "")
+        if "peak MB" in more:
             figures.append(f"{row['peak_memory_mb']:.0f}")
         steps.add_row(name, *figures)
         parts.add_row(name, *(f"{row['parts_ms'][part]:.2f}" if part in row["parts_ms"] else "" for part in used))

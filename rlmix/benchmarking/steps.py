@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from rlmix.agents.policies import CoinPolicy, FixedRandomPolicy
 from rlmix.agents.sb3.on_device import DeviceAgent
 from rlmix.agents.sb3.ppo import PPOAgent
+from rlmix.benchmarking.peers import PEERS, check_installed
 from rlmix.benchmarking.reference_loop import best_loop
 from rlmix.benchmarking.stopwatch import Span, time_parts, time_steps
 from rlmix.common.names import check_name
@@ -45,10 +46,11 @@ TIMED = (
     "handwritten",
     "coin",
     *METHODS,
+    *PEERS,
 )
 """saliency is the bare pass of vanilla's model. R-Mix runs in the environment without a reward, rmix-reward with the agent's, as rlmix
 train and compare measure it, rmix-dropin in the plain trainer. rlmix-device has the agent where the classifier lives. handwritten is
-vanilla as a tutorial writes it."""
+vanilla as a tutorial writes it. The last ones are other people's."""
 PARTS = ("data", "saliency", "mix", "method", "train", "policy", "ppo_update", "logging")
 """data: a batch, cropped and flipped. mix: masks, mixing, reward. method: what a method without environment does to a batch, its own
 saliency pass included. train: the optimizer step. policy: who decides, and the way there and back. ppo_update and logging happen once
@@ -89,11 +91,13 @@ class Timed:
 
 
 def check_timed(name: str) -> None:
-    """Raise ValueError where ``name`` is nothing that can be timed; ``module:attribute`` is a method of one's own."""
+    """Raise ValueError where ``name`` is nothing that can be timed here; ``module:attribute`` is a method of one's own."""
     if ":" in name:
         METHODS.entry(name)
     else:
         check_name("methods", name, TIMED)
+    if name in PEERS:
+        check_installed(name)
 
 
 def is_method(name: str) -> bool:
@@ -105,14 +109,14 @@ def prepare(name: str, config: Config, data: ImageData | None) -> Timed:
     """A fresh classifier under method ``name``, ready to step."""
     if name == "handwritten":
         return _prepare_handwritten(config, data)
-    if is_method(name) or name in ("saliency", "rmix-dropin"):
+    if is_method(name) or name in PEERS or name in ("saliency", "rmix-dropin"):
         training = Training(config, data, method=name if is_method(name) else "vanilla")
         if name == "saliency":
             batch = training.next_batch()
             return Timed(lambda: training.saliency(batch), training.device, "saliency")
-        rmix = RMix() if name == "rmix-dropin" else None
+        given = PEERS[name](training.data.num_classes) if name in PEERS else RMix() if name == "rmix-dropin" else None
         spans = (Span(training, "next_batch", "data"), Span(training, "step", "train"))
-        return Timed(lambda: training.fit_step(rmix), training.device, "method", spans, logging=lambda: time_logging(training))
+        return Timed(lambda: training.fit_step(given), training.device, "method", spans, logging=lambda: time_logging(training))
     if name in ("rlmix", "rlmix-device"):
         config = config.changed(observation="pair", credit="pair")  # the defaults of rlmix train
         env = RLMixVectorEnv(config=config, data=data)

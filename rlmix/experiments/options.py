@@ -190,7 +190,7 @@ ELSEWHERE = {
 
 
 def _choice(found: re.Match[str], known: Collection[str]) -> str:
-    choices, value = re.findall(r"'([^']*)'", found[3]), found[1]
+    choices, value = [choice for choice in re.findall(r"'([^']*)'", found[3]) if choice != "None"], found[1]
     near = get_close_matches(value, choices, n=1, cutoff=0.5)
     return f"{found[2]} must be one of {', '.join(choices)}, got {value!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
 

@@ -7,12 +7,12 @@ import torch
 from rlmix.benchmarking.options import Benchmark
 from rlmix.common.groups import changed
 from rlmix.config import Config
-from rlmix.data.registry import load_data
 from rlmix.experiments import layout
 from rlmix.experiments.arms import Arm, Study
 from rlmix.experiments.commands.reproduce import Reproduce, check
 from rlmix.experiments.provenance import provenance
 from rlmix.experiments.published import beside_published, untrained_beside_published
+from rlmix.experiments.scaling import recipe_options, scale_images
 from rlmix.experiments.settings import has_alpha, settled
 from rlmix.experiments.study import drawn_from, run_study
 from rlmix.experiments.table_form import PaperRun, PaperTable, multistep_options
@@ -69,21 +69,12 @@ def reproduce(options: Reproduce, *, quiet: bool = False) -> dict[str, Any]:
 def plan(options: Reproduce, table: PaperTable) -> Study:
     """The table's trainings, scaled."""
     data = options.data.name or table.data
-    scaled = {"data": data} | (scale_images(changed(options, {"data": data})) if options.scale < 1 else {})
+    scaled = {"data": data} | (
+        scale_images(Config.of(changed(options, {"data": data})), options.scale) if options.scale < 1 else {}
+    )
     arms = [_arm(network, run, table, options, scaled) for network in options.networks for run in table.runs(network)]
     timed = any(cell.figure == "step_ratio" for cell in table.cells)
     return Study(tuple(arms), options.seeds, options.folder, timed=timed)
-
-
-def scale_images(options: Reproduce) -> dict[str, Any]:
-    """How many images are trained on and tested on: the fraction, and one of every class; the batch is no larger than they are."""
-    data = load_data(Config.of(options))
-    count, tested = (
-        given or min(len(labels), max(data.num_classes, round(options.scale * len(labels))))
-        for given, labels in ((options.data.train_images, data.train_labels), (options.data.test_images, data.labels("test")))
-    )
-    batch_size = min(options.optim.batch_size or data_recipe(options.data.name).batch_size, count)
-    return {"train_images": count, "test_images": tested, "batch_size": batch_size}
 
 
 def published_recipe(table: PaperTable, options: Reproduce) -> dict[str, Any]:
@@ -92,10 +83,7 @@ def published_recipe(table: PaperTable, options: Reproduce) -> dict[str, Any]:
         return {}
     if table.data and options.data.name.startswith("imagefolder:"):
         return {"clip_norm": 0.0}  # crops are a folder's own
-    recipe = data_recipe(table.data or "imagefolder:PATH")
-    return {name: value for name, value in vars(recipe).items() if name not in ("model", "epochs", "image_size")} | {
-        "clip_norm": 0.0
-    }
+    return recipe_options(table.data or "imagefolder:PATH") | {"clip_norm": 0.0}
 
 
 def state(study: Study, table: PaperTable, options: Reproduce) -> str:

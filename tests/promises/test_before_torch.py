@@ -42,6 +42,7 @@ REFUSED = {
     "policies --rewrd cosine": "--reward",
     "visualize --num-image 3": "--num-images",
     "benchmark --round 3": "--rounds",
+    "benchmark --suite gpu --rounds 3": "must be left out with --suite",
     "fidelity --evry 3": "--every",
     "export": "run",
     "list method": "methods",
