@@ -108,23 +108,23 @@ def measure(
     own |= {
         name: own[name].changed(method=name, mixing=(hyperparameters or {}).get(name, {})) for name in names if is_method(name)
     }
-    timed = {name: prepare(name, own[name], data) for name in names}
     order = random.Random(0)
-    part_rounds = -(-rounds // 3) * parts
-    with Bar(f"timing {len(names)} methods", warmup + rounds + part_rounds) as bar:
+    part_rounds, rows = -(-rounds // 3) * parts, {}
+    with Bar(f"timing {len(names)} methods", warmup + rounds + part_rounds + 2 * len(names)) as bar:
+        timed = {name: prepare(name, own[name], data) for name in bar.over(names)}
         turns = [
             {name: timed[name].seconds() for name in order.sample(names, len(names))} for _ in bar.over(range(warmup + rounds))
         ]
         part_turns = [{name: timed[name].seconds_by_part() for name in names} for _ in bar.over(range(part_rounds))]
-    turns = turns[warmup:]
+        turns = turns[warmup:]
+        for name in bar.over(names):
+            once_ms = timed[name].once_an_epoch()
+            parts_ms = _median_parts([turn[name] for turn in part_turns]) | once_ms | (timed[name].logging() if parts else {})
+            vanilla = [turn["vanilla"] for turn in turns]
+            rows[name] = _figures(timed[name], [turn[name] for turn in turns], vanilla, once_ms, parts_ms)
     if profile is not None:
         text = "\n\n".join(f"{name}\n{top_operators(timed[name].step, timed[name].device)}" for name in names) + "\n"
         write_atomically(profile, lambda handle: handle.write(text.encode()))
-    rows = {}
-    for name in names:
-        once_ms = timed[name].once_an_epoch()
-        parts_ms = _median_parts([turn[name] for turn in part_turns]) | once_ms | (timed[name].logging() if parts else {})
-        rows[name] = _figures(timed[name], [turn[name] for turn in turns], [turn["vanilla"] for turn in turns], once_ms, parts_ms)
     for peer in (name for name in names if name in PEERS):
         ours = PEERS.entry(peer).traits["ours"]
         if ours in rows:

@@ -211,11 +211,14 @@ class Session:
         self._log_steps()
         self._pause()
         process = self.task.deciding
+        measured = self.ranks.first and self._is_measured(training)
+        if measured:
+            self.progress.stage(f"epoch {training.epoch}/{training.recipe.epochs}  measuring accuracy")
         self._record = {
             "epoch": training.epoch,
             "step": training.global_step,
             **training.epoch_metrics(),
-            **(training.evaluate() if self.ranks.first and self._is_measured(training) else {}),
+            **(training.evaluate() if measured else {}),
             "learning_rate": training.learning_rate,
             **({} if process is None else process.epoch_metrics() | {"top_k_counts": process.epoch_top_k_counts()}),
         }
@@ -289,6 +292,10 @@ class Session:
         more |= {"epochs": len(epochs)} if self.options.run.patience is not None else {}
         known: dict[str, Any] = {"logits": training.predict(), "labels": training.data.labels("test")}
         known |= {"model": training.model, "data": training.data}
+        figures = {}
+        for name in self.options.run.metrics:
+            self.progress.stage(f"measuring {name}")
+            figures[name] = measure_metric(name, frozen=training.frozen, **known)
         result: dict[str, Any] = {
             "method": self.options.run.method,
             "seed": self.options.run.seed,
@@ -296,7 +303,7 @@ class Session:
             "top1_median10": statistics.median(top1[-10:]),
             "top1_best": None if chosen is None else chosen["test_top1"],
             **more,
-            **{name: measure_metric(name, frozen=training.frozen, **known) for name in self.options.run.metrics},
+            **figures,
             "seconds": seconds,
             "seconds_per_epoch": seconds / len(epochs),
             "peak_memory_mb": peak_memory_mb(training.device),

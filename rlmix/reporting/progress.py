@@ -74,6 +74,11 @@ class TrainingProgress:
         parts += [] if reward is None else [f"reward {reward:.3f}"]
         self._bar.update(self._task, completed=step, description="  ".join(filter(None, parts)))
 
+    def stage(self, text: str) -> None:
+        """Show on the bar what is being done beside training."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=text)
+
     def epoch(self, record: dict[str, Any]) -> None:
         """Print a line about an epoch."""
         measured = "test_top1" in record
