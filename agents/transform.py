@@ -18,8 +18,8 @@ from rlmix.envs.process import Decision
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
 from rlmix.maps.gradient import check_images, saliency
 from rlmix.maps.patches import check_patches, pixel_share
-from rlmix.mixing.actions import action_table, as_action, weigh
-from rlmix.mixing.core import Mixed, blend, check_mixing, sample_pairing, soft_targets
+from rlmix.mixing.actions import action_table, as_action, check_finest, weigh
+from rlmix.mixing.core import Mixed, blend, check_mixing, sample_center, sample_pairing, soft_targets
 from rlmix.training.guard import finite_saliency
 from rlmix.training.trainer import Batch
 
@@ -109,6 +109,10 @@ class RLMix:
         action = EnvConfig.action if action is None else action
         actions = action_table(action, num_top_k)
         self.learner = OnlinePPO(agent or PPOConfig(), observation, action, actions, seed) if learn else None
+        self.boxes = (actions if learn else getattr(self.policy, "actions", actions)).box is not None
+        """Whether boxes may be chosen."""
+        if self.boxes:
+            check_finest(self.num_patches, action)
         self._waiting: tuple[Mixed, Decision, Tensor] | None = None
 
     def __call__(
@@ -142,6 +146,8 @@ class RLMix:
         seen, sound = finite_saliency(saliency(model, images, labels))
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
         pairing = pairing._replace(partner=pairing.partner.to(images.device, non_blocking=True))
+        if self.boxes:
+            pairing = pairing._replace(center=sample_center(len(images), generator).to(images.device, non_blocking=True))
         decision = Decision(Batch(images, labels), seen, pairing, progress, sound)
         choose: Any = self.learner or self.policy
         chosen = as_action(choose(decision)).to(images.device)

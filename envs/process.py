@@ -22,8 +22,8 @@ from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
 from rlmix.maps.approximate import Evidence, SaliencySource
 from rlmix.maps.gradient import Saliency, patch_saliency
 from rlmix.maps.patches import check_patches, pixel_share
-from rlmix.mixing.actions import Action, action_table, as_action, weigh
-from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, sample_pairing, soft_targets, top_k_values
+from rlmix.mixing.actions import Action, action_table, as_action, check_finest, weigh
+from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, sample_center, sample_pairing, soft_targets, top_k_values
 from rlmix.training.guard import finite_saliency
 from rlmix.training.trainer import Batch, Training
 
@@ -97,6 +97,8 @@ class MixingProcess:
         check_patches(self.num_patches, self.data.image_size)
         self.values = top_k_values(config.mixing.num_top_k)
         self.actions = action_table(config.env.action, config.mixing.num_top_k)
+        if self.actions.box is not None:
+            check_finest(self.num_patches, config.env.action)
         self._reward = build_reward(config.env.reward)
         if config.model.freeze_from is not None and self._reward.updating:
             raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
@@ -167,6 +169,9 @@ class MixingProcess:
             saliency, sound = finite_saliency(training.saliency(batch))
             pairing = sample_pairing(training.share, self.num_patches, self.alpha, training.batch_generator())
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
+            if self.actions.box is not None:
+                center = sample_center(training.share, training.batch_generator())
+                pairing = pairing._replace(center=center.to(training.device, non_blocking=True))
             self._decision = Decision(batch, saliency, pairing, training.global_step / training.num_steps, sound)
         return self._decision
 

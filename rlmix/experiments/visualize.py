@@ -30,7 +30,7 @@ from rlmix.experiments.settings import is_policy, settled
 from rlmix.maps.gradient import Saliency, saliency
 from rlmix.maps.patches import check_patches
 from rlmix.mixing.actions import as_action
-from rlmix.mixing.core import sample_pairing
+from rlmix.mixing.core import sample_center, sample_pairing
 from rlmix.models import build_model
 from rlmix.models.weights import load_weights, read_weights
 from rlmix.reporting.mixing_figures import MixedBatch, draw_pairs, draw_steps, mix_batch
@@ -199,7 +199,9 @@ def mix_clean(clean: Clean, policy: Policy, run: Config, generator: torch.Genera
     images, labels = clean.batch
     check_patches(run.mask_patches, images.shape[2:])
     pairing = sample_pairing(len(images), run.mask_patches, run.policy_alpha, generator)
-    pairing = pairing._replace(partner=pairing.partner.to(images.device))
+    pairing = pairing._replace(
+        partner=pairing.partner.to(images.device), center=sample_center(len(images), generator).to(images.device)
+    )
     seen, sound = finite_saliency(clean.seen)
     decision = Decision(clean.batch, seen, pairing, progress, sound)
     chosen = as_action(policy(decision)).to(images.device)

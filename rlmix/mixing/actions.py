@@ -34,6 +34,8 @@ class Action:
     """Whether the image is mixed at all; where not, its mixture is the image. Its host has it as a partner in any case."""
     num_patches: Int[Tensor, " row"] | None = None
     """Patches a side of the masks that make its mixture, of :data:`SIDES`."""
+    box: Float[Tensor, " row"] | None = None
+    """Side of a box that the partner gives, as a part of the image's, in [0, 1], in place of a mixture by saliency; 0 for none."""
 
     def __len__(self) -> int:
         return len(self.top_k)
@@ -73,6 +75,9 @@ class Action:
         for row in range(len(self)):
             if self.mixes is not None and not self.mixes[row]:
                 lines.append("not mixed")
+                continue
+            if self.box is not None and self.box[row] > 0:
+                lines.append(f"box of {float(self.box[row]) ** 2:.0%}")
                 continue
             parts = [said[name].format(float(column[row])) for name, column in self.others.items() if name in said]
             lines.append(", ".join([f"{float(self.top_k[row]):.2f}", *parts]))
@@ -118,6 +123,14 @@ def top_k_patches(num_top_k: int) -> Action:
     return Action(values.repeat_interleave(len(sides)), num_patches=sides.repeat(num_top_k))
 
 
+@ACTIONS.register("top_k_cut")
+def top_k_cut(num_top_k: int) -> Action:
+    """The quantile, or a box of the partner's, as large as one of CutMix's may be."""
+    values = top_k_values(num_top_k)
+    areas = (torch.arange(num_top_k) + 0.5) / num_top_k  # as many, as likely as CutMix's alpha 1 has them
+    return Action(torch.cat([values, torch.zeros(num_top_k)]), box=torch.cat([torch.zeros(num_top_k), areas.sqrt()]))
+
+
 def action_table(name: str, num_top_k: int) -> Action:
     """The table of the action space called so.
 
@@ -131,10 +144,9 @@ def action_table(name: str, num_top_k: int) -> Action:
     shapes = {tuple(column.shape) for column in found.values()}
     if shapes != {(len(table.top_k),)} or not len(table.top_k):
         raise ValueError(f"action {name} must give columns of one length, got {', '.join(map(str, sorted(shapes)))}")
-    ranges = {"top_k": (0.0, 1.0), "lam": (0.0, 1.0)}
-    for column, (low, high) in ranges.items():
-        values = found.get(column)
-        if values is not None and not (low <= float(values.min()) and float(values.max()) <= high - (column == "top_k") * 1e-6):
+    for column in ("top_k", "lam", "box"):
+        values, most = found.get(column), 1.0 - (column == "top_k") * 1e-6
+        if values is not None and not 0 <= float(values.min()) <= float(values.max()) <= most:
             raise ValueError(
                 f"action {name} must give a {column} in [0, 1{')' if column == 'top_k' else ']'}, got {values.tolist()}"
             )
@@ -142,6 +154,12 @@ def action_table(name: str, num_top_k: int) -> Action:
     if sides is not None and not {*sides.tolist()} <= {*SIDES}:
         raise ValueError(f"action {name} must give num_patches of {', '.join(map(str, SIDES))}, got {sides.tolist()}")
     return table
+
+
+def check_finest(num_patches: tuple[int, ...], action: str) -> None:
+    """Raise ValueError where a box, which is of whole patches of the finest kind, does not go with masks of so many."""
+    if any(max(SIDES) % count for count in num_patches):
+        raise ValueError(f"num_patches must be of {', '.join(map(str, (1, *SIDES)))} under action {action}, got {num_patches}")
 
 
 class Weighed(NamedTuple):
@@ -163,7 +181,7 @@ def weigh(
     """What is salient, and how much of each patch is the image's own (Eq. 4 to 7 of R-Mix, with what is chosen in place of what is drawn).
 
     An image's masks are cut as its own action says, and its partner's for its mixture likewise. Where patches a side are chosen image by
-    image, masks and weights of fewer are repeated over the finest ones.
+    image, or a box, masks and weights of fewer are repeated over the finest ones, which must be a multiple of them.
 
     Args:
         map: Saliency.
@@ -181,16 +199,35 @@ def weigh(
         partners = mask if partner_top_k is None else salient_mask(patches, theirs)
         return Weighed(mask, patch_weights(mask, partners[pairing.partner], lam, rule))
 
+    size = (max(SIDES), max(SIDES))
     if action.num_patches is None:
         mask, weights = cut(pairing.num_patches)
     else:
-        size = (max(SIDES), max(SIDES))
         mask, weights = (enlarge(part, size) for part in cut(SIDES[0]))
         for side in SIDES[1:]:
             chosen = (action.num_patches == side)[:, None, None]
             mask, weights = (
                 torch.where(chosen, enlarge(part, size), before) for part, before in zip(cut(side), (mask, weights), strict=True)
             )
+    if action.box is not None and pairing.center is not None:
+        inside = boxes(action.box, pairing.center, max(SIDES))
+        weights = torch.where((action.box > 0)[:, None, None], 1 - inside.float(), enlarge(weights, size))
+        mask = enlarge(mask, size)
     if action.mixes is not None:
         weights = torch.where(action.mixes[:, None, None], weights, 1.0)
     return Weighed(mask, weights)
+
+
+def boxes(side: Float[Tensor, " batch"], center: Float[Tensor, "batch 2"], num_patches: int) -> Bool[Tensor, "batch patch patch"]:
+    """Which patches lie in a square box, in whole patches and cut off at the border, as CutMix's is (Yun et al. 2019).
+
+    Args:
+        side: Of the box, as a part of the image's, in [0, 1].
+        center: Row and column, as parts of the sides.
+        num_patches: Patches a side.
+    """
+    length = (side * num_patches).round().clamp(min=1)[:, None]
+    first = (center * num_patches - length / 2).round()
+    places = torch.arange(num_patches, device=side.device)
+    within = (places >= first[:, :, None]) & (places < (first + length)[:, :, None])  # (batch, rows or columns, place)
+    return within[:, 0, :, None] & within[:, 1, None, :]

@@ -38,6 +38,8 @@ class Pairing(NamedTuple):
     """Weight of the first image where the two are blended, in [0, 1]."""
     num_patches: int
     """Patches per side of the masks."""
+    center: Float[Tensor, "batch 2"] | None = None
+    """Where a box would lie, row and column as parts of the sides; drawn where one may be chosen."""
 
 
 class Arranged(torch.Generator):
@@ -83,6 +85,11 @@ def sample_pairing(
     lam = sample_lam(alpha, generator)
     index = torch.randint(len(num_patches), (), generator=generator, device=device)
     return Pairing(partner, lam, num_patches[int(index)])
+
+
+def sample_center(batch_size: int, generator: torch.Generator | None = None) -> Float[Tensor, "batch 2"]:
+    """Draw where each image's box would lie, everywhere equally likely: parts of the sides, in [0, 1)."""
+    return torch.rand(batch_size, 2, generator=generator, device=_device(generator))
 
 
 def top_k_values(num_top_k: int) -> Float[Tensor, " values"]:

@@ -47,6 +47,9 @@ TAGS = {
     "mixes_mean": Tag("5 mixing/share mixed", "Part of the epoch's images that were chosen to be mixed (--action top_k_mix)."),
     "lam_mean": Tag("5 mixing/mean lam", "Mean weight chosen for the first image of a blend (--action top_k_lam)."),
     "num_patches_mean": Tag("5 mixing/mean patches", "Mean of the patches a side chosen for the masks (--action top_k_patches)."),
+    "box_mean": Tag(
+        "5 mixing/mean box", "Mean side of the boxes chosen, as a part of the image's; 0 for none (--action top_k_cut)."
+    ),
     "picture": Tag("5 mixing/batch", "The last batch: images, partners, saliency, masks, mixed images."),
     "policy_entropy": Tag(
         "6 agent/policy entropy, nats", "Of the choice for one image; chance has the logarithm of the number of values."

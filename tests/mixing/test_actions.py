@@ -8,7 +8,7 @@ import torch
 from toys import NETWORK
 
 import rlmix
-from rlmix.mixing.actions import ACTIONS, LAMS, SIDES, Action, action_table, as_action, weigh
+from rlmix.mixing.actions import ACTIONS, LAMS, SIDES, Action, action_table, as_action, boxes, weigh
 from rlmix.mixing.core import Pairing, mix, top_k_values
 
 PAIRING = Pairing(torch.tensor([1, 2, 0, 3]), 0.3, 4)
@@ -37,6 +37,9 @@ def test_tables_hold_every_choice_once():
     assert len(table) == 6
     assert table.mixes.tolist() == [True] * 5 + [False]
     assert table.labels() == ["0.00", "0.25", "0.50", "0.74", "0.99", "not mixed"]
+    table = action_table("top_k_cut", 5)
+    assert table.box.square().tolist() == pytest.approx([0] * 5 + [0.1, 0.3, 0.5, 0.7, 0.9])
+    assert table.labels()[5:] == ["box of 10%", "box of 30%", "box of 50%", "box of 70%", "box of 90%"]
     for name, column, values in (("top_k_lam", "lam", LAMS), ("top_k_patches", "num_patches", SIDES)):
         table = action_table(name, 3)
         chosen = {(round(float(a), 3), round(float(b), 3)) for a, b in zip(table.top_k, getattr(table, column), strict=True)}
@@ -98,6 +101,36 @@ def of_two_lengths():
     action = Action(torch.zeros(3))
     object.__setattr__(action, "lam", torch.zeros(2))
     return action
+
+
+def test_boxes_are_those_of_loops():
+    """Whole patches around the centre, cut off at the border, at least one a side."""
+    side, center = torch.tensor([0.5, 0.1, 1.0, 0.75]), torch.tensor([[0.5, 0.5], [0.99, 0.0], [0.3, 0.6], [0.0, 0.95]])
+    found = boxes(side, center, 8)
+    for image in range(4):
+        length = max(1, round(float(side[image]) * 8))
+        first = [round(float(part) * 8 - length / 2) for part in center[image]]
+        for row in range(8):
+            for column in range(8):
+                inside = all(start <= place < start + length for start, place in zip(first, (row, column), strict=True))
+                assert bool(found[image, row, column]) == inside
+    assert found[0].sum() == 16
+
+
+def test_a_box_is_the_partners_and_its_share_the_labels():
+    map, center = draw(), torch.full((4, 2), 0.5)
+    action = Action(torch.full((4,), 0.5), box=torch.tensor([0.5, 0.0, 0.75, 0.0]))
+    mask, weights = weigh(map, action, PAIRING._replace(center=center))
+    assert weights.shape == mask.shape == (4, 8, 8)
+    assert weights.mean((1, 2))[[0, 2]].tolist() == pytest.approx([1 - 0.25, 1 - 0.75**2])
+    assert bool((weights[0, 2:6, 2:6] == 0).all())
+    _, plain = weigh(map, Action(torch.full((4,), 0.5)), PAIRING)
+    assert torch.equal(weights[[1, 3]], plain[[1, 3]].repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+def test_boxes_need_masks_that_the_finest_divide():
+    with pytest.raises(ValueError, match=r"^num_patches must be of 1, 2, 4, 8 under action top_k_cut, got \(3,\)$"):
+        rlmix.make_vec_env(config=rlmix.Config.flat(data="digits", action="top_k_cut", num_patches=(3,)))
 
 
 @pytest.mark.parametrize(
