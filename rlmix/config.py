@@ -206,6 +206,9 @@ class PPOConfig:
     """Of PPO's policy loss. The study's default; its value loss clipping hurts and is off."""
     entropy_coefficient: Annotated[float, at_least(0), also("ent_coef")] = 0.0
     """Weight of the policy's entropy. No regulariser helped in the study."""
+    target_entropy: Annotated[float | None, from_to(0, 1)] = None
+    """Keep the policy so random, as a part of chance. Then its entropy's weight is adapted after every update (Haarnoja et al. 2018), from
+    entropy_coefficient on; a policy that must stay random cannot end at one value for everyone."""
     policy_layers: Annotated[tuple[int, ...], at_least(1)] = (64, 64)
     """Hidden tanh layers of the actor. They are apart from the critic's: separate networks did better. The last layer starts 100 times
     smaller."""

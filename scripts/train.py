@@ -1,4 +1,4 @@
-"""Train a classifier under a mix-up method; under rlmix, teach a PPO agent to mix meanwhile.
+"""Train a classifier under a mix-up method; under rlmix, teach an agent to mix.
 
 rlmix train --method rlmix --data digits --epochs 5 --seed 0 --out DIR
 rlmix train --resume DIR

@@ -137,6 +137,7 @@ class DeviceAgent(PPOAgent):
         if not finite:
             self.check_finite()
         named = dict(zip(FIGURES, numbers, strict=True))
+        self.ppo.keep_entropy(named["policy_entropy"])
         return named | {"explained_variance": explained if math.isfinite(explained) else float("nan")}
 
     def _descend(self, kept: Transition, advantages: Tensor, returns: Tensor, index: Int[Tensor, " minibatch"]) -> Tensor:

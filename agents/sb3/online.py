@@ -145,7 +145,7 @@ class OnlinePPO:
             return state
         kept = self.ppo.rollout_buffer.collected(updated=False)  # a complete rollout waits for its update here
         parts = {"policy": self.ppo.policy.state_dict(), "optimizer": self.ppo.policy.optimizer.state_dict()}
-        return state | parts | {"rollout": kept, "num_slots": self.ppo.n_envs}
+        return state | parts | {"rollout": kept, "num_slots": self.ppo.n_envs, "ent_coef": self.ppo.ent_coef}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
@@ -153,6 +153,7 @@ class OnlinePPO:
             self._build(state["num_slots"])
             self.ppo.policy.load_state_dict(state["policy"])
             self.ppo.policy.optimizer.load_state_dict(state["optimizer"])
+            self.ppo.ent_coef = state.get("ent_coef", self.ppo.ent_coef)
             buffer = self.ppo.rollout_buffer
             buffer.refill(state["rollout"])
             buffer.full = buffer.pos == buffer.buffer_size

@@ -1,5 +1,6 @@
 """Stable-Baselines3's PPO on either form of the environment, a rollout an epoch."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -68,8 +69,31 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+FIRST_COEFFICIENT = 1.0
+"""Weight of the entropy that an adapted one begins at, where none is given: from below, the policy would first settle on one value."""
+COEFFICIENTS = (1e-4, 10.0)
+"""Least and greatest weight that it may come to."""
+
+
+def adapted(coefficient: float, entropy: float, target: float) -> float:
+    """The weight of the entropy after an update that has found the policy at ``entropy``: dual ascent on its logarithm, of rate 1.
+
+    Args:
+        coefficient: The weight so far, above 0.
+        entropy: Of the policy, in nats.
+        target: What it is to be, in nats.
+
+    Source: Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications", Section 5, with whose temperature it is the same.
+    """
+    low, high = COEFFICIENTS
+    return min(high, max(low, coefficient * math.exp(target - entropy)))
+
+
 class HostPPO(PPO):
-    """Whose update takes one thread."""
+    """Whose update takes one thread, and may keep the policy's entropy."""
+
+    target: float | None = None
+    """Of the entropy, in nats."""
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "") -> None:
         """Where it computes has been chosen."""
@@ -77,12 +101,18 @@ class HostPPO(PPO):
     def train(self) -> None:
         with one_thread():
             super().train()
+        self.keep_entropy(-float(self.logger.name_to_value["train/entropy_loss"]))
+
+    def keep_entropy(self, entropy: float) -> None:
+        """Adapt the entropy's weight to what an update has found, where there is a target."""
+        if self.target is not None and math.isfinite(entropy):
+            self.ent_coef = adapted(self.ent_coef, entropy, self.target)
 
 
 def build_ppo(policy: Any, vec_env: VecEnv, config: PPOConfig, steps: int, arguments: dict[str, Any]) -> PPO:
     """Stable-Baselines3's PPO with rollouts of so many ``steps`` and the agent's hyperparameters."""
     total = steps * vec_env.num_envs
-    return HostPPO(
+    ppo = HostPPO(
         policy,
         vec_env,
         n_steps=steps,
@@ -95,6 +125,11 @@ def build_ppo(policy: Any, vec_env: VecEnv, config: PPOConfig, steps: int, argum
         rollout_buffer_class=Rollout,
         **arguments,
     )
+    if config.target_entropy is not None:
+        space: Any = vec_env.action_space
+        ppo.target = config.target_entropy * float(np.log(np.asarray(getattr(space, "nvec", [getattr(space, "n", 1)]))).sum())
+        ppo.ent_coef = config.entropy_coefficient or FIRST_COEFFICIENT
+    return ppo
 
 
 @ALGORITHMS.register(
@@ -225,6 +260,7 @@ class PPOAgent:
             "parameters": self.ppo.get_parameters(),
             "num_timesteps": self.ppo.num_timesteps,
             "num_updates": self.ppo._n_updates,
+            "ent_coef": getattr(self.ppo, "ent_coef", None),
             "rollout": self.collected(),
             "torch_random": torch.get_rng_state(),
             "numpy_random": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
@@ -241,6 +277,8 @@ class PPOAgent:
         self.ppo.set_parameters(state["parameters"])
         self.ppo.num_timesteps = state["num_timesteps"]
         self.ppo._n_updates = state["num_updates"]
+        if state.get("ent_coef") is not None:
+            self.ppo.ent_coef = state["ent_coef"]
         torch.set_rng_state(state["torch_random"].cpu())
         name, keys, *rest = state["numpy_random"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002

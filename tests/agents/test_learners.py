@@ -14,11 +14,14 @@ from rlmix.agents.actors import check_algorithm
 from rlmix.agents.algorithms import ALGORITHMS, build_agent
 from rlmix.agents.features import policy_features
 from rlmix.agents.sb3.a2c import A2CAgent
-from rlmix.agents.sb3.ppo import PPOAgent
+from rlmix.agents.sb3.online import OnlinePPO
+from rlmix.agents.sb3.ppo import COEFFICIENTS, PPOAgent, adapted
 from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
+from rlmix.envs.process import Decision
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.mixing.actions import action_table
 
 SLOTS, STEPS = 6, 8
 """Of one rollout, in the middle of which an episode ends."""
@@ -331,3 +334,30 @@ def test_a_state_of_the_same_algorithm_or_of_before_it_was_recorded_is_taken(sta
 def test_a_state_of_another_algorithm_is_refused():
     with pytest.raises(ValueError, match=r"the agent's state must be one of ppo, got one of dqn$"):
         check_algorithm({"algorithm": "dqn"}, "ppo")
+
+
+@pytest.mark.parametrize(("entropy", "expected"), [(1.0, 0.05), (0.5, 0.05 * np.exp(0.5)), (2.0, 0.05 * np.exp(-1))])
+def test_the_entropys_weight_rises_where_there_is_too_little(entropy, expected):
+    assert adapted(0.05, entropy, 1.0) == pytest.approx(expected)
+    assert adapted(9.0, 0.0, 3.0) == COEFFICIENTS[1]
+    assert adapted(2e-4, 3.0, 0.0) == COEFFICIENTS[0]
+
+
+@pytest.mark.parametrize("target", [0.3, 0.8])
+def test_a_policy_keeps_the_entropy_that_is_asked_for(target):
+    """One value alone pays, and is chosen as often as the entropy lets it; a state taken midway goes on alike."""
+    config = PPOConfig(rollout_steps=4, minibatch_size=64, learning_rate=0.01, target_entropy=target)
+    learner, draw, entropies = OnlinePPO(config, "paper", "top_k", action_table("top_k", 4), 0), torch.Generator(), []
+    for step in range(200):
+        seen = rlmix.Saliency(torch.rand(32, 16, 16, generator=draw), torch.randn(32, 5, generator=draw))
+        top_k = learner(Decision(None, seen, None, 0.0, torch.tensor(True))).top_k
+        learner.pay((top_k > 0.9).float())
+        if step % 4 == 0 and step >= 100:
+            entropies.append(-float(learner.ppo.logger.name_to_value["train/entropy_loss"]))
+        if step == 150:
+            again = OnlinePPO(config, "paper", "top_k", action_table("top_k", 4), 0)
+            again.load_state_dict(learner.state_dict())
+            assert again.ppo.ent_coef == learner.ppo.ent_coef
+    share = float((top_k > 0.9).float().mean())
+    assert np.mean(entropies) == pytest.approx(target * np.log(4), abs=0.2)
+    assert share > 0.3
