@@ -29,11 +29,12 @@ class Agent(Protocol):
 
 
 ALGORITHMS: Registry[Callable[[RLMixVectorEnv | RLMixEnv, PPOConfig, int], Agent]] = Registry(
-    "algorithm", homes=("rlmix.agents.sb3.ppo", "rlmix.agents.sb3.a2c", "rlmix.agents.sb3.dqn", "rlmix.agents.bandit")
+    "algorithm",
+    homes=(*(f"rlmix.agents.sb3.{name}" for name in ("ppo", "a2c", "dqn")), "rlmix.agents.bandit", "rlmix.agents.epoch_bandit"),
 )
 """What they read are hyperparameters of the agent. Traits: ``layers``, a pattern of what the linear layers from features to scores are
 called in the policy's state; ``greedy``, whether the best is chosen and nothing drawn; ``on_device``, where its form is that lives on the
-classifier's device."""
+classifier's device; ``own_reward``, where it learns from another reward than the environment's."""
 
 
 def build_agent(name: str, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> Agent:

@@ -228,7 +228,8 @@ class AgentConfig:
     """Who learns under rlmix."""
 
     algorithm: Annotated[str, one_of("rlmix.agents.algorithms:ALGORITHMS")] = "ppo"
-    """ppo, a2c, dqn (Stable-Baselines3's) or bandit. The bandit is a one-step policy gradient."""
+    """ppo, a2c, dqn, bandit or epochs. The first three are Stable-Baselines3's; the bandit is a one-step policy gradient, epochs one over
+    whole epochs, which the validation loss pays (--val-fraction)."""
     granularity: Literal["image", "batch"] = "image"
     """A decision an image, or one for the batch. The first is the vector environment, the second the paper's."""
     agent_device: Literal["cpu", "classifier"] = "cpu"

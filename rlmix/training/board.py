@@ -56,6 +56,12 @@ TAGS = {
     ),
     "approx_kl": Tag("6 agent/KL of the update, nats", "How far an update moved the policy, approximately."),
     "clip_fraction": Tag("6 agent/clipped share", "Share of the samples whose ratio PPO clipped."),
+    "setting": Tag(
+        "6 agent/setting of the epoch", "0: all choices alike; n: the n-th choice for every image (--algorithm epochs)."
+    ),
+    "validation_gain": Tag(
+        "6 agent/validation gain, nats", "How much lower the validation loss is after the epoch (--algorithm epochs)."
+    ),
     "explained_variance": Tag(
         "6 agent/explained variance", "Share of the rewards' variance that the value network tells; 1 is all."
     ),

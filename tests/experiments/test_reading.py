@@ -40,7 +40,10 @@ def test_what_is_not_read_is_refused(line, tmp_path, capsys):
     ("line", "message"),
     [
         ("--method vanila --algorithm dqn", "--method must be one of .*, got 'vanila' .did you mean 'vanilla'"),
-        ("--algorithm ppoo --agent.gamma 1", "--algorithm must be one of ppo, a2c, dqn, bandit, got 'ppoo' .did you mean 'ppo'"),
+        (
+            "--algorithm ppoo --agent.gamma 1",
+            "--algorithm must be one of ppo, a2c, dqn, bandit, epochs, got 'ppoo' .did you mean 'ppo'",
+        ),
         ("--data imagefoldr:x --workers 2", "--data must be one of .*imagefolder:PATH.*, got 'imagefoldr:x'"),
     ],
 )

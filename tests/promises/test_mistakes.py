@@ -37,7 +37,7 @@ MISSPELT = {
     "train --reward cosin": "--reward must be one of none, cosine, .*, got 'cosin' .did you mean 'cosine'",
     "train --rule mix_tops": "--rule must be one of .*, got 'mix_tops' .did you mean 'mix_top'",
     "train --saliency-mode exakt": "--saliency-mode must be one of exact, .*, got 'exakt' .did you mean 'exact'",
-    "train --algorithm ppoo": "--algorithm must be one of ppo, a2c, dqn, bandit, got 'ppoo' .did you mean 'ppo'",
+    "train --algorithm ppoo": "--algorithm must be one of ppo, a2c, dqn, bandit, epochs, got 'ppoo' .did you mean 'ppo'",
     "train --observation pairs": "--observation must be one of paper, pair, got 'pairs' .did you mean 'pair'",
     "train --credit mine": "--credit must be one of own, pair, batch, got 'mine'",
     "train --metrics eec": "--metrics must be one of ece, fgsm_error, got 'eec' .did you mean 'ece'",

@@ -31,6 +31,7 @@ METHODS = {
     "rlmix-a2c": ["--method", "rlmix", "--algorithm", "a2c", "--agent.rollout-steps", "2"],
     "rlmix-dqn": ["--method", "rlmix", "--algorithm", "dqn", "--agent.gamma", "0.5", "--agent.rollout-steps", "3"],
     "rlmix-bandit": ["--method", "rlmix", "--algorithm", "bandit"],
+    "rlmix-until": ["--method", "rlmix", "--mix-until", "0.5", "--action", "top_k_cut"],
     "rmix": ["--method", "rmix"],
     "rmix-previous": ["--method", "rmix", "--saliency-mode", "previous"],
     "coin": ["--method", "coin"],
