@@ -54,7 +54,8 @@ def describe_model(options: Config, training: Training) -> str:
 def describe_optimisation(options: Config, training: Training) -> str:
     """``15 epochs of 45 steps of 32 images; sgd, learning rate to 0.05, onecycle``."""
     recipe = training.recipe
-    text = f"{recipe.epochs} epochs of {training.steps_per_epoch} steps of {recipe.batch_size} images"
+    mixed = f", {training.mixed_epochs} of them mixed," if training.mixed_epochs < recipe.epochs else ""
+    text = f"{recipe.epochs} epochs{mixed} of {training.steps_per_epoch} steps of {recipe.batch_size} images"
     if training.frozen:
         return text
     grouped = f", {options.optim.accumulation} batches a step of the optimizer" if options.optim.accumulation > 1 else ""

@@ -199,7 +199,7 @@ class Training:
     @property
     def mixing_finished(self) -> bool:
         """Whether nothing is left to mix: the rest of the training is on clean images, or there is none."""
-        return self.at_epoch_end and self.epoch >= self.mixed_epochs
+        return self.epoch > self.mixed_epochs or (self.epoch == self.mixed_epochs and self.at_epoch_end)
 
     def begin_epoch(self) -> None:
         """Draw the order of the next epoch, where the last one is over; :meth:`next_batch` does so by itself."""
