@@ -301,13 +301,16 @@ class Rollout(RolloutBuffer):
     def collected(self, updated: bool = True) -> dict[str, torch.Tensor]:
         """The transitions so far; where the rollout is complete and the policy ``updated`` on it, none."""
         count = 0 if self.full and updated else self.pos
+        if not count:  # of one shape, whether an update has laid the buffer out anew or not
+            return {name: torch.empty(0) for name in _TRANSITION}
         return {name: torch.from_numpy(getattr(self, name)[:count].copy()) for name in _TRANSITION}
 
     def refill(self, transitions: dict[str, torch.Tensor]) -> None:
         """The inverse of :meth:`collected`, on an empty rollout."""
         for name in _TRANSITION:
             self.pos = len(transitions[name])
-            getattr(self, name)[: self.pos] = transitions[name].numpy()
+            if self.pos:
+                getattr(self, name)[: self.pos] = transitions[name].numpy()
 
 
 class _EpochCallback(BaseCallback):

@@ -92,10 +92,8 @@ def test_a_run_goes_on_within_an_epoch_and_between_two(tmp_path, step):
 
     config = rlmix.Config.flat(**TOY, algorithm="epochs", method="rlmix", checkpoint_every=1, out=tmp_path / "run")
     whole = train(config, callbacks=[Copies()], quiet=True)
-    rest = train(
-        rlmix.Config.from_yaml(tmp_path / "copy" / "config.yaml").changed(resume=tmp_path / "copy", out=tmp_path / "copy"),
-        quiet=True,
-    )
+    copy = tmp_path / "copy"
+    rest = train(rlmix.Config.from_yaml(copy / "config.yaml").changed(resume=copy, out=copy), quiet=True)
     assert rest["top1"] == whole["top1"]
     assert [line["setting"] for line in rest.epochs] == [line["setting"] for line in whole.epochs]
     assert [line["train_loss"] for line in rest.epochs] == [line["train_loss"] for line in whole.epochs]
