@@ -17,6 +17,8 @@ def main() -> None:
         text = (DOCS / f"{page}.md").read_text()
         for family in families:
             before, begin, rest = text.partition(f"<!-- rlmix list {family} --markdown -->\n")
+            if not begin:
+                raise SystemExit(f"docs/{page}.md must have a table of {family}, and has none")
             _, end, after = rest.partition("\n<!-- end -->")
             text = before + begin + "\n".join(markdown_rows(family)) + end + after
         (DOCS / f"{page}.md").write_text(text)
