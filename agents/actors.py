@@ -55,7 +55,9 @@ def _of_run(folder: Path) -> Actor:
     check_algorithm(state["decider"], algorithm)
     pattern, greedy = _traits(algorithm)
     if pattern is None:
-        raise ValueError(f"algorithm {algorithm} must say by the trait layers where its policy's layers are, and does not")
+        raise ValueError(
+            f"policy must be one that looks at images, and that of algorithm {algorithm} in {folder} is none (it has no trait layers)"
+        )
     network = build_network(state["decider"]["parameters"]["policy"], pattern)
     actions = action_table(str(config.get("action") or "top_k"), int(config["num_top_k"]))
     return Actor(network, actions, str(config.get("observation") or "paper"), greedy)

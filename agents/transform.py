@@ -146,12 +146,11 @@ class RLMix:
         seen, sound = finite_saliency(saliency(model, images, labels))
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
         pairing = pairing._replace(partner=pairing.partner.to(images.device, non_blocking=True))
-        if self.boxes:
-            pairing = pairing._replace(center=sample_center(len(images), generator).to(images.device, non_blocking=True))
-        decision = Decision(Batch(images, labels), seen, pairing, progress, sound)
+        center = sample_center(len(images), generator).to(images.device, non_blocking=True) if self.boxes else None
+        decision = Decision(Batch(images, labels), seen, pairing, progress, sound, center)
         choose: Any = self.learner or self.policy
         chosen = as_action(choose(decision)).to(images.device)
-        weights = weigh(seen.map, chosen, pairing, self.rule).weights
+        weights = weigh(seen.map, chosen, pairing, self.rule, center=center).weights
         targets = soft_targets(labels, num_classes or seen.logits.shape[1])
         mixed = blend(images, targets, weights, pairing.partner)
         if self.learner is not None:

@@ -22,7 +22,7 @@ from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
 from rlmix.maps.approximate import Evidence, SaliencySource
 from rlmix.maps.gradient import Saliency, patch_saliency
 from rlmix.maps.patches import check_patches, pixel_share
-from rlmix.mixing.actions import Action, action_table, as_action, check_finest, weigh
+from rlmix.mixing.actions import Action, Weighed, action_table, as_action, check_finest, weigh
 from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, sample_center, sample_pairing, soft_targets, top_k_values
 from rlmix.training.guard import finite_saliency
 from rlmix.training.trainer import Batch, Training
@@ -39,6 +39,8 @@ class Decision:
     """Part of the training budget that has been used, in [0, 1)."""
     sound: Bool[Tensor, ""]
     """Whether all of the saliency pass was finite; see :func:`rlmix.training.guard.finite_saliency` for what is shown where not."""
+    center: Float[Tensor, "batch 2"] | None = None
+    """Where each image's box would lie, row and column as parts of the sides; drawn where one may be chosen."""
 
     @cached_property
     def patches(self) -> Float[Tensor, "batch 8 8"]:
@@ -169,10 +171,10 @@ class MixingProcess:
             saliency, sound = finite_saliency(training.saliency(batch))
             pairing = sample_pairing(training.share, self.num_patches, self.alpha, training.batch_generator())
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
+            center = None
             if self.actions.box is not None:
-                center = sample_center(training.share, training.batch_generator())
-                pairing = pairing._replace(center=center.to(training.device, non_blocking=True))
-            self._decision = Decision(batch, saliency, pairing, training.global_step / training.num_steps, sound)
+                center = sample_center(training.share, training.batch_generator()).to(training.device, non_blocking=True)
+            self._decision = Decision(batch, saliency, pairing, training.global_step / training.num_steps, sound, center)
         return self._decision
 
     @isolated()
@@ -186,7 +188,7 @@ class MixingProcess:
         chosen = as_action(action).to(training.device)
         with self._reward.around(training) as judge:
             partner, learners = decision.pairing.partner, self._learners()
-            mask, weights = weigh(decision.saliency.map, chosen, decision.pairing, self.config.mixing.rule)
+            mask, weights = self._weigh(decision, chosen)
             mixed, share = self._mix(decision, weights)
             gradient: Any = training.step(mixed, self._reward.needs_gradient or bool(learners), decision.sound)
             for source in learners:
@@ -228,14 +230,18 @@ class MixingProcess:
                 f"reward must be one that needs no change of the classifier to try choices out, got {self.config.env.reward}"
             )
         training, decision = self.require_training(), self.observe()
-        map, pairing = decision.saliency.map, decision.pairing
         theirs = None if partner_top_k is None else partner_top_k.to(training.device)
-        weights = weigh(map, as_action(action).to(training.device), pairing, self.config.mixing.rule, theirs).weights
+        weights = self._weigh(decision, as_action(action).to(training.device), theirs).weights
         with self._reward.around(training) as judge:
             mixed, share = self._mix(decision, weights)
             look = training.look(mixed)
-            seen = Reaction(map, look.gradient, pairing.partner, share, look.logits, mixed.targets)
+            partner = decision.pairing.partner
+            seen = Reaction(decision.saliency.map, look.gradient, partner, share, look.logits, mixed.targets)
             return judge(mixed, seen)
+
+    def _weigh(self, decision: Decision, action: Action, partner_top_k: Tensor | None = None) -> Weighed:
+        map, rule = decision.saliency.map, self.config.mixing.rule
+        return weigh(map, action, decision.pairing, rule, partner_top_k, decision.center)
 
     def _learners(self) -> list[SaliencySource]:
         """Who is told what a step has found."""

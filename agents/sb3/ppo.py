@@ -215,7 +215,7 @@ class PPOAgent:
         Whenever one of them is called, :meth:`state_dict` is complete.
         """
         training = self.process.require_training()
-        remaining = training.mixed_epochs * training.steps_per_epoch - training.global_step
+        remaining = training.mixed_steps - training.global_step
         callback = _EpochCallback(self, on_step, on_epoch)
         self.watch(on_step)
         self.plan_rollout(callback.steps_left)

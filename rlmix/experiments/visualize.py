@@ -199,13 +199,12 @@ def mix_clean(clean: Clean, policy: Policy, run: Config, generator: torch.Genera
     images, labels = clean.batch
     check_patches(run.mask_patches, images.shape[2:])
     pairing = sample_pairing(len(images), run.mask_patches, run.policy_alpha, generator)
-    pairing = pairing._replace(
-        partner=pairing.partner.to(images.device), center=sample_center(len(images), generator).to(images.device)
-    )
+    pairing = pairing._replace(partner=pairing.partner.to(images.device))
+    center = sample_center(len(images), generator).to(images.device)
     seen, sound = finite_saliency(clean.seen)
-    decision = Decision(clean.batch, seen, pairing, progress, sound)
+    decision = Decision(clean.batch, seen, pairing, progress, sound, center)
     chosen = as_action(policy(decision)).to(images.device)
-    return mix_batch(images, labels, clean.seen.map, pairing, chosen, run.mixing.rule, len(clean.names))
+    return mix_batch(images, labels, clean.seen.map, pairing, chosen, run.mixing.rule, len(clean.names), center)
 
 
 def save_figures(batch: MixedBatch, clean: Clean, options: Visualize, folder: Path) -> dict[str, Figure]:

@@ -177,6 +177,7 @@ def weigh(
     pairing: Pairing,
     rule: str = "mix_top",
     partner_top_k: Float[Tensor, " batch"] | None = None,
+    center: Float[Tensor, "batch 2"] | None = None,
 ) -> Weighed:
     """What is salient, and how much of each patch is the image's own (Eq. 4 to 7 of R-Mix, with what is chosen in place of what is drawn).
 
@@ -189,6 +190,7 @@ def weigh(
         pairing: Partners, and what is drawn of the rest.
         rule: How patches are mixed.
         partner_top_k: The choice of each image's partner, where it is not what ``action`` says of it.
+        center: Of each image's box (:func:`~rlmix.mixing.core.sample_center`); without it there are none.
     """
     theirs = action.top_k if partner_top_k is None else partner_top_k[pairing.partner.argsort()]
     lam = pairing.lam if action.lam is None else action.lam
@@ -209,8 +211,8 @@ def weigh(
             mask, weights = (
                 torch.where(chosen, enlarge(part, size), before) for part, before in zip(cut(side), (mask, weights), strict=True)
             )
-    if action.box is not None and pairing.center is not None:
-        inside = boxes(action.box, pairing.center, max(SIDES))
+    if action.box is not None and center is not None:
+        inside = boxes(action.box, center, max(SIDES))
         weights = torch.where((action.box > 0)[:, None, None], 1 - inside.float(), enlarge(weights, size))
         mask = enlarge(mask, size)
     if action.mixes is not None:

@@ -38,8 +38,6 @@ class Pairing(NamedTuple):
     """Weight of the first image where the two are blended, in [0, 1]."""
     num_patches: int
     """Patches per side of the masks."""
-    center: Float[Tensor, "batch 2"] | None = None
-    """Where a box would lie, row and column as parts of the sides; drawn where one may be chosen."""
 
 
 class Arranged(torch.Generator):

@@ -47,10 +47,17 @@ class MixedBatch:
 
 
 def mix_batch(
-    images: Tensor, labels: Tensor, saliency: Tensor, pairing: Pairing, action: Action, rule: str, num_classes: int
+    images: Tensor,
+    labels: Tensor,
+    saliency: Tensor,
+    pairing: Pairing,
+    action: Action,
+    rule: str,
+    num_classes: int,
+    center: Tensor | None = None,
 ) -> MixedBatch:
     """Mix a batch by what was drawn and chosen, and keep the steps."""
-    mask, weights = weigh(saliency, action, pairing, rule)
+    mask, weights = weigh(saliency, action, pairing, rule, center=center)
     mixed = blend(images, soft_targets(labels, num_classes), weights, pairing.partner)
     patches = patch_saliency(saliency, mask.shape[1])
     return MixedBatch(images, saliency, patches, mask, weights, action.top_k, pairing, mixed.images, mixed.targets)

@@ -197,6 +197,11 @@ class Training:
         return self.at_epoch_end and self.epoch == self.recipe.epochs
 
     @property
+    def mixed_steps(self) -> int:
+        """Steps of the epochs in which images are mixed."""
+        return self.mixed_epochs * self.steps_per_epoch
+
+    @property
     def mixing_finished(self) -> bool:
         """Whether nothing is left to mix: the rest of the training is on clean images, or there is none."""
         return self.epoch > self.mixed_epochs or (self.epoch == self.mixed_epochs and self.at_epoch_end)

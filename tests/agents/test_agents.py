@@ -343,7 +343,7 @@ class Bandit(RLMixVectorEnv):
         self.num_envs, self.render_mode = 16, None
         self.single_action_space = spaces.Discrete(10)
         self.config = rlmix.Config.flat(batch_size=16).resolved()
-        self.clock = SimpleNamespace(steps_per_epoch=8, num_steps=240, global_step=0, epoch=1)
+        self.clock = SimpleNamespace(steps_per_epoch=8, mixed_steps=240, global_step=0, epoch=1)
         self.process = SimpleNamespace(
             reset=lambda: None, require_training=lambda: self.clock, config=self.config, observation="paper"
         )
@@ -392,7 +392,7 @@ def test_ppo_learns_to_choose_what_pays_in_the_joint_form():
             return observation, float(rewards.mean()), False, bool(over[0]), {}
 
     env = Joint()
-    env.bandit.clock.num_steps = 200
+    env.bandit.clock.mixed_steps = 200
     agent = PPOAgent(env, PPOConfig(learning_rate=3e-3, gamma=0), seed=0)
     assert isinstance(agent.ppo.env, DummyVecEnv)
     agent.learn(lambda: None, lambda figures: None)

@@ -23,6 +23,9 @@ from rlmix.scripts import train as command
 
 QUICK = PPOConfig(policy_layers=(16,), value_layers=(16,), passes=2, minibatch_size=16)
 
+SEEING = [name for name in ALGORITHMS if ALGORITHMS.entry(name).traits.get("layers")]
+"""Algorithms whose policy looks at images."""
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
@@ -39,7 +42,7 @@ def learn(agent):
     return len(steps), epochs, {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", SEEING)
 @pytest.mark.parametrize("observation", ["paper", "pair"])
 def test_every_algorithm_learns_a_whole_run_and_twice_the_same(config, algorithm, observation):
     config, runs = config.changed(observation=observation), []
@@ -109,14 +112,14 @@ def learned(tmp_path_factory, config):
     options = ["--data", config.data.name, "--model", config.model.name, "--batch-size", "4", "--epochs", "1", "--device", "cpu"]
     options += ["--learning-rate", "0.05", "--agent.learning-rate", "0.05"]
     options += ["--observation", "pair"]
-    for name in (*ALGORITHMS, "joint"):
+    for name in (*SEEING, "joint"):
         form = ["--granularity", "batch"] if name == "joint" else ["--algorithm", name]
         form += [] if name in ("a2c", "bandit") else ["--agent.passes", "2", "--agent.minibatch-size", "16"]
         command.main([*options, *form, "--out", str(root / name)])
     return root
 
 
-@pytest.mark.parametrize("name", [*ALGORITHMS, "joint"])
+@pytest.mark.parametrize("name", [*SEEING, "joint"])
 def test_learned_policy_chooses_as_the_agent_that_learned_it(config, learned, name):
     policy = LearnedPolicy(learned / name, seed=0)
     process = MixingProcess(config.changed(seed=5))
@@ -185,7 +188,7 @@ class KnownAnswer(RLMixVectorEnv):
         self.num_envs, self.render_mode = 32, None
         self.single_action_space = spaces.Discrete(10)
         self.config = rlmix.Config.flat(batch_size=32).resolved()
-        self.clock = SimpleNamespace(steps_per_epoch=steps_per_epoch, num_steps=steps_per_epoch * epochs, global_step=0)
+        self.clock = SimpleNamespace(steps_per_epoch=steps_per_epoch, mixed_steps=steps_per_epoch * epochs, global_step=0)
         self.process = SimpleNamespace(reset=lambda: None, require_training=lambda: self.clock, config=self.config)
         self.draw, self.earned = np.random.default_rng(0), []
 

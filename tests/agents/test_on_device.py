@@ -124,12 +124,12 @@ def test_two_runs_are_the_same(config):
 def test_it_learns_to_choose_what_pays(monkeypatch):
     """The value of the choice is the reward; what is seen is noise."""
     config = rlmix.Config.flat(batch_size=16).resolved()
-    clock = SimpleNamespace(steps_per_epoch=8, trained=0, epoch=0, global_step=0, finished=False, at_epoch_end=False)
+    clock = SimpleNamespace(steps_per_epoch=8, trained=0, epoch=0, global_step=0, mixing_finished=False, at_epoch_end=False)
     clock.device, chosen = torch.device("cpu"), []
 
     def act(action):
         clock.trained, clock.global_step = clock.trained % 8 + 1, clock.global_step + 1
-        clock.at_epoch_end, clock.finished = clock.trained == 8, clock.global_step == 240
+        clock.at_epoch_end, clock.mixing_finished = clock.trained == 8, clock.global_step == 240
         chosen.append(float(action.top_k.mean()))
         return action.top_k
 

@@ -120,7 +120,7 @@ def test_boxes_are_those_of_loops():
 def test_a_box_is_the_partners_and_its_share_the_labels():
     map, center = draw(), torch.full((4, 2), 0.5)
     action = Action(torch.full((4,), 0.5), box=torch.tensor([0.5, 0.0, 0.75, 0.0]))
-    mask, weights = weigh(map, action, PAIRING._replace(center=center))
+    mask, weights = weigh(map, action, PAIRING, center=center)
     assert weights.shape == mask.shape == (4, 8, 8)
     assert weights.mean((1, 2))[[0, 2]].tolist() == pytest.approx([1 - 0.25, 1 - 0.75**2])
     assert bool((weights[0, 2:6, 2:6] == 0).all())
