@@ -199,6 +199,7 @@ from rlmix.data.augmentation import CropFlip, crop_flip, normalize
 from rlmix.envs.credit import share_credit
 from rlmix.envs.map_rewards import cosine, rarity
 from rlmix.maps.approximate import Evidence
+from rlmix.maps.composition import Pairs
 from rlmix.maps.gradient import Saliency, gradient_map, patch_saliency, salient_mask
 from rlmix.maps.recycled import read_evidence
 from rlmix.mixing.core import mix
@@ -219,7 +220,7 @@ def pay(gradient, maps):
     return share_credit(rewards, rewards[partner], "pair") + rarity(labels, 3)
 
 def learn(gradient, weights):
-    return read_evidence(Evidence(gradient, torch.zeros(6, 3), weights, partner))
+    return read_evidence(Evidence(gradient, torch.zeros(6, 3), Pairs(weights, partner)))
 
 for function, values in [
     (augment, (labels, labels, labels > 0)),
