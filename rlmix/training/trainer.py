@@ -340,7 +340,8 @@ class Training:
         """What to train on, and of what it is made where the method took the training's maps."""
         images, labels = batch
         with self.fabric.autocast():
-            targets, options = self.targets(labels), {"num_classes": self.data.num_classes, "generator": self.batch_generator()}
+            targets = self.targets(labels)
+            options: dict[str, Any] = {"num_classes": self.data.num_classes, "generator": self.batch_generator()}
             if isinstance(method, Guided) and method.takes_maps:
                 return method.mix_by(images, targets, self.saliency(batch).map, **options)
             try:
