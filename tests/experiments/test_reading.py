@@ -19,6 +19,8 @@ UNREAD = {
     "--method cutmix --reward cosine": "--reward must be left out with --method cutmix, which is no policy of the environment",
     "--method cutmix --saliency-mode recycled": "--saliency-mode must be left out with --method cutmix, "
     "which mixes by no map of the classifier's",
+    "--method rlmix.mixing.cutmix:CutMix --saliency-mode half": "--saliency-mode must be left out with "
+    "--method rlmix.mixing.cutmix:CutMix, which mixes by no map of the classifier's",
     "--method saliencymix --saliency-mode exact": "--saliency-mode must be left out with --method saliencymix, "
     "which mixes by no map of the classifier's",
     "--method comixup --saliency-mode recycled": "--saliency-mode must be left out with --method comixup, "
@@ -65,6 +67,7 @@ def test_an_unknown_name_is_told_before_what_it_would_not_read(line, message, ca
         "--method rmix --num-patches 8 --reward cosine_batch --rule mix_least",
         "--method cutmix --mixing-seed 3 --alpha 0.2",
         "--method puzzlemix --saliency-mode recycled_8x8",
+        "--method rlmix.mixing.puzzlemix:PuzzleMix --saliency-mode recycled",
         "--method comixup --saliency-mode previous --mixing.clean-lam 0",
         "--data imagefolder:x --workers 2 --no-skip-corrupt",
         "--data cifar10 --download",

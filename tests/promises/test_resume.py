@@ -33,6 +33,8 @@ METHODS = {
     "rlmix-bandit": ["--method", "rlmix", "--algorithm", "bandit"],
     "rmix": ["--method", "rmix"],
     "rmix-previous": ["--method", "rmix", "--saliency-mode", "previous"],
+    "puzzlemix-recycled": ["--method", "puzzlemix", "--saliency-mode", "recycled"],
+    "comixup-recycled": ["--method", "comixup", "--mixing.clean-lam", "0", "--saliency-mode", "recycled"],
     "coin": ["--method", "coin"],
     "constant": ["--method", "constant", "--top-k", "0.11"],
 }

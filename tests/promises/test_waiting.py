@@ -18,6 +18,7 @@ from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import REWARDS
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.maps.approximate import SALIENCY_MODES
+from rlmix.maps.composition import move_back
 from rlmix.mixing.registry import METHODS
 from rlmix.training.trainer import Training
 
@@ -157,6 +158,22 @@ def test_no_method_waits_but_those_that_say_so(folder, method, device):
     device.found.clear()
     for _ in range(STEPS):
         training.fit_step()
+    assert device.found == []
+
+
+@pytest.mark.parametrize("method", ["puzzlemix", "comixup"])
+def test_no_method_waits_for_what_it_learns_of_its_step(folder, method, device):
+    """Without the transport, which waits by itself; what it has moved is moved back without a look."""
+    without = {"puzzlemix": {"transport": False}, "comixup": {"clean_lam": 0.0}}[method]
+    training = Training(toy_config(folder, 16, method=method, mixing=without, saliency_mode="recycled"), method=method)
+    device.found.clear()
+    for _ in range(STEPS):
+        training.fit_step()
+    assert device.found == []
+    there = torch.rand(4, 16, 16).to(DEVICE, non_blocking=True)
+    source = torch.zeros(4, 16, dtype=torch.int64).to(DEVICE, non_blocking=True)
+    device.found.clear()
+    move_back(there, source, there[:, :4, :4] > 0)
     assert device.found == []
 
 
