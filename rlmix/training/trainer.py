@@ -330,7 +330,7 @@ class Training:
         method = method if self.epoch <= self.mixed_epochs else self._unmixed
         mixed, made = self._mix(method, batch)
         learns = made is not None and self.saliency_source.learns
-        gradient = self.step(mixed, input_gradient=learns)
+        gradient = self.step(mixed, learns)
         if made is not None and gradient is not None:
             self.saliency_source.learn(self.evidence(gradient, made), self.order.moment)
         if hasattr(method, "after_step") and self.updates.ends(self.trained):

@@ -6,8 +6,11 @@ import itertools
 
 import pytest
 import torch
-from toys import toy_config
+import torch.nn.functional as F
+from toys import DIGITS, toy_config
 
+import rlmix
+from rlmix.data.augmentation import normalize
 from rlmix.maps.approximate import SALIENCY_MODES
 from rlmix.maps.recycled import RATE
 from rlmix.mixing import comixup, puzzlemix
@@ -59,6 +62,28 @@ def test_recycled_maps_cost_no_pass_and_tell_of_every_image(method, mode, tmp_pa
     maps = training.saliency_source.store.maps.float()
     assert maps.std((1, 2)).median() > 0.05
     torch.testing.assert_close(maps.mean(), torch.tensor(1.0), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("method", GUIDED)
+def test_recycled_maps_come_near_exact_ones_of_the_same_image(method):
+    """Nearer than to those of another image, by the cosine of 8x8 patches about their mean."""
+    options = {
+        "mixing": GUIDED[method],
+        "flip": False,
+        "crop_padding": 0,
+        "epochs": 6,
+        "train_images": 256,
+        "saliency_mode": "recycled",
+    }
+    training = Training(rlmix.Config.flat(**DIGITS | options, method=method), method=method)
+    for _ in range(6):
+        training.fit_epoch()
+    images = normalize(training.data.train_images, training.data.mean, training.data.std)
+    exact = rlmix.saliency(training.model, images, training.data.train_labels).map
+    kept, looked = (rlmix.patch_saliency(map, 8).flatten(1) - 1 / 64 for map in (training.saliency_source.store.maps, exact))
+    own, others = (float(F.cosine_similarity(kept, maps).mean()) for maps in (looked, looked.roll(1, 0)))
+    assert own > others + 0.1
+    assert own > 0.5
 
 
 @pytest.mark.parametrize("method", GUIDED)
