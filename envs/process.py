@@ -19,7 +19,8 @@ from rlmix.envs.credit import share_credit
 from rlmix.envs.isolation import isolated
 from rlmix.envs.map_rewards import rarity
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
-from rlmix.maps.approximate import Evidence, SaliencySource
+from rlmix.maps.approximate import SaliencySource
+from rlmix.maps.composition import Pairs
 from rlmix.maps.gradient import Saliency, patch_saliency
 from rlmix.maps.patches import check_patches, pixel_share
 from rlmix.mixing.actions import Action, Weighed, action_table, as_action, check_finest, weigh
@@ -192,8 +193,7 @@ class MixingProcess:
             mixed, share = self._mix(decision, weights)
             gradient: Any = training.step(mixed, self._reward.needs_gradient or bool(learners), decision.sound)
             for source in learners:
-                evidence = Evidence(gradient, training.last_logits, weights, partner, training.was_finite)
-                source.learn(evidence, training.order.moment)
+                source.learn(training.evidence(gradient, Pairs(weights, partner)), training.order.moment)
             rewards = judge(mixed, Reaction(decision.saliency.map, gradient, partner, share, training.last_logits, mixed.targets))
         self.outcome, self._decision = Outcome(decision, mask, chosen.top_k, mixed), None
         if training.trained == 1:

@@ -157,7 +157,8 @@ class MixingConfig:
     rule: Annotated[str, one_of("rlmix.mixing.core:RULES")] = "mix_top"
     """How patches are mixed (rlmix list rules). mix_top is R-Mix."""
     saliency_mode: Annotated[str, one_of("rlmix.maps.approximate:SALIENCY_MODES")] = "exact"
-    """exact, or cheaper (rlmix list saliency_modes). docs/performance.md has what each costs in fidelity."""
+    """exact, or cheaper (rlmix list saliency_modes). Read by the policies, by puzzlemix, and by comixup without its clean loss.
+    docs/performance.md has what each costs in fidelity."""
     mix_until: Annotated[float, up_to(0, 1)] = 1.0
     """Part of the epochs that mix. The rest, at the end, trains on the images as they are, whoever decided before."""
     mixing_seed: Annotated[int | None, at_least(0)] = None

@@ -34,6 +34,8 @@ from rlmix.training.trainer import Training
 
 CHEAPER = {f"rmix-{mode}": mode for mode in ("recycled", "bfloat16", "half", "alternate")}
 """R-Mix under cheaper saliency; previous has two kinds of epochs, and its cost is half of their difference."""
+GUIDED = {"puzzlemix-recycled": ("puzzlemix", "recycled")}
+"""Methods without environment under cheaper saliency."""
 TIMED = (
     "saliency",
     "rmix",
@@ -46,6 +48,7 @@ TIMED = (
     "handwritten",
     "coin",
     *METHODS,
+    *GUIDED,
     *PEERS,
 )
 """saliency is the bare pass of vanilla's model. R-Mix runs in the environment without a reward, rmix-reward with the agent's, as rlmix
@@ -109,6 +112,9 @@ def prepare(name: str, config: Config, data: ImageData | None) -> Timed:
     """A fresh classifier under method ``name``, ready to step."""
     if name == "handwritten":
         return _prepare_handwritten(config, data)
+    if name in GUIDED:
+        name, mode = GUIDED[name]
+        config = config.changed(saliency_mode=mode)
     if is_method(name) or name in PEERS or name in ("saliency", "rmix-dropin"):
         training = Training(config, data, method=name if is_method(name) else "vanilla")
         if name == "saliency":

@@ -1,5 +1,6 @@
 """Options as they are typed. Whoever types one that the run does not read is told, for it would do nothing."""
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -30,10 +31,27 @@ def _kind(config: Config) -> str:
     return "own" if is_own(name) else name.partition(":")[0]
 
 
+def _takes_maps(method: str) -> bool:
+    """Whether a method mixes by whatever maps a training has."""
+    if ":" in method:
+        return hasattr(load_attribute("method", method), "mix_by")
+    return is_policy(method) or method in readers("methods", "saliency_mode")
+
+
+def _clean_lam(config: Config) -> float:
+    """Of comixup; what is none is refused by the method itself."""
+    with contextlib.suppress(TypeError, ValueError):
+        return float(config.mixing.hyperparameters.get("clean_lam", 1.0))
+    return 1.0
+
+
 CONDITIONS = (
     Condition(("image_fit",), lambda config: config.data.image_size is not None, lambda config: "images of their own size (--image-size)"),
-    Condition(("num_top_k", "num_patches", "rule", "reward", "saliency_mode"), lambda config: is_policy(config.run.method),
+    Condition(("num_top_k", "num_patches", "rule", "reward"), lambda config: is_policy(config.run.method),
               _method("which is no policy of the environment")),
+    Condition(("saliency_mode",), lambda config: _takes_maps(config.run.method), _method("which mixes by no map of the classifier's")),
+    Condition(("saliency_mode",), lambda config: config.run.method != "comixup" or not _clean_lam(config),
+              _method("whose clean loss has its pass, and the maps with it, unless --mixing.clean-lam is 0")),
     Condition(("action",), lambda config: learns(config.run.method) or config.run.method == "mixture",
               _method("which chooses nothing beside what it does anyway")),
     Condition(("reward", "credit", "observation", "diversity"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlmix.common.ranks import Ranks
 from rlmix.common.registry import Registry
+from rlmix.maps.composition import Composition
 from rlmix.maps.gradient import Saliency
 from rlmix.maps.store import Draw, MapStore
 
@@ -43,9 +44,8 @@ class Evidence(NamedTuple):
     """Of the loss with respect to the mixed images, times any constant."""
     logits: Float[Tensor, "batch classes"]
     """Of the mixed images."""
-    weights: Float[Tensor, "batch patch patch"]
-    """How much of each patch is the image's own."""
-    partner: Int[Tensor, " batch"]
+    made: Composition
+    """Of what they are made."""
     finite: Bool[Tensor, ""] | None = None
     """Whether the step was; None where that is known."""
 

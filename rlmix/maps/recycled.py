@@ -7,8 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlmix.maps.approximate import SALIENCY_MODES, Evidence, ExactPass, Moment, SaliencySource, Surroundings
+from rlmix.maps.composition import Pairs
 from rlmix.maps.gradient import Saliency, gradient_map
-from rlmix.maps.patches import enlarge, pixel_share
 from rlmix.maps.store import Draw, MapStore
 
 RATE = 0.25
@@ -17,39 +17,38 @@ POOLED = 8
 """Patches a side of the small maps."""
 
 
+MOST = 2
+"""Weight of an image in a pixel, summed over the mixtures: that of a pair's two. What is more is scaled down to it."""
+
+
 class Told(NamedTuple):
-    """Every image's part in the two mixtures that it was in, in the batch's frame."""
+    """Every image's part in the mixtures that it was in, in the batch's frame."""
 
     total: Float[Tensor, "batch height width"]
     """Of the mixtures' gradient maps, each of mean 1, times the image's weight in them."""
     weight: Float[Tensor, "batch height width"]
-    """Of the image in both, 0 to 2 a pixel."""
+    """Of the image in all of them, 0 to 2 a pixel."""
     logits: Float[Tensor, "batch classes"]
-    """Of the mixture in which the image has the larger share."""
+    """Of the mixture in which the image has the largest share; nan where it is in none, or the step was not finite."""
 
 
 def read_evidence(evidence: Evidence) -> Told:
-    """Share every mixture's gradient map out to the two images in it, by their weights pixel by pixel.
+    """Share every mixture's gradient map out to the images in it, by their weights pixel by pixel.
 
-    With G the mixture's map scaled to mean 1, and w the weight of the image that leads it, the leader is told ``w G`` and its partner
-    ``(1 - w) G``. A mixture whose gradient is nothing, or not finite, tells nothing of either.
+    With G the mixture's map scaled to mean 1, and w the weight of an image in it, the image is told ``w G``
+    (:class:`~rlmix.maps.composition.Composition`). A mixture whose gradient is nothing, or not finite, tells nothing of any.
     """
-    gradient, logits, weights, partner, finite = evidence
+    gradient, logits, made, finite = evidence
     map = gradient_map(gradient)
     mean = map.mean((1, 2), keepdim=True)
     known = mean.isfinite() & (mean > 0)
     if finite is not None:
         known = known & finite
-    host = partner.argsort()
-    scaled = torch.where(known, map / mean, 0.0)
-    own, theirs = (enlarge(part, map.shape[1:]) * known for part in (weights, 1 - weights))
-    share = pixel_share(weights, map.shape[1:])
-    leads = share >= 1 - share[host]
-    return Told(
-        own * scaled + (theirs * scaled)[host],
-        own + theirs[host],
-        torch.where(leads[:, None], logits, logits[host]),
-    )
+        logits = torch.where(finite, logits, float("nan"))
+    total = made.share_out(torch.where(known, map / mean, 0.0))
+    weight = made.share_out(known.to(map.dtype).expand_as(map))
+    less = MOST / weight.clamp(min=MOST)
+    return Told(less * total, less * weight, made.of_largest(logits, map.shape[1:]))
 
 
 def recycle(
@@ -151,7 +150,7 @@ class RecycledMaps:
         (places, draw, weights, partner), self._waiting = self._waiting, None
         device = self.store.maps.device
         nothing = torch.empty(len(places), 0, device=device)
-        evidence = Evidence(gradient.to(device), nothing, weights.to(device), partner.to(device))
+        evidence = Evidence(gradient.to(device), nothing, Pairs(weights.to(device), partner.to(device)))
         learn(self.store, evidence, places, draw, self.rate)
 
     def state_dict(self) -> dict[str, Any]:

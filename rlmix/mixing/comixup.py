@@ -12,10 +12,11 @@ from torch.func import functional_call
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least, within
+from rlmix.maps.composition import Collage
 from rlmix.maps.gradient import check_images, gradient_map, patch_saliency, saliency
 from rlmix.maps.patches import check_dividing
 from rlmix.mixing.core import Mixed, soft_targets
-from rlmix.mixing.objective import Objective, Scored
+from rlmix.mixing.objective import Composed, Objective, Scored
 from rlmix.mixing.registry import METHODS, Setting, dividing
 from rlmix.models.loss_gradient import in_float16, loss_gradients
 from rlmix.models.wrappers import inner
@@ -35,7 +36,7 @@ class Weights(NamedTuple):
 DEFAULT = Weights()
 
 
-@METHODS.register("comixup")
+@METHODS.register("comixup", reads=("saliency_mode",))
 @dataclass(frozen=True)
 class CoMixup:
     """Co-Mixup: from every group of n images n collages that are salient, smooth and unlike one another.
@@ -58,7 +59,8 @@ class CoMixup:
     and the clean loss's weight gradient, which :meth:`Objective.score <rlmix.mixing.objective.Objective>` adds to the mixed one. The
     call leaves the model as found; the running statistics of batch norms see the clean batch and then the mixed one when the
     objective is scored, as in the published code. With ``clean_lam`` 0 the saliency pass is :func:`rlmix.saliency`, statistics
-    see the mixed batch only, and the result is a plain :class:`~rlmix.mixing.core.Mixed`.
+    see the mixed batch only, the result is a plain :class:`~rlmix.mixing.core.Mixed`, and maps may come from elsewhere
+    (``--saliency-mode``), which leaves 1 pass; otherwise the clean loss needs its pass, whatever the maps, and gives them with it.
 
     **Differences from the published code** The energy is the paper's with the code's thresholding (``obj_fn_thres`` there, with
     A); the solver is :func:`solve`, a batched descent on that energy in place of four rounds of alpha-beta swap, whose last round
@@ -98,6 +100,11 @@ class CoMixup:
         check_values(self)
 
     @property
+    def takes_maps(self) -> bool:
+        """Without a clean loss, whose pass gives the maps."""
+        return self.clean_lam == 0
+
+    @property
     def weights(self) -> Weights:
         """Of the energy's parts."""
         return Weights(self.beta, self.gamma, self.tau)
@@ -116,9 +123,7 @@ class CoMixup:
         num_classes: int,
         generator: torch.Generator | None = None,
     ) -> Mixed | Objective:
-        check_images(images)
-        check_dividing(self.num_patches, images.shape[2:], "Co-Mixup")
-        prior = sample_prior(len(images), self.group_size, self.alpha, generator).to(images.device, non_blocking=True)
+        prior = self._draw(images, generator)
         if self.clean_lam == 0:
             return self.apply(images, labels, saliency(model, images, labels).map, prior, num_classes=num_classes)
         clean = clean_pass(model, images, labels)
@@ -130,6 +135,24 @@ class CoMixup:
             return Scored(F.cross_entropy(logits, mixed.targets) + self.clean_lam * clean.loss(model), logits)
 
         return Objective(mixed.targets, score, mixed.images)
+
+    def mix_by(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Shaped[Tensor, "batch *classes"],
+        map: Float[Tensor, "batch height width"],
+        *,
+        num_classes: int,
+        generator: torch.Generator | None = None,
+    ) -> Composed:
+        """Mix a batch by given maps; see :class:`rlmix.mixing.objective.Guided`. There is no clean loss in it."""
+        sources = self.sources(map, self._draw(images, generator))
+        return Composed(collage(images, labels, sources, num_classes=num_classes), Collage(sources))
+
+    def _draw(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        check_images(images)
+        check_dividing(self.num_patches, images.shape[2:], "Co-Mixup")
+        return sample_prior(len(images), self.group_size, self.alpha, generator).to(images.device, non_blocking=True)
 
     def apply(
         self,

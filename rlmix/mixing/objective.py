@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from rlmix.maps.composition import Composition
 from rlmix.mixing.core import Mixed
 
 
@@ -57,6 +58,47 @@ class Method(Protocol):
             labels: Class indices, or under ``label_smoothing`` soft targets (B, N).
             num_classes: N.
             generator: Draws all that is random, on the host; the global one where None.
+        """
+        ...
+
+
+class Composed(NamedTuple):
+    """A mixed batch, and of what it is made."""
+
+    mixed: Mixed
+    made: Composition
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """A method that mixes by a map of each image, and takes whatever maps a training has (:data:`~rlmix.maps.approximate.SALIENCY_MODES`).
+
+    It follows :class:`Method` too, for loops that have no maps, and says so where it is registered:
+    ``@METHODS.register(name, reads=("saliency_mode",))``.
+    """
+
+    @property
+    def takes_maps(self) -> bool:
+        """Whether, as its hyperparameters are, it has no use for a pass of its own."""
+        ...
+
+    def mix_by(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Shaped[Tensor, "batch *classes"],
+        map: Float[Tensor, "batch height width"],
+        *,
+        num_classes: int,
+        generator: torch.Generator | None = None,
+    ) -> Composed:
+        """Mix a batch by these maps.
+
+        Args:
+            images: As of :class:`Method`; the other arguments likewise.
+            labels: Class indices or soft targets.
+            map: How salient each pixel is, at least 0, at any scale; where it is zero or not finite, nothing is known.
+            num_classes: N.
+            generator: Draws all that is random, the same as a call without maps does.
         """
         ...
 

@@ -3,7 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least
+from rlmix.maps.composition import Pairs
 from rlmix.maps.gradient import check_images, patch_saliency, saliency
 from rlmix.maps.patches import check_dividing, enlarge
 from rlmix.mixing.core import Mixed, Pairing, sample_pairing, soft_targets
 from rlmix.mixing.graph_cut import Energy, minimise
+from rlmix.mixing.objective import Composed
 from rlmix.mixing.registry import METHODS, Setting, dividing
 
 NEIGHBOURHOOD = 4  # pixels; images are averaged over squares of at most this side before their borders are compared
 
 
-@METHODS.register("puzzlemix")
+@METHODS.register("puzzlemix", reads=("saliency_mode",))
 @dataclass(frozen=True)
 class PuzzleMix:
     """Blocks of two images put together so that the mixed image shows what is salient in either.
@@ -46,8 +48,8 @@ class PuzzleMix:
         transport: Whether blocks move.
         distance_cost: What a block's way costs, in units of saliency, >= 0.
 
-    Cost: 2 passes, a saliency pass and the training step's own, and a solver. A batch of one is
-    its own partner: only its blocks may move. Odd batches are nothing special.
+    Cost: 2 passes, a saliency pass and the training step's own, and a solver; in a training whose maps come from elsewhere
+    (``--saliency-mode``) 1. A batch of one is its own partner: only its blocks may move. Odd batches are nothing special.
 
     Source: Kim, Choo and Song, "Puzzle Mix: Exploiting Saliency and Local Statistics for Optimal Mixup" (ICML 2020) and its code.
     Different from that code, and why:
@@ -68,6 +70,7 @@ class PuzzleMix:
     eta: Annotated[float, at_least(0)] = 0.2
     transport: bool = True
     distance_cost: Annotated[float, at_least(0)] = 0.8
+    takes_maps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_patches", tuple(self.num_patches))
@@ -88,10 +91,25 @@ class PuzzleMix:
         generator: torch.Generator | None = None,
     ) -> Mixed:
         """Mix a batch; see :class:`rlmix.mixing.objective.Method`."""
+        pairing = self._draw(images, generator)
+        return self.apply(images, labels, saliency(model, images, labels).map, pairing, num_classes=num_classes)
+
+    def mix_by(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Shaped[Tensor, "batch *classes"],
+        map: Float[Tensor, "batch height width"],
+        *,
+        num_classes: int,
+        generator: torch.Generator | None = None,
+    ) -> Composed:
+        """Mix a batch by given maps; see :class:`rlmix.mixing.objective.Guided`."""
+        return self.compose(images, labels, map, self._draw(images, generator), num_classes=num_classes)
+
+    def _draw(self, images: Tensor, generator: torch.Generator | None) -> Pairing:
         check_images(images)
         check_dividing(self.num_patches, images.shape[2:], "PuzzleMix")
-        pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
-        return self.apply(images, labels, saliency(model, images, labels).map, pairing, num_classes=num_classes)
+        return sample_pairing(len(images), self.num_patches, self.alpha, generator)
 
     def apply(
         self,
@@ -103,21 +121,35 @@ class PuzzleMix:
         num_classes: int,
     ) -> Mixed:
         """Mix by what has been drawn; deterministic."""
+        return self.compose(images, labels, map, pairing, num_classes=num_classes).mixed
+
+    def compose(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        labels: Shaped[Tensor, "batch *classes"],
+        map: Float[Tensor, "batch height width"],
+        pairing: Pairing,
+        *,
+        num_classes: int,
+    ) -> Composed:
+        """Mix by what has been drawn, and say which block of which image shows where."""
         check_dividing(pairing.num_patches, images.shape[2:], "PuzzleMix")
         own = patch_saliency(map, pairing.num_patches)
         partner = pairing.partner.to(images.device, non_blocking=True)
         theirs = own[partner]
         energy = mask_energy(images, own, partner, pairing.lam, self.beta, self.gamma, self.eta)
         mask = 1 - minimise(energy) / 2
-        others = images[partner]
+        others, source = images[partner], None
         if self.transport:
             shows = torch.cat([mask > 0, mask < 1])
             source = transport(torch.cat([own, theirs]), shows, self.distance_cost)
             images, others = move_blocks(torch.cat([images, others]), source).chunk(2)
+            source = source.unflatten(0, (2, -1))
         pixels = enlarge(mask, images.shape[2:])[:, None].to(images.dtype)
         share = mask.mean((1, 2))[:, None]
         targets = soft_targets(labels, num_classes)
-        return Mixed(torch.lerp(others, images, pixels), share * targets + (1 - share) * targets[partner])
+        mixed = Mixed(torch.lerp(others, images, pixels), share * targets + (1 - share) * targets[partner])
+        return Composed(mixed, Pairs(mask, partner, source))
 
 
 class Borders(NamedTuple):

@@ -17,9 +17,11 @@ from rlmix.data.augmentation import denormalize, normalize
 from rlmix.data.dataset import Dataset
 from rlmix.data.registry import load_data
 from rlmix.maps import approximate as approximations
+from rlmix.maps.approximate import Evidence
+from rlmix.maps.composition import Composition
 from rlmix.maps.gradient import Saliency, saliency
 from rlmix.mixing.core import Mixed, smoothed
-from rlmix.mixing.objective import Method, Objective, score
+from rlmix.mixing.objective import Guided, Method, Objective, score
 from rlmix.mixing.registry import build_method
 from rlmix.mixing.vanilla import Vanilla
 from rlmix.models import build_model
@@ -321,7 +323,7 @@ class Training:
         return self.epoch_metrics()
 
     def fit_step(self, method: Method | None = None) -> None:
-        """Draw a batch, mix it, train on it.
+        """Draw a batch, mix it, train on it; by the maps of ``config.mixing.saliency_mode``, where the method takes maps.
 
         Raises:
             ValueError: If ``method`` has parameters of its own: those must be in the optimizer, so give its name to the constructor.
@@ -329,21 +331,41 @@ class Training:
         method = self.method if method is None else method
         if isinstance(method, nn.Module) and method is not self.method:
             raise ValueError(f"method must have no parameters, or be the training's own, got {type(method).__name__}")
-        images, labels = self.next_batch()
+        batch = self.next_batch()
         method = method if self.epoch <= self.mixed_epochs else self._unmixed
+        mixed, made = self._mix(method, batch)
+        learns = made is not None and self.saliency_source.learns
+        gradient = self.step(mixed, learns)
+        if made is not None and gradient is not None:
+            self.saliency_source.learn(self.evidence(gradient, made), self.order.moment)
+        if hasattr(method, "after_step") and self.updates.ends(self.trained):
+            method.after_step(self.model)
+
+    def _mix(self, method: Method, batch: Batch) -> tuple[Mixed | Objective, Composition | None]:
+        """What to train on, and of what it is made where the method took the training's maps."""
+        images, labels = batch
         with self.fabric.autocast():
             targets = self.targets(labels)
+            options: dict[str, Any] = {"num_classes": self.data.num_classes, "generator": self.batch_generator()}
+            if isinstance(method, Guided) and method.takes_maps:
+                return method.mix_by(images, targets, self.saliency(batch).map, **options)
             try:
-                mixed = method(self.model, images, targets, num_classes=self.data.num_classes, generator=self.batch_generator())
+                return method(self.model, images, targets, **options), None
             except (IndexError, RuntimeError, TypeError) as error:
                 if targets is labels or type(method).__module__.startswith("rlmix."):
                     raise
                 raise ValueError(
                     f"label_smoothing must be 0 with method {self.config.run.method}, which takes no soft targets (batch, classes): {error}"
                 ) from error
-        self.step(mixed)
-        if hasattr(method, "after_step") and self.updates.ends(self.trained):
-            method.after_step(self.model)
+
+    def evidence(self, gradient: Float[Tensor, "batch channel height width"], made: Composition) -> Evidence:
+        """What the step taken last has told of the images in its mixtures.
+
+        Args:
+            gradient: As of :meth:`step`.
+            made: Of what they were made.
+        """
+        return Evidence(gradient, self.last_logits, made, self.was_finite)
 
     def skip_epoch(self) -> None:
         """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""

@@ -17,6 +17,14 @@ UNREAD = {
     "--algorithm bandit --agent.gamma 0": "--agent.gamma must be left out with --algorithm bandit",
     "--method cutmix --num-patches 8": "--num-patches must be left out with --method cutmix, which is no policy of the environment",
     "--method cutmix --reward cosine": "--reward must be left out with --method cutmix, which is no policy of the environment",
+    "--method cutmix --saliency-mode recycled": "--saliency-mode must be left out with --method cutmix, "
+    "which mixes by no map of the classifier's",
+    "--method rlmix.mixing.cutmix:CutMix --saliency-mode half": "--saliency-mode must be left out with "
+    "--method rlmix.mixing.cutmix:CutMix, which mixes by no map of the classifier's",
+    "--method saliencymix --saliency-mode exact": "--saliency-mode must be left out with --method saliencymix, "
+    "which mixes by no map of the classifier's",
+    "--method comixup --saliency-mode recycled": "--saliency-mode must be left out with --method comixup, "
+    "whose clean loss has its pass, and the maps with it, unless --mixing.clean-lam is 0",
     "--method vanilla --mixing-seed 1": "--mixing-seed must be left out with --method vanilla, which draws nothing",
     "--milestones 0.5": "--milestones must be left out with --schedule onecycle",
     "--schedule multistep --pct-start=0.3": "--pct-start must be left out with --schedule multistep",
@@ -61,6 +69,9 @@ def test_an_unknown_name_is_told_before_what_it_would_not_read(line, message, ca
         "--schedule multistep --milestones 0.5 0.75",
         "--method rmix --num-patches 8 --reward cosine_batch --rule mix_least",
         "--method cutmix --mixing-seed 3 --alpha 0.2",
+        "--method puzzlemix --saliency-mode recycled_8x8",
+        "--method rlmix.mixing.puzzlemix:PuzzleMix --saliency-mode recycled",
+        "--method comixup --saliency-mode previous --mixing.clean-lam 0",
         "--data imagefolder:x --workers 2 --no-skip-corrupt",
         "--data cifar10 --download",
     ],

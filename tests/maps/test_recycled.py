@@ -11,6 +11,7 @@ from rlmix.common.ranks import Ranks
 from rlmix.data.augmentation import CropFlip, ResizedCrop
 from rlmix.envs.process import MixingProcess
 from rlmix.maps.approximate import Evidence, Moment, Surroundings, build_source
+from rlmix.maps.composition import Pairs
 from rlmix.maps.recycled import RATE, learn, read_evidence, recycle
 from rlmix.maps.store import MapStore, to_batch, to_images
 
@@ -27,23 +28,22 @@ def evidence(seed=0, batch=4, finite=None):
     return Evidence(
         torch.randn(batch, 3, 8, 8, generator=draw),
         torch.randn(batch, 3, generator=draw),
-        torch.rand(batch, 2, 2, generator=draw),
-        torch.randperm(batch, generator=draw),
+        Pairs(torch.rand(batch, 2, 2, generator=draw), torch.randperm(batch, generator=draw)),
         finite,
     )
 
 
 def told_by_loop(given):
     """Sum of w G, and of w, over the mixtures that an image is in; by the definition."""
-    batch = len(given.partner)
+    batch = len(given.made.partner)
     maps = given.gradient.square().mean(1).sqrt()
     total, weight = torch.zeros(batch, 8, 8), torch.zeros(batch, 8, 8)
     for lead in range(batch):
         scaled = maps[lead] / maps[lead].mean()
         for row in range(8):
             for column in range(8):
-                own = given.weights[lead, row // 4, column // 4]
-                for image, share in ((lead, own), (int(given.partner[lead]), 1 - own)):
+                own = given.made.weights[lead, row // 4, column // 4]
+                for image, share in ((lead, own), (int(given.made.partner[lead]), 1 - own)):
                     total[image, row, column] += share * scaled[row, column]
                     weight[image, row, column] += share
     return total, weight
@@ -56,8 +56,8 @@ def test_a_mixtures_gradient_is_shared_out_by_the_pixels():
     torch.testing.assert_close(told.total, total)
     torch.testing.assert_close(told.weight, weight)
     for image in range(4):
-        host = given.partner.tolist().index(image)
-        own, theirs = float(given.weights[image].mean()), 1 - float(given.weights[host].mean())
+        host = given.made.partner.tolist().index(image)
+        own, theirs = float(given.made.weights[image].mean()), 1 - float(given.made.weights[host].mean())
         assert torch.equal(told.logits[image], given.logits[image if own >= theirs else host])
 
 
@@ -66,13 +66,12 @@ def test_a_gradient_that_is_not_finite_or_nothing_tells_nothing_of_its_two_image
     given = evidence()
     spoiled = given._replace(gradient=given.gradient.clone())
     spoiled.gradient[1] = value
-    others = given._replace(weights=given.weights.clone())
-    told, whole = read_evidence(spoiled), read_evidence(others)
-    partner = int(given.partner[1])
+    told, whole = read_evidence(spoiled), read_evidence(given)
+    partner = int(given.made.partner[1])
     untouched = [image for image in range(4) if image not in (1, partner)]
     assert torch.equal(told.total[untouched], whole.total[untouched])
     assert torch.isfinite(told.total).all()
-    own = F.interpolate(given.weights[None], scale_factor=4, mode="nearest")[0]
+    own = F.interpolate(given.made.weights[None], scale_factor=4, mode="nearest")[0]
     torch.testing.assert_close(told.weight[partner], whole.weight[partner] - (1 - own[1] if partner != 1 else 1))
 
 

@@ -34,6 +34,8 @@ METHODS = {
     "rlmix-until": ["--method", "rlmix", "--mix-until", "0.5", "--action", "top_k_cut"],
     "rmix": ["--method", "rmix"],
     "rmix-previous": ["--method", "rmix", "--saliency-mode", "previous"],
+    "puzzlemix-recycled": ["--method", "puzzlemix", "--saliency-mode", "recycled"],
+    "comixup-recycled": ["--method", "comixup", "--mixing.clean-lam", "0", "--saliency-mode", "recycled"],
     "coin": ["--method", "coin"],
     "constant": ["--method", "constant", "--top-k", "0.11"],
 }

@@ -18,6 +18,7 @@ from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import REWARDS
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.maps.approximate import SALIENCY_MODES
+from rlmix.maps.composition import move_back
 from rlmix.mixing.registry import METHODS
 from rlmix.training.trainer import Training
 
@@ -160,6 +161,22 @@ def test_no_method_waits_but_those_that_say_so(folder, method, device):
     assert device.found == []
 
 
+@pytest.mark.parametrize("method", ["puzzlemix", "comixup"])
+def test_no_method_waits_for_what_it_learns_of_its_step(folder, method, device):
+    """Without the transport, which waits by itself; what it has moved is moved back without a look."""
+    without = {"puzzlemix": {"transport": False}, "comixup": {"clean_lam": 0.0}}[method]
+    training = Training(toy_config(folder, 16, method=method, mixing=without, saliency_mode="recycled"), method=method)
+    device.found.clear()
+    for _ in range(STEPS):
+        training.fit_step()
+    assert device.found == []
+    there = torch.rand(4, 16, 16).to(DEVICE, non_blocking=True)
+    source = torch.zeros(4, 16, dtype=torch.int64).to(DEVICE, non_blocking=True)
+    device.found.clear()
+    move_back(there, source, there[:, :4, :4] > 0)
+    assert device.found == []
+
+
 @pytest.mark.parametrize("mode", ["exact", "recycled"])
 @pytest.mark.parametrize("observation", ["paper", "pair"])
 def test_a_step_of_rlmix_waits_once_for_what_the_agent_on_the_host_sees(folder, mode, observation, device):
@@ -199,6 +216,7 @@ from rlmix.data.augmentation import CropFlip, crop_flip, normalize
 from rlmix.envs.credit import share_credit
 from rlmix.envs.map_rewards import cosine, rarity
 from rlmix.maps.approximate import Evidence
+from rlmix.maps.composition import Pairs
 from rlmix.maps.gradient import Saliency, gradient_map, patch_saliency, salient_mask
 from rlmix.maps.recycled import read_evidence
 from rlmix.mixing.core import mix
@@ -219,7 +237,7 @@ def pay(gradient, maps):
     return share_credit(rewards, rewards[partner], "pair") + rarity(labels, 3)
 
 def learn(gradient, weights):
-    return read_evidence(Evidence(gradient, torch.zeros(6, 3), weights, partner))
+    return read_evidence(Evidence(gradient, torch.zeros(6, 3), Pairs(weights, partner)))
 
 for function, values in [
     (augment, (labels, labels, labels > 0)),
