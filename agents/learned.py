@@ -51,6 +51,11 @@ class LearnedPolicy:
             raise ValueError("policy must be given with method policy, got None")
         return cls(Path(config.run.policy), config.run.seed, ranks)
 
+    @property
+    def values(self) -> Float[Tensor, " choices"]:
+        """The top-k value of each choice."""
+        return self.actions.top_k
+
     @torch.no_grad()
     def probabilities(self, decision: Decision) -> Float[Tensor, "batch choices"]:
         """How likely each choice is, for each image of all ranks' batch; on the host."""
