@@ -28,6 +28,7 @@ def check_resumable(options: Config, training: Training, saved: dict[str, Any], 
         saved = updated(saved) if isinstance(saved, dict) else saved
         if not isinstance(saved, dict):
             raise ValueError(f"the newest checkpoint in {where} must hold its run's configuration, got {type(saved).__name__}")
+    saved = completed(saved)
     different = [name for name in wanted if name in saved and saved[name] != wanted[name] and name not in FREE]
     for name in different:
         reason = epochs_are_settled(options, training, saved, state) if name == "epochs" else "is another training"
@@ -40,6 +41,11 @@ def check_resumable(options: Config, training: Training, saved: dict[str, Any], 
         raise ValueError(
             f"the data must be those that the run in {folder} began with; the images or labels of {options.data.name} differ"
         )
+
+
+def completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration with the agent's hyperparameters that came later, as they are by default."""
+    return saved | ({"agent": Config().as_dict()["agent"] | saved["agent"]} if isinstance(saved.get("agent"), dict) else {})
 
 
 def epochs_are_settled(options: Config, training: Training, saved: dict[str, Any], state: dict[str, Any] | None) -> str | None:

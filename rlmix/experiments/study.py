@@ -16,6 +16,7 @@ from rlmix.experiments.arms import Study
 from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.executors import run_all, using_threads
 from rlmix.experiments.reliability import load_reliability
+from rlmix.experiments.resuming import completed
 from rlmix.experiments.settings import settled
 from rlmix.reporting.output import make_console
 from rlmix.reporting.report import Drawn
@@ -72,7 +73,7 @@ def plan_run(options: Config) -> Config | None:
         check_free(folder)
         return options
     saved, wanted = read_config(folder), settled(options).as_dict()
-    saved = Config().as_dict() | saved  # of an earlier version
+    saved = Config().as_dict() | completed(saved)  # of an earlier version
     different = [f"{name} {saved.get(name)!r} is not {wanted[name]!r}" for name in wanted if saved.get(name) != wanted[name]]
     if different:
         raise ValueError(f"{folder} holds a run with other options: {', '.join(different)}")

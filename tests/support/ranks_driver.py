@@ -46,10 +46,10 @@ def watch_answers(training):
     """Whether each image that the training steps on is given its label, step by step, by what the network says in the step."""
     right, step = [], training.step
 
-    def watched(mixed):
+    def watched(mixed, *rest):
         labels = mixed.targets.argmax(1)
         hook = training.model.register_forward_hook(lambda model, inputs, logits: right.append(logits.argmax(1) == labels))
-        step(mixed)
+        step(mixed, *rest)
         hook.remove()
 
     training.step = watched
@@ -111,9 +111,9 @@ def main(folder, data, train_images):
     def watch(task, session):
         act = task.process.act
 
-        def told(top_k):
-            choices.append(top_k.clone())
-            return act(top_k)
+        def told(action):
+            choices.append(action.top_k.clone())
+            return act(action)
 
         task.process.act = told
         fit(task, session)
