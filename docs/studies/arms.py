@@ -1,0 +1,69 @@
+"""Lay out every arm of a study beside one of them: ``python docs/studies/arms.py docs/studies/results/thousand rmix``.
+
+Reads ARM-sSEED.json, a run's result.json each; prints Markdown: means over the seeds, and differences paired by seed with Student's 95 %
+interval.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from rlmix.reporting.statistics import paired_difference
+
+FIGURES = {"top1": "top-1 %", "ece": "calibration error %"}
+Runs = dict[str, dict[int, dict[str, Any]]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("baseline")
+    options = parser.parse_args()
+    runs = read(options.folder)
+    if options.baseline not in runs:
+        parser.error(f"baseline must be one of {', '.join(runs)}, got {options.baseline}")
+    sys.stdout.write("\n".join(layout(runs, options.baseline)) + "\n")
+
+
+def read(folder: Path) -> Runs:
+    """Results by arm and seed."""
+    runs: Runs = {}
+    for path in sorted(folder.glob("*-s*.json")):
+        found = re.fullmatch(r"(.+)-s(\d+)", path.stem)
+        if found:
+            runs.setdefault(found[1], {})[int(found[2])] = json.loads(path.read_text())
+    return runs
+
+
+def layout(runs: Runs, baseline: str) -> list[str]:
+    """A line an arm, the best first."""
+    heads = [name for label in FIGURES.values() for name in (label, f"- {baseline}")]
+    lines = [f"| arm | seeds | {' | '.join(heads)} |", f"| --- | ---: |{' ---: |' * len(heads)}"]
+    for arm in sorted(runs, key=lambda name: -mean(runs[name], "top1")):
+        cells = [arm, str(len(runs[arm]))]
+        for figure in FIGURES:
+            cells += [f"{mean(runs[arm], figure):.2f}", "" if arm == baseline else difference(runs[arm], runs[baseline], figure)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def mean(runs: dict[int, dict[str, Any]], figure: str) -> float:
+    """Over the seeds."""
+    return sum(float(run[figure]) for run in runs.values()) / len(runs)
+
+
+def difference(runs: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]], figure: str) -> str:
+    """Paired by the seeds that both have, with its interval where there are two."""
+    seeds = sorted(runs.keys() & others.keys())
+    if not seeds:
+        return ""
+    values = [{seed: float(each[seed][figure]) for seed in seeds} for each in (runs, others)]
+    middle, low, high = paired_difference(values[0], values[1])
+    return f"{middle:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if len(seeds) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()
