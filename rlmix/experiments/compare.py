@@ -7,6 +7,7 @@ from rlmix.experiments.mixed_pictures import mixed_pictures
 from rlmix.experiments.provenance import provenance
 from rlmix.experiments.study import drawn_from, run_study
 from rlmix.reporting import tables
+from rlmix.reporting.bar import Bar
 from rlmix.reporting.output import conclude
 from rlmix.reporting.report import write_report
 from rlmix.reporting.verdict import verdicts
@@ -22,9 +23,13 @@ def compare(options: Compare, *, quiet: bool = False) -> dict[str, Any]:
     options.check()
     study = options.study
     report = run_study(study, options.engine, quiet=quiet)
-    drawn = drawn_from(study)._replace(strips=mixed_pictures(study), facts=provenance(report["threads"]))
     said = verdicts(report)
-    written = write_report(study.out, report, drawn, "Comparison", verdict=said)
+    with Bar("reading the runs", 3, quiet=quiet) as bar:
+        drawn = drawn_from(study)
+        bar.advance(what="mixing the same images by each method")
+        drawn = drawn._replace(strips=mixed_pictures(study), facts=provenance(report["threads"]))
+        bar.advance(what="drawing the report")
+        written = write_report(study.out, report, drawn, "Comparison", verdict=said)
     if not quiet:
         conclude(tables.as_table(report), [line.text for line in said], written)
     return report
