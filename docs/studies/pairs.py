@@ -25,16 +25,18 @@ def main() -> None:
     seeds = sorted(set.intersection(*(set(runs) for runs in found.values())))
     if not seeds:
         parser.error(f"{options.folder} must hold a seed of both {options.method} and {options.baseline}")
+    # a method may measure no reward
+    figures = [name for name in FIGURES if all(found[each][seed][name] is not None for each in found for seed in seeds)]
     table = Table(title=f"{options.method} beside {options.baseline}, {len(seeds)} seeds")
-    for column in ("seed", *(f"{name} {figure}" for figure in FIGURES for name in found)):
+    for column in ("seed", *(f"{name} {figure}" for figure in figures for name in found)):
         table.add_column(column, justify="right")
     for seed in seeds:
-        table.add_row(str(seed), *(f"{found[name][seed][figure]:.2f}" for figure in FIGURES for name in found))
-    means = [sum(found[name][seed][figure] for seed in seeds) / len(seeds) for figure in FIGURES for name in found]
+        table.add_row(str(seed), *(f"{found[name][seed][figure]:.2f}" for figure in figures for name in found))
+    means = [sum(found[name][seed][figure] for seed in seeds) / len(seeds) for figure in figures for name in found]
     table.add_row("mean", *(f"{mean:.2f}" for mean in means))
     console = make_console()
     console.print(table)
-    for figure in FIGURES:
+    for figure in figures:
         values = [{seed: found[name][seed][figure] for seed in seeds} for name in found]
         mean, low, high = paired_difference(values[0], values[1])
         console.print(f"{figure}: {mean:+.2f} [{low:+.2f}, {high:+.2f}]", highlight=False)
