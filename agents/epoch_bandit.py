@@ -1,5 +1,6 @@
 """Long-horizon credit: a bandit that chooses how a whole epoch is mixed, and is paid by what the epoch does to the validation loss."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -69,11 +70,10 @@ class EpochBandit:
         """Train until nothing is left to mix; as :meth:`rlmix.agents.sb3.ppo.PPOAgent.learn`."""
         training = self.process.require_training()
         while not training.mixing_finished:
-            progress = (
-                training.epoch / training.mixed_epochs if training.at_epoch_end else (training.epoch - 1) / training.mixed_epochs
-            )
+            before_it = training.epoch if training.at_epoch_end else training.epoch - 1
+            progress = before_it / training.mixed_epochs
             if self.setting < 0:
-                self.loss = self.validation_loss() if self.loss != self.loss else self.loss
+                self.loss = self.validation_loss() if math.isnan(self.loss) else self.loss
                 self.setting = int(
                     torch.multinomial(self.log_probabilities(progress).detach().exp(), 1, generator=self.generator)
                 )

@@ -13,7 +13,7 @@ from rlmix.common.registry import Registry, load_attribute
 from rlmix.common.seeding import stream
 from rlmix.config import Config
 from rlmix.envs.process import Decision
-from rlmix.mixing.actions import Action, action_table
+from rlmix.mixing.actions import Action, action_table, as_action, check_action
 from rlmix.mixing.core import sample_top_k
 
 
@@ -40,19 +40,21 @@ class FunctionPolicy:
 
     entropy = 0.0
 
-    def __init__(self, name: str, choose: Callable[[Decision], Tensor]) -> None:
+    def __init__(self, name: str, choose: Callable[[Decision], Tensor | Action]) -> None:
         self.name, self.choose = name, choose
 
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"] | Action:
         given: Any = self.choose(decision)
         shape = (len(decision.patches),)
-        top_k = given.top_k if isinstance(given, Action) else given
-        if not isinstance(top_k, Tensor) or top_k.shape != shape:
-            found = tuple(top_k.shape) if isinstance(top_k, Tensor) else type(top_k).__name__
-            raise ValueError(f"policy {self.name} must give one top-k value an image, {shape}, got {found}")
-        if top_k.device.type == "cpu" and not bool(((top_k >= 0) & (top_k < 1)).all()):  # elsewhere it would wait for the device
-            raise ValueError(f"policy {self.name} must give top-k values in [0, 1), got {top_k.min()} to {top_k.max()}")
-        return given if isinstance(given, Action) else top_k.float()
+        columns = {"top-k": given.top_k, **given.others} if isinstance(given, Action) else {"top-k": given}
+        for column, values in columns.items():
+            if not isinstance(values, Tensor) or values.shape != shape:
+                found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                raise ValueError(f"policy {self.name} must give one {column} value an image, {shape}, got {found}")
+        action = as_action(given)
+        if action.top_k.device.type == "cpu":  # elsewhere it would wait for the device
+            check_action(action, f"policy {self.name}")
+        return given if isinstance(given, Action) else action.top_k.float()
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -80,6 +80,7 @@ class MixingProcess:
         outcome: The last decision and what it led to.
         values: The top-k values.
         actions: The table of all that an agent may choose for an image.
+        boxes: Whether boxes are among what may be chosen, and their centres drawn.
         unseeded: Whether the configuration came without a seed; it is 0 here, and an environment draws another.
     """
 
@@ -100,8 +101,8 @@ class MixingProcess:
         check_patches(self.num_patches, self.data.image_size)
         self.values = top_k_values(config.mixing.num_top_k)
         self.actions = action_table(config.env.action, config.mixing.num_top_k)
-        if self.actions.box is not None:
-            check_finest(self.num_patches, config.env.action)
+        self.boxes = False
+        self.offer(self.actions)
         self._reward = build_reward(config.env.reward)
         if config.model.freeze_from is not None and self._reward.updating:
             raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
@@ -128,6 +129,16 @@ class MixingProcess:
         self._others: dict[str, list[Tensor]] = {}
         self._undrawn: list[Tensor] = []
         self._loaded = False
+
+    def offer(self, actions: Action | None) -> None:
+        """Be ready for choices of another table than the own one, such as a policy's that learned elsewhere.
+
+        Raises:
+            ValueError: If there are boxes in it, which do not go with these masks.
+        """
+        if actions is not None and actions.box is not None:
+            check_finest(self.num_patches)
+            self.boxes = True
 
     @isolated()
     def reset(self, seed: int | None = None) -> Training:
@@ -173,7 +184,7 @@ class MixingProcess:
             pairing = sample_pairing(training.share, self.num_patches, self.alpha, training.batch_generator())
             pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
             center = None
-            if self.actions.box is not None:
+            if self.boxes:
                 center = sample_center(training.share, training.batch_generator()).to(training.device, non_blocking=True)
             self._decision = Decision(batch, saliency, pairing, training.global_step / training.num_steps, sound, center)
         return self._decision
@@ -323,12 +334,13 @@ class MixingProcess:
         """For pickle and copy: what :meth:`__init__` takes, and everything that changes; who listens to ``on_epoch_end`` is not copied."""
         state = None if self.training is None else self.state_dict()
         more = {"outcome": self.outcome, "loaded": self._loaded, "waiting": self._decision is not None}
-        more |= {"unseeded": self.unseeded}
+        more |= {"unseeded": self.unseeded, "boxes": self.boxes}
         return {"config": self.config, "data": self.data, "state": state} | more
 
     @isolated()
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["config"], state["data"])  # type: ignore[misc]
+        self.boxes = state["boxes"]
         if state["state"] is not None:
             self.training = Training(self.config, self.data)
             self.data = self.training.data

@@ -15,7 +15,7 @@ from rlmix.benchmarking.measure import measure, random_data
 from rlmix.benchmarking.options import Benchmark
 from rlmix.common.files import write_json
 
-METHODS = ("rmix", "rmix-recycled", "rlmix", "puzzlemix")
+METHODS = ("rmix", "rmix-recycled", "rlmix", "rlmix-recycled", "puzzlemix")
 GROWS: dict[str, tuple[int, ...]] = {
     "batch_size": (25, 50, 100, 200),
     "image_size": (16, 32, 64),

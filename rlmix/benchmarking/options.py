@@ -38,9 +38,9 @@ class Benchmark:
     methods: tuple[str, ...] = ("vanilla", "saliency", "rmix", "rmix-reward", "rlmix")
     """What to time; ratios are relative to vanilla, which is always timed. Beside the methods of rlmix train: saliency (the bare pass),
     rmix-reward (rmix is R-Mix by itself, under --reward none; this one measures its reward too, as rlmix train does by default),
-    rmix-dropin (R-Mix in the plain trainer), rlmix-device (the agent where the classifier lives), rmix-bfloat16, rmix-half
-    and rmix-alternate (R-Mix under that --saliency-mode), handwritten (a plain PyTorch loop over a DataLoader, at its fastest setting),
-    and those of --peers by their names."""
+    rmix-dropin (R-Mix in the plain trainer), rlmix-device (the agent where the classifier lives), rmix-recycled, rlmix-recycled,
+    rmix-bfloat16, rmix-half and rmix-alternate (under that --saliency-mode), handwritten (a plain PyTorch loop over a DataLoader, at
+    its fastest setting), and those of --peers by their names."""
     peers: bool = False
     """Time other people's mix-up too, beside our own of the same kind. torchvision-mixup, torchvision-cutmix; timm-mixup, timm-cutmix;
     mixup-mixup, mixup-cutmix (of the package mixup); rmix-published (R-Mix as its authors compute it: a whole backward pass for the map,

@@ -43,6 +43,7 @@ TIMED = (
     "rmix-reward",
     "rlmix",
     "rlmix-device",
+    "rlmix-recycled",
     "rmix-dropin",
     *CHEAPER,
     "handwritten",
@@ -52,8 +53,11 @@ TIMED = (
     *PEERS,
 )
 """saliency is the bare pass of vanilla's model. R-Mix runs in the environment without a reward, rmix-reward with the agent's, as rlmix
-train and compare measure it, rmix-dropin in the plain trainer. rlmix-device has the agent where the classifier lives. handwritten is
+train and compare measure it, rmix-dropin in the plain trainer. rlmix-device has the agent where the classifier lives, rlmix-recycled the
+maps that cost nothing. handwritten is
 vanilla as a tutorial writes it. The last ones are other people's."""
+AGENTS = ("rlmix", "rlmix-device", "rlmix-recycled")
+"""Those with an agent that learns."""
 PARTS = ("data", "saliency", "mix", "method", "train", "policy", "ppo_update", "logging")
 """data: a batch, cropped and flipped. mix: masks, mixing, reward. method: what a method without environment does to a batch, its own
 saliency pass included. train: the optimizer step. policy: who decides, and the way there and back. ppo_update and logging happen once
@@ -123,10 +127,12 @@ def prepare(name: str, config: Config, data: ImageData | None) -> Timed:
         given = PEERS[name](training.data.num_classes) if name in PEERS else RMix() if name == "rmix-dropin" else None
         spans = (Span(training, "next_batch", "data"), Span(training, "step", "train"))
         return Timed(lambda: training.fit_step(given), training.device, "method", spans, logging=lambda: time_logging(training))
-    if name in ("rlmix", "rlmix-device"):
+    if name in AGENTS:
         config = config.changed(observation="pair", credit="pair")  # the defaults of rlmix train
+        if name == "rlmix-recycled":
+            config = config.changed(saliency_mode="recycled")
         env = RLMixVectorEnv(config=config, data=data)
-        return _prepare_agent(env) if name == "rlmix" else _prepare_device_agent(env)
+        return _prepare_device_agent(env) if name == "rlmix-device" else _prepare_agent(env)
     config = config.changed(num_patches=(AGENT_PATCHES,) if name == "rmix-p8" else config.mixing.num_patches)
     if name != "rmix-reward":
         config = config.changed(reward=UNMEASURED)

@@ -15,7 +15,7 @@ from rlmix.config import Config
 from rlmix.experiments.commands.export import Export
 from rlmix.experiments.saved_run import read_settings
 from rlmix.experiments.session import Task
-from rlmix.experiments.settings import settled
+from rlmix.experiments.settings import leaves_policy, settled
 from rlmix.experiments.standalone import FORMATS, Standalone, classifier_of, policy_of
 from rlmix.mixing.actions import action_table
 from rlmix.training.run_folder import Run
@@ -52,7 +52,7 @@ def export(options: Export) -> dict[Path, str]:
         return written
     if "pt" in options.formats:
         written |= _write_agent(out, task.agent, settings)
-    if settings.env.observation in ("paper", "pair"):
+    if leaves_policy(settings) and settings.env.observation in ("paper", "pair"):
         policy = policy_of(LearnedPolicy(options.run, 0), task.training.data.num_classes)
         written |= write_modules(out / "policy", policy, options.formats)
     return written
@@ -117,6 +117,9 @@ def _write_agent(out: Path, agent: Any, settings: Config) -> dict[Path, str]:
         # the buffer's class is rlmix's own: without it the zip loads where rlmix is not installed
         write_atomically(path, lambda handle: agent.ppo.save(handle, exclude=["rollout_buffer_class", "replay_buffer_class"]))
         return {path: f"stable_baselines3.{name.upper()}.load, and no other algorithm's"}
-    path, policy = out / f"policy-{name}.pt", describe_policy(agent.policy, settings)
+    path = out / f"policy-{name}.pt"
+    looks = leaves_policy(settings)
+    policy = describe_policy(agent.policy, settings) if looks else {"algorithm": name, "state_dict": agent.policy.state_dict()}
     write_atomically(path, lambda handle: torch.save(policy, handle))
-    return {path: "torch.load: algorithm, observation, layers (linear, tanh between them), values (top-k), state_dict"}
+    more = "observation, layers (linear, tanh between them), values (top-k), " if looks else ""
+    return {path: f"torch.load: algorithm, {more}state_dict"}

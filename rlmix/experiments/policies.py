@@ -63,9 +63,11 @@ def measure(options: Policies, data: Dataset | None = None) -> Findings:
     check_place(options.out, "out")
     policies = open_policies(options)
     process = MixingProcess(options.config, data)
+    for policy in policies.values():
+        process.offer(getattr(policy, "actions", None))
     process.reset()
     recorder = Recorder(policies)
-    values = len(process.values)
+    values = len(process.actions)
     each, search = len(policies), values + values**2  # passes of the classifier
     with Bar("policies", options.batches * each + options.searched * search) as bar:
         rewards = try_policies(

@@ -9,7 +9,7 @@ from rlmix.common.saved_config import read_config
 from rlmix.config import Config
 from rlmix.experiments.families import hyperparameter_defaults, known
 from rlmix.experiments.options import UsageError, parse, typed_options
-from rlmix.experiments.settings import check_names, is_policy, learns
+from rlmix.experiments.settings import algorithm_traits, check_names, is_policy, learns
 from rlmix.recipes import is_own, settled_data
 
 
@@ -52,11 +52,11 @@ CONDITIONS = (
     Condition(("saliency_mode",), lambda config: _takes_maps(config.run.method), _method("which mixes by no map of the classifier's")),
     Condition(("saliency_mode",), lambda config: config.run.method != "comixup" or not _clean_lam(config),
               _method("whose clean loss has its pass, and the maps with it, unless --mixing.clean-lam is 0")),
-    Condition(("action",), lambda config: learns(config.run.method) or config.run.method == "mixture",
+    Condition(("action",), lambda config: learns(config.run.method) or config.run.method == "mixture" or ":" in (config.run.policy or ""),
               _method("which chooses nothing beside what it does anyway")),
     Condition(("reward", "credit", "observation", "diversity"),
-              lambda config: not (learns(config.run.method) and config.agent.algorithm == "epochs"),
-              lambda config: "--algorithm epochs, which the validation loss pays"),
+              lambda config: not (learns(config.run.method) and algorithm_traits(config.agent.algorithm).get("own_reward")),
+              lambda config: f"--algorithm {config.agent.algorithm}, which has a reward of its own"),
     Condition(("num_patches",), lambda config: config.env.action != "top_k_patches",
               lambda config: "--action top_k_patches, which chooses them"),
     Condition(("alpha",), lambda config: config.env.action != "top_k_lam", lambda config: "--action top_k_lam, which chooses lam"),

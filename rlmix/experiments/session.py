@@ -61,6 +61,7 @@ class Task:
         else:
             self.process = MixingProcess(options, data)
             self.policy = fixed_policy(options, self.process.reset().ranks)
+            self.process.offer(getattr(self.policy, "actions", None))
         self.training = self.process.require_training()
 
     def fit(self, session: "Session") -> None:

@@ -1,5 +1,8 @@
 """A run's settings: what the method, the algorithm and the data settle, and whether all of it goes together. Imports no torch."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rlmix.common.catalogue import Card
 from rlmix.common.names import check_name
 from rlmix.common.registry import load_attribute
@@ -29,6 +32,19 @@ def policy_card(method: str) -> Card:
 def learns(method: str) -> bool:
     """Whether an agent learns under a method."""
     return is_policy(method) and bool(policy_card(method).traits.get("learns"))
+
+
+def algorithm_traits(algorithm: str) -> Mapping[str, Any]:
+    """Traits of a learning algorithm, as of :data:`rlmix.agents.algorithms.ALGORITHMS`."""
+    if ":" in algorithm:
+        traits: Mapping[str, Any] = getattr(load_attribute("algorithm", algorithm), "traits", {})
+        return traits
+    return known("algorithms")[algorithm].traits
+
+
+def leaves_policy(config: Config) -> bool:
+    """Whether a run leaves a policy that looks at images."""
+    return learns(config.run.method) and bool(algorithm_traits(config.agent.algorithm).get("layers"))
 
 
 def check_method(method: str, option: str = "method") -> None:

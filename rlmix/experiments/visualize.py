@@ -26,7 +26,7 @@ from rlmix.experiments.commands.visualize import Visualize
 from rlmix.experiments.policies import measure, say
 from rlmix.experiments.saved_run import load_run, read_settings
 from rlmix.experiments.session import fixed_policy
-from rlmix.experiments.settings import is_policy, settled
+from rlmix.experiments.settings import is_policy, learns, leaves_policy, settled
 from rlmix.maps.gradient import Saliency, saliency
 from rlmix.maps.patches import check_patches
 from rlmix.mixing.actions import as_action
@@ -102,7 +102,7 @@ def draw_run(options: Visualize, folder: Path) -> None:
     else:
         clean = look_at(training.model, options.images, data.image_size, (data.mean, data.std), options)
     figures: dict[str, Figure] = {}
-    learner = options.policy or (folder if run.run.method == "rlmix" and options.images is None else None)
+    learner = options.policy or (folder if leaves_policy(run) and options.images is None else None)
     if learner is not None:
         found = measure(measurement(options, run, folder, learner, out / "policy"), data)
         say(found)
@@ -188,10 +188,12 @@ def look_at(
 
 
 def policy_of(run: Config, folder: Path) -> Policy:
-    """Who decides in the run in ``folder``; R-Mix's random choice for a run in which nobody does."""
-    if run.run.method == "rlmix":
+    """Who decides in the run in ``folder``; R-Mix's random choice for a run in which nobody looks at images."""
+    if leaves_policy(run):
         return LearnedPolicy(folder, run.run.seed)
-    return fixed_policy(run) if is_policy(run.run.method) else FixedRandomPolicy(run.mixing.num_top_k, run.run.seed)
+    if is_policy(run.run.method) and not learns(run.run.method):
+        return fixed_policy(run)
+    return FixedRandomPolicy(run.mixing.num_top_k, run.run.seed)
 
 
 def mix_clean(clean: Clean, policy: Policy, run: Config, generator: torch.Generator, progress: float = 0.0) -> MixedBatch:

@@ -144,22 +144,28 @@ def action_table(name: str, num_top_k: int) -> Action:
     shapes = {tuple(column.shape) for column in found.values()}
     if shapes != {(len(table.top_k),)} or not len(table.top_k):
         raise ValueError(f"action {name} must give columns of one length, got {', '.join(map(str, sorted(shapes)))}")
-    for column in ("top_k", "lam", "box"):
-        values, most = found.get(column), 1.0 - (column == "top_k") * 1e-6
-        if values is not None and not 0 <= float(values.min()) <= float(values.max()) <= most:
-            raise ValueError(
-                f"action {name} must give a {column} in [0, 1{')' if column == 'top_k' else ']'}, got {values.tolist()}"
-            )
-    sides = table.num_patches
-    if sides is not None and not {*sides.tolist()} <= {*SIDES}:
-        raise ValueError(f"action {name} must give num_patches of {', '.join(map(str, SIDES))}, got {sides.tolist()}")
+    check_action(table, f"action {name}")
     return table
 
 
-def check_finest(num_patches: tuple[int, ...], action: str) -> None:
+def check_action(action: Action, giver: str) -> None:
+    """Raise ValueError where what is chosen is out of range; ``giver`` is who chose it."""
+    found = {"top_k": action.top_k, **action.others}
+    for column in ("top_k", "lam", "box"):
+        values, most = found.get(column), 1.0 - (column == "top_k") * 1e-6
+        if values is not None and not 0 <= float(values.min()) <= float(values.max()) <= most:
+            raise ValueError(f"{giver} must give a {column} in [0, 1{')' if column == 'top_k' else ']'}, got {values.tolist()}")
+    sides = action.num_patches
+    if sides is not None and not {*sides.tolist()} <= {*SIDES}:
+        raise ValueError(f"{giver} must give num_patches of {', '.join(map(str, SIDES))}, got {sides.tolist()}")
+
+
+def check_finest(num_patches: tuple[int, ...]) -> None:
     """Raise ValueError where a box, which is of whole patches of the finest kind, does not go with masks of so many."""
     if any(max(SIDES) % count for count in num_patches):
-        raise ValueError(f"num_patches must be of {', '.join(map(str, (1, *SIDES)))} under action {action}, got {num_patches}")
+        raise ValueError(
+            f"num_patches must be of {', '.join(map(str, (1, *SIDES)))} where a box may be chosen, got {num_patches}"
+        )
 
 
 class Weighed(NamedTuple):
@@ -189,9 +195,15 @@ def weigh(
         action: What is chosen for each image.
         pairing: Partners, and what is drawn of the rest.
         rule: How patches are mixed.
-        partner_top_k: The choice of each image's partner, where it is not what ``action`` says of it.
-        center: Of each image's box (:func:`~rlmix.mixing.core.sample_center`); without it there are none.
+        partner_top_k: The choice of each image's partner, in [0, 1), where it is not what ``action`` says of it.
+        center: Of each image's box, row and column as parts of the sides, in [0, 1) (:func:`~rlmix.mixing.core.sample_center`); where
+            ``action`` has boxes.
+
+    Raises:
+        ValueError: If there are boxes, and no centers.
     """
+    if action.box is not None and center is None:
+        raise ValueError("center must be given where a box may be chosen, got None")
     theirs = action.top_k if partner_top_k is None else partner_top_k[pairing.partner.argsort()]
     lam = pairing.lam if action.lam is None else action.lam
 

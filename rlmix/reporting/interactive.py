@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlmix.evaluation.calibration import pool_bins
-from rlmix.reporting.plots import MARKED_EPOCHS, Bins, Curves, colors, series
+from rlmix.reporting.plots import MARKED_EPOCHS, Bins, Curves, colors, series, top_k_shares
 from rlmix.reporting.reward_accuracy import FEWEST_RUNS
 from rlmix.reporting.statistics import summarize
 
@@ -163,16 +163,7 @@ def reliability(curves: Curves, bins: Bins) -> list[Drawing]:
 
 def top_k(curves: Curves, bins: Bins) -> list[Drawing]:
     """How often each top-k value was chosen, epoch by epoch: a picture an arm, summed over the seeds."""
-    shares = {}
-    for name, runs in curves.items():
-        counts = [
-            [line["top_k_counts"] for line in run if "top_k_counts" in line]
-            for run in runs.values()
-            if run and "top_k_counts" in run[0]
-        ]
-        if counts:
-            total = np.array(counts, float).sum(0)  # (epoch, value)
-            shares[name] = total / total.sum(1, keepdims=True)
+    shares = top_k_shares(curves)
     top = max((share.max() for share in shares.values()), default=0.0)
     drawings = []
     for name, share in shares.items():

@@ -187,8 +187,8 @@ def reliability_diagrams(bins: Bins) -> Figure | None:
     return figure
 
 
-def top_k_histograms(curves: Curves) -> Figure | None:
-    """How often each top-k value was chosen, epoch by epoch: a picture an arm, summed over the seeds."""
+def top_k_shares(curves: Curves) -> dict[str, NDArray[np.float64]]:
+    """How often each top-k value was chosen, (epoch, value), of the arms in which somebody chooses; over all seeds, 1 an epoch."""
     shares = {}
     for name, runs in curves.items():
         counts = [
@@ -197,8 +197,14 @@ def top_k_histograms(curves: Curves) -> Figure | None:
             if records and "top_k_counts" in records[0]
         ]
         if counts:
-            total = np.array(counts, float).sum(0)  # (epoch, value)
+            total = np.array(counts, float).sum(0)
             shares[name] = total / total.sum(1, keepdims=True)
+    return shares
+
+
+def top_k_histograms(curves: Curves) -> Figure | None:
+    """How often each top-k value was chosen, epoch by epoch: a picture an arm, summed over the seeds."""
+    shares = top_k_shares(curves)
     if not shares:
         return None
     top = max(share.max() for share in shares.values())

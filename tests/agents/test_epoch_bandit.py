@@ -11,6 +11,7 @@ from toys import NETWORK
 import rlmix
 from rlmix.agents.epoch_bandit import EpochBandit
 from rlmix.experiments.train import train
+from rlmix.scripts.main import main as rlmix_main
 from rlmix.scripts.train import main
 
 TOY = {
@@ -102,5 +103,17 @@ def test_a_run_goes_on_within_an_epoch_and_between_two(tmp_path, step):
 def test_it_needs_a_validation_split(capsys):
     with pytest.raises(ValueError, match="algorithm epochs must go with a validation split"):
         EpochBandit(rlmix.make_vec_env(config=rlmix.Config.flat(**(TOY | {"val_fraction": 0.0}))), rlmix.PPOConfig(), 0)
-    with pytest.raises(ValueError, match="--reward must be left out with --algorithm epochs, which the validation loss pays"):
+    with pytest.raises(ValueError, match="--reward must be left out with --algorithm epochs, which has a reward of its own"):
         main(["--algorithm", "epochs", "--val-fraction", "0.2", "--reward", "cosine", "--dry-run"])
+
+
+def test_its_run_is_exported_and_drawn_though_it_looks_at_no_image(tmp_path):
+    train(rlmix.Config.flat(**TOY, algorithm="epochs", method="rlmix", out=tmp_path / "run"), quiet=True)
+    assert not rlmix_main(["export", str(tmp_path / "run"), "--formats", "pt", "pt2"])
+    written = torch.load(tmp_path / "run" / "policy-epochs.pt", weights_only=True)
+    assert written["algorithm"] == "epochs"
+    assert written["state_dict"]["weight"].shape == (4, 2)
+    assert (tmp_path / "run" / "classifier.pt2").exists()
+    assert not (tmp_path / "run" / "policy.pt2").exists()
+    assert not rlmix_main(["visualize", str(tmp_path / "run"), "--out", str(tmp_path / "drawn")])
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"figure2.png", "figure4.png", "top_k.png"}

@@ -26,7 +26,17 @@ def written(tmp_path_factory):
     """Figures, and the text of the profile."""
     folder = tmp_path_factory.mktemp("benchmark")
     handwritten.WORKERS, workers = (0, 1), handwritten.WORKERS
-    methods = ["saliency", "rmix", "rmix-reward", "rmix-dropin", "rlmix", "rlmix-device", "cutmix", "handwritten"]
+    methods = [
+        "saliency",
+        "rmix",
+        "rmix-reward",
+        "rmix-dropin",
+        "rlmix",
+        "rlmix-device",
+        "rlmix-recycled",
+        "cutmix",
+        "handwritten",
+    ]
     outputs = ["--json", str(folder / "figures.json"), "--profile", str(folder / "profile.txt")]
     benchmark.main([*SMALL, "--methods", *methods, *outputs])
     handwritten.WORKERS = workers
@@ -43,6 +53,7 @@ def test_figures_of_each_method(written):
         "rmix-dropin",
         "rlmix",
         "rlmix-device",
+        "rlmix-recycled",
         "cutmix",
         "handwritten",
     ]
@@ -62,6 +73,7 @@ def test_figures_of_each_method(written):
         ("rmix-reward", ["data", "saliency", "mix", "train", "policy", "logging"]),
         ("rmix-dropin", ["data", "method", "train", "logging"]),
         ("rlmix", ["data", "saliency", "mix", "train", "policy", "ppo_update", "logging"]),
+        ("rlmix-recycled", ["data", "saliency", "mix", "train", "policy", "ppo_update", "logging"]),
         ("rlmix-device", ["data", "saliency", "mix", "train", "policy", "ppo_update", "logging"]),
         ("handwritten", ["data", "train"]),
     ],

@@ -1,6 +1,8 @@
 """What may be chosen for an image, and what its mixture is then."""
 
+import pickle
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,11 @@ import torch
 from toys import NETWORK
 
 import rlmix
+from rlmix.agents.policies import FunctionPolicy
+from rlmix.experiments.reading import refusal
+from rlmix.experiments.session import Task
+from rlmix.experiments.settings import settled
+from rlmix.experiments.train import train
 from rlmix.mixing.actions import ACTIONS, LAMS, SIDES, Action, action_table, as_action, boxes, weigh
 from rlmix.mixing.core import Pairing, mix, top_k_values
 
@@ -129,7 +136,7 @@ def test_a_box_is_the_partners_and_its_share_the_labels():
 
 
 def test_boxes_need_masks_that_the_finest_divide():
-    with pytest.raises(ValueError, match=r"^num_patches must be of 1, 2, 4, 8 under action top_k_cut, got \(3,\)$"):
+    with pytest.raises(ValueError, match=r"^num_patches must be of 1, 2, 4, 8 where a box may be chosen, got \(3,\)$"):
         rlmix.make_vec_env(config=rlmix.Config.flat(data="digits", action="top_k_cut", num_patches=(3,)))
 
 
@@ -169,3 +176,77 @@ def test_an_environment_of_each_space(name):
     if name != "top_k":
         with pytest.raises(ValueError, match="action must be top_k where actions are continuous"):
             rlmix.make_vec_env(config=config, continuous=True)
+
+
+def halves(decision):
+    """A policy of one's own: boxes of half of a side for every other image."""
+    box = 0.5 * (torch.arange(len(decision.patches)) % 2)
+    return Action(torch.full((len(box),), 0.5), box=box)
+
+
+def test_a_box_without_a_centre_is_refused():
+    with pytest.raises(ValueError, match=r"^center must be given where a box may be chosen, got None$"):
+        weigh(draw(), Action(torch.zeros(4), box=torch.ones(4)), PAIRING)
+
+
+def test_a_policy_that_learned_with_boxes_has_them_elsewhere(tmp_path):
+    """Its zip, or its run, decides in a process of the plain top-k values; a copy of it too."""
+    tiny = {
+        "data": "digits",
+        "train_images": 60,
+        "test_images": 20,
+        "batch_size": 20,
+        "epochs": 1,
+        "model": NETWORK,
+        "device": "cpu",
+    }
+    train(rlmix.Config.flat(**tiny, method="rlmix", action="top_k_cut", out=tmp_path / "learned"), quiet=True)
+    options = settled(rlmix.Config.flat(**tiny, method="policy", policy=str(tmp_path / "learned"), seed=1))
+    task = Task(options)
+    assert task.process.actions.box is None
+    table = task.policy.actions
+    process = pickle.loads(pickle.dumps(task.process))
+    for each in (task.process, process):
+        assert each.observe().center.shape == (20, 2)
+        each.act(table[torch.full((20,), len(table) - 1)])
+        share = 1 - each.outcome.mixed.targets.gather(1, each.outcome.decision.batch.labels[:, None])
+        assert float(share.max()) > 0.3  # boxes of 95 % of the image, less what lies outside
+    with pytest.raises(ValueError, match=r"^num_patches must be of 1, 2, 4, 8 where a box may be chosen, got \(3,\)$"):
+        Task(options.changed(num_patches=(3,)))
+
+
+def test_ones_own_policy_may_choose_boxes_in_their_action_space():
+    tiny = {
+        "data": "digits",
+        "train_images": 60,
+        "test_images": 20,
+        "batch_size": 20,
+        "epochs": 1,
+        "model": NETWORK,
+        "device": "cpu",
+    }
+    config = rlmix.Config.flat(**tiny, method="policy", policy=f"{__name__}:halves")
+    task = Task(settled(config))
+    chosen = task.policy(task.process.observe())
+    with pytest.raises(ValueError, match=r"^center must be given where a box may be chosen"):
+        task.process.act(chosen)
+    task = Task(settled(config.changed(action="top_k_cut")))
+    task.process.act(task.policy(task.process.observe()))
+    assert task.process.epoch_metrics()["box_mean"] == pytest.approx(0.25)
+    assert refusal(config.changed(action="top_k_cut"), "action") is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("lam", torch.full((4,), 1.5), r"must give a lam in \[0, 1\]"),
+        ("box", torch.full((4,), -0.5), r"must give a box in \[0, 1\]"),
+        ("box", torch.zeros(3), r"must give one box value an image, \(4,\), got \(3,\)"),
+        ("num_patches", torch.full((4,), 3), r"must give num_patches of 2, 4, 8"),
+    ],
+)
+def test_ones_own_policy_is_told_what_is_out_of_range(column, value, words):
+    policy = FunctionPolicy("mine", lambda decision: Action(torch.zeros(4), **{column: value}))
+    decision = SimpleNamespace(patches=torch.zeros(4, 8, 8))
+    with pytest.raises(ValueError, match=f"^policy mine {words}"):
+        policy(decision)

@@ -41,7 +41,7 @@ MISSPELT = {
     "train --action top_k_lan": "--action must be one of .*, got 'top_k_lan' .did you mean 'top_k_lam'",
     "train --action top_k_lam --alpha 0.2": "--alpha must be left out with --action top_k_lam, which chooses lam: it would do nothing",
     "train --action top_k_patches --num-patches 2": "--num-patches must be left out with --action top_k_patches, .*: it would do nothing",
-    "train --action top_k_cut --num-patches 3": r"--num-patches must be of 1, 2, 4, 8 under action top_k_cut, got \(3,\)",
+    "train --action top_k_cut --num-patches 3": r"--num-patches must be of 1, 2, 4, 8 where a box may be chosen, got \(3,\)",
     "train --mix-until 1.5": r"--mix-until must be in \(0, 1\], got 1.5",
     "train --method vanilla --mix-until 0.5": "--mix-until must be left out with --method vanilla: it would do nothing",
     "train --algorithm a2c --agent.target-entropy 0.5": "--agent.target-entropy must be left out with --algorithm a2c: it would do nothing",

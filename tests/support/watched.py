@@ -33,6 +33,8 @@ class Watched(NamedTuple):
 def watch(args: Sequence[str], folder: Path, meanwhile: Callable[[], object] = lambda: None) -> Watched:
     """Run a command in a pseudo-terminal of 120 columns, to which both of its streams go; it must succeed.
 
+    It has as many threads as a person's would: what the tests settle for themselves is not handed on.
+
     Args:
         args: After ``python``.
         folder: Where it runs.
@@ -41,7 +43,7 @@ def watch(args: Sequence[str], folder: Path, meanwhile: Callable[[], object] = l
     ours, its = pty.openpty()
     ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     begun = time.monotonic()
-    own = os.environ | {"TERM": "xterm-256color"}
+    own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"TERM": "xterm-256color"}
     process = subprocess.Popen([sys.executable, *args], cwd=folder, stdin=its, stdout=its, stderr=its, env=own)
     os.close(its)
     shown: set[str] = set()
