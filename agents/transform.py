@@ -18,7 +18,7 @@ from rlmix.envs.process import Decision
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
 from rlmix.maps.gradient import check_images, saliency
 from rlmix.maps.patches import check_patches, pixel_share
-from rlmix.mixing.actions import action_table, as_action, check_finest, weigh
+from rlmix.mixing.actions import action_table, arrange, as_action, check_finest, weigh
 from rlmix.mixing.core import Mixed, blend, check_mixing, sample_center, sample_pairing, soft_targets
 from rlmix.training.guard import finite_saliency
 from rlmix.training.trainer import Batch
@@ -112,8 +112,8 @@ class RLMix:
         self.boxes = (actions if learn else getattr(self.policy, "actions", actions)).box is not None
         """Whether boxes may be chosen."""
         if self.boxes:
-            check_finest(self.num_patches, action)
-        self._waiting: tuple[Mixed, Decision, Tensor] | None = None
+            check_finest(self.num_patches)
+        self._waiting: tuple[Mixed, Decision, Tensor, Tensor] | None = None
 
     def __call__(
         self,
@@ -150,12 +150,13 @@ class RLMix:
         decision = Decision(Batch(images, labels), seen, pairing, progress, sound, center)
         choose: Any = self.learner or self.policy
         chosen = as_action(choose(decision)).to(images.device)
+        pairing = arrange(pairing, chosen, seen.map)
         weights = weigh(seen.map, chosen, pairing, self.rule, center=center).weights
         targets = soft_targets(labels, num_classes or seen.logits.shape[1])
         mixed = blend(images, targets, weights, pairing.partner)
         if self.learner is not None:
             mixed = mixed._replace(images=mixed.images.detach().requires_grad_())
-            self._waiting = mixed, decision, pixel_share(weights, images.shape[2:])
+            self._waiting = mixed, decision, pairing.partner, pixel_share(weights, images.shape[2:])
         return mixed
 
     def feedback(self, gradient: Float[Tensor, "batch channel height width"] | None = None) -> Float[Tensor, " batch"]:
@@ -173,13 +174,13 @@ class RLMix:
         """
         if self.learner is None or self._waiting is None:
             raise RuntimeError("feedback() must follow a call of RLMix(learn=True)")
-        (mixed, decision, share), self._waiting = self._waiting, None
+        (mixed, decision, partner, share), self._waiting = self._waiting, None
         gradient = mixed.images.grad if gradient is None else gradient
         if gradient is None:
             raise RuntimeError("feedback() must follow loss.backward(), or be given the gradient of the mixed images")
-        rewards = self.reward.judge(mixed, Reaction(decision.saliency.map, gradient.float(), decision.pairing.partner, share))
+        rewards = self.reward.judge(mixed, Reaction(decision.saliency.map, gradient.float(), partner, share))
         rewards = torch.where(rewards.isfinite() & decision.sound, rewards, 0.0)
-        paid = self.credit(rewards, rewards[decision.host])
+        paid = self.credit(rewards, rewards[partner.argsort()])
         self.learner.pay(paid.detach().cpu())
         return paid.detach()
 

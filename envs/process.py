@@ -23,7 +23,7 @@ from rlmix.maps.approximate import SaliencySource
 from rlmix.maps.composition import Pairs
 from rlmix.maps.gradient import Saliency, patch_saliency
 from rlmix.maps.patches import check_patches, pixel_share
-from rlmix.mixing.actions import Action, Weighed, action_table, as_action, check_finest, weigh
+from rlmix.mixing.actions import Action, Weighed, action_table, arrange, as_action, check_finest, weigh
 from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, sample_center, sample_pairing, soft_targets, top_k_values
 from rlmix.training.guard import finite_saliency
 from rlmix.training.trainer import Batch, Training
@@ -50,7 +50,7 @@ class Decision:
 
     @cached_property
     def host(self) -> Int[Tensor, " batch"]:
-        """Index of the image in whose mixture each image is the partner."""
+        """Index of the image in whose mixture each image is the partner, as drawn."""
         return self.pairing.partner.argsort()
 
 
@@ -59,6 +59,8 @@ class Outcome:
     """What a decision led to; for pictures."""
 
     decision: Decision
+    pairing: Pairing
+    """With the partners that the batch was mixed with."""
     mask: Bool[Tensor, "batch patch patch"]
     top_k: Float[Tensor, " batch"]
     mixed: Mixed
@@ -199,14 +201,15 @@ class MixingProcess:
         training, decision = self.require_training(), self.observe()
         chosen = as_action(action).to(training.device)
         with self._reward.around(training) as judge:
-            partner, learners = decision.pairing.partner, self._learners()
-            mask, weights = self._weigh(decision, chosen)
-            mixed, share = self._mix(decision, weights)
+            pairing, learners = arrange(decision.pairing, chosen, decision.saliency.map), self._learners()
+            partner = pairing.partner
+            mask, weights = self._weigh(decision, chosen, pairing)
+            mixed, share = self._mix(decision, weights, partner)
             gradient: Any = training.step(mixed, self._reward.needs_gradient or bool(learners), decision.sound)
             for source in learners:
                 source.learn(training.evidence(gradient, Pairs(weights, partner)), training.order.moment)
             rewards = judge(mixed, Reaction(decision.saliency.map, gradient, partner, share, training.last_logits, mixed.targets))
-        self.outcome, self._decision = Outcome(decision, mask, chosen.top_k, mixed), None
+        self.outcome, self._decision = Outcome(decision, pairing, mask, chosen.top_k, mixed), None
         if training.trained == 1:
             self._rewards, self._top_k, self._others = [], [], {}
         rewards = torch.where(training.was_finite, rewards, float("nan"))
@@ -215,7 +218,7 @@ class MixingProcess:
         for name, column in chosen.others.items():
             self._others.setdefault(name, []).append(column.float())
         rewards = torch.where(rewards.isfinite(), rewards, 0.0)
-        rewards = share_credit(rewards, rewards[decision.host], self.credit)
+        rewards = share_credit(rewards, rewards[partner.argsort()], self.credit)
         if self.config.env.diversity:
             rewards = rewards + self.config.env.diversity * rarity(self._nearest(chosen.top_k), len(self.values))
         if training.at_epoch_end:
@@ -242,28 +245,30 @@ class MixingProcess:
             )
         training, decision = self.require_training(), self.observe()
         theirs = None if partner_top_k is None else partner_top_k.to(training.device)
-        weights = self._weigh(decision, as_action(action).to(training.device), theirs).weights
+        chosen = as_action(action).to(training.device)
+        pairing = arrange(decision.pairing, chosen, decision.saliency.map)
+        partner = pairing.partner
+        weights = self._weigh(decision, chosen, pairing, theirs).weights
         with self._reward.around(training) as judge:
-            mixed, share = self._mix(decision, weights)
+            mixed, share = self._mix(decision, weights, partner)
             look = training.look(mixed)
-            partner = decision.pairing.partner
             seen = Reaction(decision.saliency.map, look.gradient, partner, share, look.logits, mixed.targets)
             return judge(mixed, seen)
 
-    def _weigh(self, decision: Decision, action: Action, partner_top_k: Tensor | None = None) -> Weighed:
+    def _weigh(self, decision: Decision, action: Action, pairing: Pairing, partner_top_k: Tensor | None = None) -> Weighed:
         map, rule = decision.saliency.map, self.config.mixing.rule
-        return weigh(map, action, decision.pairing, rule, partner_top_k, decision.center)
+        return weigh(map, action, pairing, rule, partner_top_k, decision.center)
 
     def _learners(self) -> list[SaliencySource]:
         """Who is told what a step has found."""
         own = self.require_training().saliency_source
         return [*([own] if own.learns else []), *self.listeners]
 
-    def _mix(self, decision: Decision, weights: Tensor) -> tuple[Mixed, Tensor]:
+    def _mix(self, decision: Decision, weights: Tensor, partner: Tensor) -> tuple[Mixed, Tensor]:
         """The mixed batch, and the share of its target that each image has."""
         images, labels = decision.batch
         targets = soft_targets(self.require_training().targets(labels), self.data.num_classes)
-        return blend(images, targets, weights, decision.pairing.partner), pixel_share(weights, images.shape[2:])
+        return blend(images, targets, weights, partner), pixel_share(weights, images.shape[2:])
 
     def _nearest(self, top_k: Tensor) -> Tensor:
         """Index of the nearest of the K values."""

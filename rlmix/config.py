@@ -175,7 +175,8 @@ class EnvConfig:
     """What a mixture earns (rlmix list rewards). docs/rewards.md has reasons and sources."""
     action: Annotated[str, one_of("rlmix.mixing.actions:ACTIONS")] = "top_k"
     """What is chosen (rlmix list actions). top_k is the paper's: how much of an image is salient. top_k_mix may leave it unmixed,
-    top_k_cut take a box of its partner instead; top_k_lam also chooses lam, top_k_patches the patches a side of the masks."""
+    top_k_cut take a box of its partner instead; top_k_lam also chooses lam, top_k_patches the patches a side of the masks, top_k_partner
+    who the partner is."""
     observation: Annotated[str | None, one_of("rlmix.envs.observations:OBSERVATIONS")] = None
     """paper or pair; rlmix train has pair. paper is its map and logits; pair also those of its two partners, lam,
     and the training's progress, for on what the paper's agent sees there is next to nothing to learn. An environment of one's own has the

@@ -1,4 +1,4 @@
-"""Measure how a step's cost grows with batch, image size and classes: ``python docs/studies/growth.py RESULTS.json PICTURE.png``.
+"""Measure how a step's cost grows with batch, pixels, classes and images: ``python docs/studies/growth.py RESULTS.json PICTURE.png``.
 
 Each setting is a run of ``rlmix benchmark``, its methods interleaved step by step; the figures that are there already are kept, so that it
 goes on where it was stopped.
@@ -6,6 +6,7 @@ goes on where it was stopped.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from rlmix.benchmarking.measure import measure, random_data
 from rlmix.benchmarking.options import Benchmark
 from rlmix.common.files import write_json
 
+BATCHES = 20
 METHODS = ("rmix", "rmix-recycled", "rlmix", "rlmix-recycled", "puzzlemix")
 GROWS: dict[str, tuple[int, ...]] = {
     "batch_size": (25, 50, 100, 200),
     "image_size": (16, 32, 64),
     "num_classes": (10, 100, 1000),
+    "images": (2_000, 20_000, 200_000),
 }
-"""What is varied, one at a time; the rest is as ``rlmix benchmark`` has it."""
+"""What is varied, one at a time; the rest is as ``rlmix benchmark`` has it, with 2,000 images of its batch of 100."""
 
 
 def main() -> None:
@@ -35,22 +38,27 @@ def main() -> None:
         for value in values:
             key = f"{what} {value}"
             if key not in found:
-                found[key] = step_costs(Benchmark(methods=METHODS, rounds=options.rounds, **{what: value}))  # type: ignore[arg-type]
+                settings = Benchmark(methods=METHODS, rounds=options.rounds)
+                batches = BATCHES
+                if what == "images":
+                    batches = value // settings.batch_size
+                else:
+                    settings = replace(settings, **{what: value})
+                found[key] = step_costs(settings, batches)
                 write_json(options.results, found)
     draw(found).savefig(options.picture, dpi=110, metadata={"Software": ""})
 
 
-def step_costs(options: Benchmark) -> dict[str, dict[str, float]]:
+def step_costs(options: Benchmark, batches: int) -> dict[str, dict[str, float]]:
     """Milliseconds a step of each method, and its ratio to vanilla's."""
-    rows = measure(options.training, options.methods, random_data(options), options.rounds, options.warmup, parts=False)[
-        "methods"
-    ]
+    data = random_data(options, batches)
+    rows = measure(options.training, options.methods, data, options.rounds, options.warmup, parts=False)["methods"]
     return {name: {figure: row[figure] for figure in ("step_ms", "ratio")} for name, row in rows.items()}
 
 
 def draw(found: dict[str, Any]) -> Figure:
     """Above milliseconds a step, both axes logarithmic; below the ratios to vanilla."""
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    figure = Figure(figsize=(12, 5.6), layout="constrained")
     panels = figure.subplots(2, len(GROWS), sharex="col", sharey="row")
     for column, (what, values) in enumerate(GROWS.items()):
         for method in ("vanilla", *METHODS):

@@ -14,7 +14,7 @@ def batch_strips(process: MixingProcess, num_images: int = 8) -> Strips:
     outcome, training = process.outcome, process.require_training()
     if outcome is None:
         raise RuntimeError("act() must be called before a picture of its batch")
-    decision, pairing = outcome.decision, outcome.decision.pairing
+    decision, pairing = outcome.decision, outcome.pairing
     count = min(num_images, len(decision.batch.labels))
     images = decision.batch.images
     partner = pairing.partner[:count].to(images.device)

@@ -15,6 +15,7 @@ from rlmix.common.registry import Registry
 from rlmix.maps.gradient import patch_saliency, salient_mask
 from rlmix.maps.patches import enlarge
 from rlmix.mixing.core import Pairing, patch_weights, top_k_values
+from rlmix.mixing.partners import rearrange
 
 LAMS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Weights of the first image that may be chosen."""
@@ -36,6 +37,8 @@ class Action:
     """Patches a side of the masks that make its mixture, of :data:`SIDES`."""
     box: Float[Tensor, " row"] | None = None
     """Side of a box that the partner gives, as a part of the image's, in [0, 1], in place of a mixture by saliency; 0 for none."""
+    apart: Bool[Tensor, " row"] | None = None
+    """Whether the partner is, of those who choose so, one whose saliency lies apart from its own; else it is as chance has it."""
 
     def __len__(self) -> int:
         return len(self.top_k)
@@ -80,6 +83,7 @@ class Action:
                 lines.append(f"box of {float(self.box[row]) ** 2:.0%}")
                 continue
             parts = [said[name].format(float(column[row])) for name, column in self.others.items() if name in said]
+            parts += ["apart"] if self.apart is not None and self.apart[row] else []
             lines.append(", ".join([f"{float(self.top_k[row]):.2f}", *parts]))
         return lines
 
@@ -131,6 +135,12 @@ def top_k_cut(num_top_k: int) -> Action:
     return Action(torch.cat([values, torch.zeros(num_top_k)]), box=torch.cat([torch.zeros(num_top_k), areas.sqrt()]))
 
 
+@ACTIONS.register("top_k_partner")
+def top_k_partner(num_top_k: int) -> Action:
+    """The quantile, and whether the partner is as chance has it or one whose saliency lies apart from the image's own."""
+    return Action(top_k_values(num_top_k).repeat(2), apart=torch.arange(2 * num_top_k) >= num_top_k)
+
+
 def action_table(name: str, num_top_k: int) -> Action:
     """The table of the action space called so.
 
@@ -168,6 +178,17 @@ def check_finest(num_patches: tuple[int, ...]) -> None:
         )
 
 
+def arrange(pairing: Pairing, action: Action, map: Float[Tensor, "batch height width"]) -> Pairing:
+    """Give the batch its partners: as drawn, or where they are chosen, those of :func:`rlmix.mixing.partners.rearrange`.
+
+    Args:
+        pairing: As drawn.
+        action: What is chosen for each image.
+        map: Saliency; looked at in patches of the finest kind.
+    """
+    return pairing if action.apart is None else rearrange(pairing, action.apart, patch_saliency(map, max(SIDES)))
+
+
 class Weighed(NamedTuple):
     """How a batch is mixed."""
 
@@ -193,7 +214,7 @@ def weigh(
     Args:
         map: Saliency.
         action: What is chosen for each image.
-        pairing: Partners, and what is drawn of the rest.
+        pairing: Partners (:func:`arrange`), and what is drawn of the rest.
         rule: How patches are mixed.
         partner_top_k: The choice of each image's partner, in [0, 1), where it is not what ``action`` says of it.
         center: Of each image's box, row and column as parts of the sides, in [0, 1) (:func:`~rlmix.mixing.core.sample_center`); where

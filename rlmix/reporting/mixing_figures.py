@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlmix.maps.gradient import patch_saliency
-from rlmix.mixing.actions import Action, weigh
+from rlmix.mixing.actions import Action, arrange, weigh
 from rlmix.mixing.core import Pairing, blend, soft_targets
 from rlmix.reporting.output import literal
 
@@ -57,6 +57,7 @@ def mix_batch(
     center: Tensor | None = None,
 ) -> MixedBatch:
     """Mix a batch by what was drawn and chosen, and keep the steps."""
+    pairing = arrange(pairing, action, saliency)
     mask, weights = weigh(saliency, action, pairing, rule, center=center)
     mixed = blend(images, soft_targets(labels, num_classes), weights, pairing.partner)
     patches = patch_saliency(saliency, mask.shape[1])
