@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("dest", type=Path)
     parser.add_argument("--every", type=int, default=10, help="classes 0, EVERY, 2 EVERY, ...")
     parser.add_argument("--images", type=int, default=200, help="training images of each class: its first")
+    parser.add_argument("--shrink", type=int, default=1, help="means of so many pixels a side")
     options = parser.parse_args()
     with np.load(options.data) as arrays:
         splits = {name: (arrays[f"x_{name}"], arrays[f"y_{name}"]) for name in ("train", "test")}
@@ -27,7 +28,7 @@ def main() -> None:
     def take(split: str, part: slice) -> tuple[np.ndarray, np.ndarray]:
         kept = [found[part] for found in places[split]]
         labels = np.repeat(np.arange(len(kept)), [len(found) for found in kept])
-        return splits[split][0][np.concatenate(kept)], labels
+        return shrink(splits[split][0][np.concatenate(kept)], options.shrink), labels
 
     options.dest.mkdir(parents=True, exist_ok=True)
     images, labels = take("train", slice(options.images))
@@ -35,6 +36,13 @@ def main() -> None:
     for name, (x_test, y_test) in tests.items():
         np.savez(options.dest / f"{name}.npz", x_train=images, y_train=labels, x_test=x_test, y_test=y_test)
         print(f"{options.dest / name}.npz: {len(images)} training images of {len(classes)} classes, {len(x_test)} to test on")  # noqa: T201  (what it is for)
+
+
+def shrink(images: np.ndarray, factor: int) -> np.ndarray:
+    """Means over squares of ``factor`` pixels a side, which must divide the images'."""
+    count, height, width, channels = images.shape
+    squares = images.reshape(count, height // factor, factor, width // factor, factor, channels)
+    return squares.mean((2, 4)).round().astype(np.uint8)
 
 
 if __name__ == "__main__":

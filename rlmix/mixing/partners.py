@@ -19,8 +19,8 @@ def rearrange(pairing: Pairing, apart: Bool[Tensor, " batch"], patches: Float[Te
         patches: Saliency of each patch, of any scale an image.
 
     Returns:
-        The same with other partners: of the rest, whoever comes next in the drawn permutation. An image that is alone in its choice is its
-        own partner, and stays as it is.
+        The same with other partners: of the rest, whoever comes next in the drawn permutation, so that theirs are as evenly drawn. An
+        image that is alone in its choice is its own partner, and stays as it is.
     """
     partner = next_among(pairing.partner, ~apart)
     members = apart.nonzero()[:, 0]
@@ -28,9 +28,9 @@ def rearrange(pairing: Pairing, apart: Bool[Tensor, " batch"], patches: Float[Te
 
 
 def next_among(partner: Int[Tensor, " batch"], members: Bool[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-    """Follow a permutation from each image to the first one that is a member: of the members a permutation again.
+    """Follow a permutation from each member to the next one: of the members a permutation again.
 
-    Pointer jumping: after n rounds 2^n steps are looked at, without a number read. Where nobody is a member, the answers mean nothing.
+    Pointer jumping: after n rounds 2^n steps are looked at, without a number read. What is found for others means nothing.
     """
     following = partner
     for _ in range(len(partner).bit_length()):

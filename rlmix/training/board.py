@@ -50,7 +50,9 @@ TAGS = {
     "box_mean": Tag(
         "5 mixing/mean box", "Mean side of the boxes chosen, as a part of the image's; 0 for none (--action top_k_cut)."
     ),
-    "apart_mean": Tag("5 mixing/share apart", "Part of the images with a partner whose saliency lies apart (--action top_k_partner)."),
+    "apart_mean": Tag(
+        "5 mixing/share apart", "Part of the images with a partner whose saliency lies apart (--action top_k_partner)."
+    ),
     "picture": Tag("5 mixing/batch", "The last batch: images, partners, saliency, masks, mixed images."),
     "policy_entropy": Tag(
         "6 agent/policy entropy, nats", "Of the choice for one image; chance has the logarithm of the number of values."

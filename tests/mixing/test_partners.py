@@ -22,11 +22,11 @@ def by_hand(partner, members, start):
     return now
 
 
-@given(st.permutations(range(7)), st.lists(st.booleans(), min_size=7, max_size=7).filter(any))
+@given(st.permutations(range(7)), st.lists(st.booleans(), min_size=7, max_size=7))
 def test_the_next_member_is_found_and_members_are_permuted(partner, members):
     found = next_among(torch.tensor(partner), torch.tensor(members)).tolist()
-    assert found == [by_hand(partner, members, start) for start in range(7)]
     own = [image for image in range(7) if members[image]]
+    assert [found[image] for image in own] == [by_hand(partner, members, image) for image in own]
     assert sorted(found[image] for image in own) == own
 
 
@@ -63,7 +63,7 @@ def test_left_and_right_are_paired():
     """Two images with all saliency on the left, two on the right: whoever asks for it gets one of the other side, where there is one."""
     maps = torch.zeros(4, 8, 8)
     maps[:2, :, :4] = maps[2:, :, 4:] = 1
-    drawn = Pairing(torch.tensor([1, 0, 3, 2]), 0.5, 2)
+    drawn = Pairing(torch.tensor([1, 2, 3, 0]), 0.5, 2)
     found = arrange(drawn, Action(torch.zeros(4), apart=torch.tensor([True] * 4)), maps).partner.tolist()
     assert {*found[:2]} == {2, 3}
     assert {*found[2:]} == {0, 1}
