@@ -21,7 +21,12 @@ def reward_table(process: MixingProcess) -> Float[Tensor, "batch values values"]
 
     K^2 passes through the classifier, and nothing changes. In a pass every image's partner makes the same choice: the images see each
     other through the batch norms alone, whose statistics differ a little from those of a batch in which choices differ.
+
+    Raises:
+        ValueError: If partners are among what is chosen: then there is no table by one's own choice and one partner's.
     """
+    if process.actions.apart is not None:
+        raise ValueError("searched must be 0 where partners are chosen, which the choices of all decide together")
     batch_size = process.config.recipe.batch_size
     everyone = [process.actions.everyone(row, batch_size) for row in range(len(process.actions))]
     columns = [torch.stack([process.try_out(own, theirs.top_k) for theirs in everyone], 1) for own in everyone]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from toys import NETWORK
 
 import rlmix
+from rlmix.agents.search import reward_table
 from rlmix.mixing.actions import Action, action_table, arrange
 from rlmix.mixing.core import Pairing
 from rlmix.mixing.partners import least_overlap, next_among, rearrange
@@ -85,6 +86,8 @@ def test_the_process_mixes_and_pays_by_the_partners_that_were_chosen():
     index = torch.arange(20) % len(table)
     chosen = table[index]
     alone = process.try_out(chosen)
+    with pytest.raises(ValueError, match="^searched must be 0 where partners are chosen"):
+        reward_table(process)
     paid = process.act(chosen)
     partner = process.outcome.pairing.partner
     assert not torch.equal(partner, decision.pairing.partner)
