@@ -1,40 +1,43 @@
 """Lay out every arm of a study beside one of them: ``python docs/studies/arms.py docs/studies/results/thousand rmix``.
 
 Reads ARM-sSEED.json, a run's result.json each; prints Markdown: means over the seeds, and differences paired by seed with Student's 95 %
-interval.
+interval. Several folders are taken together, each seed of each of them a pair of its own.
 """
 
 import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlmix.reporting.statistics import paired_difference
 
 FIGURES = {"top1": "top-1 %", "ece": "calibration error %"}
-Runs = dict[str, dict[int, dict[str, Any]]]
+Runs = dict[str, dict[tuple[str, int], dict[str, Any]]]
+"""Results by arm, and by folder and seed."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("baseline")
     options = parser.parse_args()
-    runs = read(options.folder)
+    runs = read(options.folders)
     if options.baseline not in runs:
         parser.error(f"baseline must be one of {', '.join(runs)}, got {options.baseline}")
     sys.stdout.write("\n".join(layout(runs, options.baseline)) + "\n")
 
 
-def read(folder: Path) -> Runs:
-    """Results by arm and seed."""
+def read(folders: Sequence[Path]) -> Runs:
+    """Read all results."""
     runs: Runs = {}
-    for path in sorted(folder.glob("*-s*.json")):
-        found = re.fullmatch(r"(.+)-s(\d+)", path.stem)
-        if found:
-            runs.setdefault(found[1], {})[int(found[2])] = json.loads(path.read_text())
+    for folder in folders:
+        for path in sorted(folder.glob("*-s*.json")):
+            found = re.fullmatch(r"(.+)-s(\d+)", path.stem)
+            if found:
+                runs.setdefault(found[1], {})[str(folder), int(found[2])] = json.loads(path.read_text())
     return runs
 
 
@@ -50,17 +53,17 @@ def layout(runs: Runs, baseline: str) -> list[str]:
     return lines
 
 
-def mean(runs: dict[int, dict[str, Any]], figure: str) -> float:
+def mean(runs: dict[tuple[str, int], dict[str, Any]], figure: str) -> float:
     """Over the seeds."""
     return sum(float(run[figure]) for run in runs.values()) / len(runs)
 
 
-def difference(runs: dict[int, dict[str, Any]], others: dict[int, dict[str, Any]], figure: str) -> str:
+def difference(runs: dict[tuple[str, int], dict[str, Any]], others: dict[tuple[str, int], dict[str, Any]], figure: str) -> str:
     """Paired by the seeds that both have, with its interval where there are two."""
     seeds = sorted(runs.keys() & others.keys())
     if not seeds:
         return ""
-    values = [{seed: float(each[seed][figure]) for seed in seeds} for each in (runs, others)]
+    values = [{number: float(each[seed][figure]) for number, seed in enumerate(seeds)} for each in (runs, others)]
     middle, low, high = paired_difference(values[0], values[1])
     return f"{middle:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if len(seeds) > 1 else "")
 

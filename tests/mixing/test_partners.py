@@ -86,7 +86,7 @@ def test_the_process_mixes_and_pays_by_the_partners_that_were_chosen():
     index = torch.arange(20) % len(table)
     chosen = table[index]
     alone = process.try_out(chosen)
-    with pytest.raises(ValueError, match="^searched must be 0 where partners are chosen"):
+    with pytest.raises(ValueError, match=r"^searched must be 0 where partners are chosen"):
         reward_table(process)
     paid = process.act(chosen)
     partner = process.outcome.pairing.partner
