@@ -66,7 +66,9 @@ def test_it_goes_on_to_where_it_would_have_come_to(run, tmp_path):
         return
     assert found == expected
     state, other = newest_state(run), load_checkpoint(KEPT / "whole.pt")
-    assert state["training"].pop("others") == {}  # what came later: nothing is chosen here beside top-k values
+    # what came later: nothing is chosen beside top-k values, and the entropy's weight does not move
+    assert state["training"].pop("others") == {}
+    assert state["decider"].pop("ent_coef") == rlmix.PPOConfig().entropy_coefficient
     for part in ("training", "decider"):
         assert_same(state[part], other[part])
 
