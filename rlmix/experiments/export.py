@@ -18,6 +18,7 @@ from rlmix.experiments.session import Task
 from rlmix.experiments.settings import leaves_policy, settled
 from rlmix.experiments.standalone import FORMATS, Standalone, classifier_of, policy_of
 from rlmix.mixing.actions import action_table
+from rlmix.reporting.bar import Bar
 from rlmix.training.run_folder import Run
 
 
@@ -35,21 +36,35 @@ def export(options: Export) -> dict[Path, str]:
     """
     check_formats(options.formats)
     settings = settled(read_settings(options.run))
-    _, state = Run.reopen(options.run)
-    if state is None:
-        raise ValueError(f"{options.run} must hold a checkpoint, and has none")
-    task, out = Task(settings.changed(weights=None)), options.out or options.run
-    task.load_state_dict(state)
-    out.mkdir(parents=True, exist_ok=True)
+    with Bar(f"reading {options.run}", 3) as bar:
+        _, state = Run.reopen(options.run)
+        if state is None:
+            raise ValueError(f"{options.run} must hold a checkpoint, and has none")
+        task = Task(settings.changed(weights=None))
+        task.load_state_dict(state)
+        bar.advance(what="writing the classifier")
+        out = options.out or options.run
+        out.mkdir(parents=True, exist_ok=True)
+        written = _write_classifiers(out, task, settings, options.formats)
+        if task.agent is not None:
+            bar.advance(what="writing the policy")
+            written |= _write_policy(out, task, settings, options)
+    return written
+
+
+def _write_classifiers(out: Path, task: Task, settings: Config, formats: tuple[str, ...]) -> dict[Path, str]:
     written: dict[Path, str] = {}
     for name, model in _classifiers(task):
-        if "pt" in options.formats:
+        if "pt" in formats:
             weights = model.state_dict()
             write_atomically(out / f"{name}.pt", lambda handle, weights=weights: torch.save(weights, handle))  # type: ignore[misc]
             written[out / f"{name}.pt"] = f"a state_dict of {settings.model.name}"
-        written |= write_modules(out / name, classifier_of(model, task.training.data, settings), options.formats)
-    if task.agent is None:
-        return written
+        written |= write_modules(out / name, classifier_of(model, task.training.data, settings), formats)
+    return written
+
+
+def _write_policy(out: Path, task: Task, settings: Config, options: Export) -> dict[Path, str]:
+    written: dict[Path, str] = {}
     if "pt" in options.formats:
         written |= _write_agent(out, task.agent, settings)
     if leaves_policy(settings) and settings.env.observation in ("paper", "pair"):
