@@ -19,11 +19,12 @@ from rlmix.data.dataset import Dataset
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
-from rlmix.evaluation.metrics import measure_metric
+from rlmix.evaluation.metrics import METRICS, measure_metric
 from rlmix.experiments.batch_picture import batch_strips
 from rlmix.experiments.callbacks import Callbacks
 from rlmix.experiments.settings import is_policy, learns
 from rlmix.experiments.stopping import Interrupted, StopRequest
+from rlmix.reporting.bar import Watched
 from rlmix.reporting.progress import TrainingProgress
 from rlmix.reporting.strips import paste_strips
 from rlmix.training.board import TAGS
@@ -295,8 +296,9 @@ class Session:
         known |= {"model": training.model, "data": training.data}
         figures = {}
         for name in self.options.run.metrics:
-            self.progress.stage(f"measuring {name}")
-            figures[name] = measure_metric(name, frozen=training.frozen, **known)
+            part = self.progress.part(f"measuring {name}", len(known["labels"]))
+            seen = {"data": Watched(training.data, part)} if METRICS.entry(name).traits.get("attacks") else {}
+            figures[name] = measure_metric(name, frozen=training.frozen, **known | seen)
         result: dict[str, Any] = {
             "method": self.options.run.method,
             "seed": self.options.run.seed,

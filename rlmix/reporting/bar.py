@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from rlmix.reporting.output import make_console
-from rlmix.reporting.progress import spell_seconds
+from rlmix.reporting.progress import Part, spell_seconds
 
 Item = TypeVar("Item")
 LINE_SECONDS = 10.0
@@ -73,7 +73,7 @@ class Watched:
         bar: What counts them.
     """
 
-    def __init__(self, data: Any, bar: Bar) -> None:
+    def __init__(self, data: Any, bar: Bar | Part) -> None:
         self._data, self._bar = data, bar
 
     def __getattr__(self, name: str) -> Any:

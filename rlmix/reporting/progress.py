@@ -79,6 +79,11 @@ class TrainingProgress:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
 
+    def part(self, what: str, total: float) -> "Part":
+        """Show what is being done beside training, and how much of it is done."""
+        self.stage(what)
+        return Part(self, what, total)
+
     def epoch(self, record: dict[str, Any]) -> None:
         """Print a line about an epoch."""
         measured = "test_top1" in record
@@ -106,3 +111,21 @@ def spell_seconds(seconds: float) -> str:
             count = seconds / size
             return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
     return f"{max(1, round(seconds))} s"
+
+
+class Part:
+    """Some work beside the steps of a training; it counts as a :class:`~rlmix.reporting.bar.Bar` does.
+
+    Args:
+        progress: Where it is shown.
+        what: What is being done.
+        total: In any unit.
+    """
+
+    def __init__(self, progress: TrainingProgress, what: str, total: float) -> None:
+        self.progress, self.what, self.total, self.done = progress, what, total, 0.0
+
+    def advance(self, amount: float = 1) -> None:
+        """So much more is done."""
+        self.done += amount
+        self.progress.stage(f"{self.what}: {self.done / self.total:.0%}")

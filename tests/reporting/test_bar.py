@@ -8,6 +8,7 @@ import torch
 
 from rlmix.reporting import bar as bars
 from rlmix.reporting.bar import Bar, Watched
+from rlmix.reporting.progress import TrainingProgress
 
 
 @pytest.fixture
@@ -59,3 +60,14 @@ def test_a_watched_data_set_is_the_same_and_counts():
     watched = Watched(data, bar)
     assert list(watched.batches("test", 3)) == batches
     assert (watched.num_classes, bar.done) == (7, 5)
+
+
+def test_a_part_of_a_training_says_how_much_of_it_is_done(monkeypatch):
+    said = []
+    progress = TrainingProgress(10, 0, 1, quiet=True)
+    monkeypatch.setattr(progress, "stage", said.append)
+    batches = [SimpleNamespace(labels=torch.zeros(count)) for count in (3, 2)]
+    data = SimpleNamespace(batches=lambda split, size: iter(batches))
+    for _ in Watched(data, progress.part("measuring fgsm_error", 5)).batches("test", 3):
+        pass
+    assert said == ["measuring fgsm_error", "measuring fgsm_error: 60%", "measuring fgsm_error: 100%"]
