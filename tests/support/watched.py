@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from fcntl import ioctl
 from itertools import pairwise
@@ -26,7 +27,8 @@ class Watched(NamedTuple):
     first: float
     """Seconds until something was shown."""
     silence: float
-    """The longest time in seconds in which nothing new was: a bar that is drawn again as it was is nothing new."""
+    """The longest time in seconds in which nothing new was: a bar that is drawn again as it was is nothing new; what a later training
+    says in the words of an earlier one is."""
     seconds: float
 
 
@@ -46,7 +48,7 @@ def watch(args: Sequence[str], folder: Path, meanwhile: Callable[[], object] = l
     own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"TERM": "xterm-256color"}
     process = subprocess.Popen([sys.executable, *args], cwd=folder, stdin=its, stdout=its, stderr=its, env=own)
     os.close(its)
-    shown: set[str] = set()
+    shown: deque[str] = deque(maxlen=20)
     text, news = b"", []
     try:
         while True:
@@ -60,9 +62,9 @@ def watch(args: Sequence[str], folder: Path, meanwhile: Callable[[], object] = l
             if not part:
                 break
             now, text = time.monotonic(), text + part
-            new = set(_lines(part)) - shown
+            new = [line for line in _lines(part) if line not in shown]
             news += [now] if new else []
-            shown |= new
+            shown.extend(new)
         code = process.wait(60)
     finally:
         process.kill()
