@@ -135,6 +135,9 @@ class MixingProcess:
     def offer(self, actions: Action | None) -> None:
         """Be ready for choices of another table than the own one, such as a policy's that learned elsewhere.
 
+        Args:
+            actions: What may be chosen; None where that is top-k values alone.
+
         Raises:
             ValueError: If there are boxes in it, which do not go with these masks.
         """

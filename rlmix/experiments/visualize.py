@@ -101,6 +101,8 @@ def draw_run(options: Visualize, folder: Path) -> None:
         clean = Clean(batch, names, training.saliency(batch), data.mean, data.std)
     else:
         clean = look_at(training.model, options.images, data.image_size, (data.mean, data.std), options)
+    if options.policy is None and learns(run.run.method) and not leaves_policy(run):
+        make_console().print(f"algorithm {run.agent.algorithm} looks at no image: the pictures are of R-Mix's random choice")
     figures: dict[str, Figure] = {}
     learner = options.policy or (folder if leaves_policy(run) and options.images is None else None)
     if learner is not None:

@@ -165,6 +165,9 @@ def check_action(action: Action, giver: str) -> None:
         values, most = found.get(column), 1.0 - (column == "top_k") * 1e-6
         if values is not None and not 0 <= float(values.min()) <= float(values.max()) <= most:
             raise ValueError(f"{giver} must give a {column} in [0, 1{')' if column == 'top_k' else ']'}, got {values.tolist()}")
+    for column in ("mixes", "apart"):
+        if column in found and found[column].dtype != torch.bool:
+            raise ValueError(f"{giver} must give {column} as bool, got {found[column].dtype}")
     sides = action.num_patches
     if sides is not None and not {*sides.tolist()} <= {*SIDES}:
         raise ValueError(f"{giver} must give num_patches of {', '.join(map(str, SIDES))}, got {sides.tolist()}")

@@ -44,7 +44,7 @@ def least_overlap(patches: Float[Tensor, "batch patch patch"]) -> Int[Tensor, " 
     GuidedMixup's aim (Kang and Kim 2023), which pairs greedily by distance; this is the exact least assignment. Maps count by their
     shares, which sum to 1.
     """
-    shares = patches.flatten(1).double().cpu()
+    shares = patches.flatten(1).cpu().double()
     shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
     overlap = shares @ shares.T
     overlap.fill_diagonal_(2.0 * len(overlap))  # more than all others together, for an overlap is at most 1

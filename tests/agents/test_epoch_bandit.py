@@ -107,7 +107,7 @@ def test_it_needs_a_validation_split(capsys):
         main(["--algorithm", "epochs", "--val-fraction", "0.2", "--reward", "cosine", "--dry-run"])
 
 
-def test_its_run_is_exported_and_drawn_though_it_looks_at_no_image(tmp_path):
+def test_its_run_is_exported_and_drawn_though_it_looks_at_no_image(tmp_path, capsys):
     train(rlmix.Config.flat(**TOY, algorithm="epochs", method="rlmix", out=tmp_path / "run"), quiet=True)
     assert not rlmix_main(["export", str(tmp_path / "run"), "--formats", "pt", "pt2"])
     written = torch.load(tmp_path / "run" / "policy-epochs.pt", weights_only=True)
@@ -116,4 +116,5 @@ def test_its_run_is_exported_and_drawn_though_it_looks_at_no_image(tmp_path):
     assert (tmp_path / "run" / "classifier.pt2").exists()
     assert not (tmp_path / "run" / "policy.pt2").exists()
     assert not rlmix_main(["visualize", str(tmp_path / "run"), "--out", str(tmp_path / "drawn")])
+    assert "algorithm epochs looks at no image" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"figure2.png", "figure4.png", "top_k.png"}

@@ -18,6 +18,7 @@ from rlmix.training.trainer import Training
 
 SMALL = ["--model", NETWORK, "--batch-size", "8", "--image-size", "16", "--num-classes", "4", "--rounds", "2", "--warmup", "1"]
 SMALL += ["--device", "cpu"]
+METHODS = ["saliency", "rmix", "rmix-reward", "rmix-dropin", "rlmix", "rlmix-device", "rlmix-recycled", "cutmix", "handwritten"]
 CPU = torch.device("cpu")
 
 
@@ -26,37 +27,15 @@ def written(tmp_path_factory):
     """Figures, and the text of the profile."""
     folder = tmp_path_factory.mktemp("benchmark")
     handwritten.WORKERS, workers = (0, 1), handwritten.WORKERS
-    methods = [
-        "saliency",
-        "rmix",
-        "rmix-reward",
-        "rmix-dropin",
-        "rlmix",
-        "rlmix-device",
-        "rlmix-recycled",
-        "cutmix",
-        "handwritten",
-    ]
     outputs = ["--json", str(folder / "figures.json"), "--profile", str(folder / "profile.txt")]
-    benchmark.main([*SMALL, "--methods", *methods, *outputs])
+    benchmark.main([*SMALL, "--methods", *METHODS, *outputs])
     handwritten.WORKERS = workers
     return json.loads((folder / "figures.json").read_text()), (folder / "profile.txt").read_text()
 
 
 def test_figures_of_each_method(written):
     figures, _ = written
-    assert list(figures["methods"]) == [
-        "vanilla",
-        "saliency",
-        "rmix",
-        "rmix-reward",
-        "rmix-dropin",
-        "rlmix",
-        "rlmix-device",
-        "rlmix-recycled",
-        "cutmix",
-        "handwritten",
-    ]
+    assert list(figures["methods"]) == ["vanilla", *METHODS]
     assert figures["methods"]["vanilla"]["ratio"] == 1
     for row in figures["methods"].values():
         assert row["ratio"] > 0

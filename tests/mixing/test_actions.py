@@ -18,6 +18,7 @@ from rlmix.experiments.train import train
 from rlmix.mixing.actions import ACTIONS, LAMS, SIDES, Action, action_table, as_action, boxes, weigh
 from rlmix.mixing.core import Pairing, mix, top_k_values
 
+TINY = {"data": "digits", "train_images": 60, "test_images": 20, "batch_size": 20, "epochs": 1, "model": NETWORK, "device": "cpu"}
 PAIRING = Pairing(torch.tensor([1, 2, 0, 3]), 0.3, 4)
 
 
@@ -191,17 +192,8 @@ def test_a_box_without_a_centre_is_refused():
 
 def test_a_policy_that_learned_with_boxes_has_them_elsewhere(tmp_path):
     """Its zip, or its run, decides in a process of the plain top-k values; a copy of it too."""
-    tiny = {
-        "data": "digits",
-        "train_images": 60,
-        "test_images": 20,
-        "batch_size": 20,
-        "epochs": 1,
-        "model": NETWORK,
-        "device": "cpu",
-    }
-    train(rlmix.Config.flat(**tiny, method="rlmix", action="top_k_cut", out=tmp_path / "learned"), quiet=True)
-    options = settled(rlmix.Config.flat(**tiny, method="policy", policy=str(tmp_path / "learned"), seed=1))
+    train(rlmix.Config.flat(**TINY, method="rlmix", action="top_k_cut", out=tmp_path / "learned"), quiet=True)
+    options = settled(rlmix.Config.flat(**TINY, method="policy", policy=str(tmp_path / "learned"), seed=1))
     task = Task(options)
     assert task.process.actions.box is None
     table = task.policy.actions
@@ -216,16 +208,7 @@ def test_a_policy_that_learned_with_boxes_has_them_elsewhere(tmp_path):
 
 
 def test_ones_own_policy_may_choose_boxes_in_their_action_space():
-    tiny = {
-        "data": "digits",
-        "train_images": 60,
-        "test_images": 20,
-        "batch_size": 20,
-        "epochs": 1,
-        "model": NETWORK,
-        "device": "cpu",
-    }
-    config = rlmix.Config.flat(**tiny, method="policy", policy=f"{__name__}:halves")
+    config = rlmix.Config.flat(**TINY, method="policy", policy=f"{__name__}:halves")
     task = Task(settled(config))
     chosen = task.policy(task.process.observe())
     with pytest.raises(ValueError, match=r"^center must be given where a box may be chosen"):
@@ -243,6 +226,8 @@ def test_ones_own_policy_may_choose_boxes_in_their_action_space():
         ("box", torch.full((4,), -0.5), r"must give a box in \[0, 1\]"),
         ("box", torch.zeros(3), r"must give one box value an image, \(4,\), got \(3,\)"),
         ("num_patches", torch.full((4,), 3), r"must give num_patches of 2, 4, 8"),
+        ("apart", torch.ones(4), r"must give apart as bool, got torch.float32"),
+        ("mixes", torch.ones(4), r"must give mixes as bool, got torch.float32"),
     ],
 )
 def test_ones_own_policy_is_told_what_is_out_of_range(column, value, words):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from fcntl import ioctl
 from itertools import pairwise
@@ -18,6 +17,8 @@ from typing import NamedTuple
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?!\n)")
 """What moves a cursor or colours a text."""
+FORGOTTEN = 10.0
+"""Seconds in which a text was not drawn. As long as the silence that is asked for, so that a bar that stands still is never new."""
 
 
 class Watched(NamedTuple):
@@ -28,7 +29,7 @@ class Watched(NamedTuple):
     """Seconds until something was shown."""
     silence: float
     """The longest time in seconds in which nothing new was: a bar that is drawn again as it was is nothing new; what a later training
-    says in the words of an earlier one is."""
+    says in the words of an earlier one is, where these were gone for :data:`FORGOTTEN`."""
     seconds: float
 
 
@@ -48,7 +49,7 @@ def watch(args: Sequence[str], folder: Path, meanwhile: Callable[[], object] = l
     own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"TERM": "xterm-256color"}
     process = subprocess.Popen([sys.executable, *args], cwd=folder, stdin=its, stdout=its, stderr=its, env=own)
     os.close(its)
-    shown: deque[str] = deque(maxlen=20)
+    drawn: dict[str, float] = {}
     text, news = b"", []
     try:
         while True:
@@ -62,9 +63,9 @@ def watch(args: Sequence[str], folder: Path, meanwhile: Callable[[], object] = l
             if not part:
                 break
             now, text = time.monotonic(), text + part
-            new = [line for line in _lines(part) if line not in shown]
-            news += [now] if new else []
-            shown.extend(new)
+            lines = _lines(part)
+            news += [now] if any(now - drawn.get(line, -FORGOTTEN) >= FORGOTTEN for line in lines) else []
+            drawn |= dict.fromkeys(lines, now)
         code = process.wait(60)
     finally:
         process.kill()
