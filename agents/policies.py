@@ -32,7 +32,8 @@ class Policy(Protocol):
 
 POLICIES: Registry[Any] = Registry("method", homes=("rlmix.agents.algorithms", "rlmix.agents.policies", "rlmix.agents.learned"))
 """Methods that are a policy in the environment: classes with ``from_config(config, ranks)``. Traits: ``learns``, for the one that does,
-which is a function of the environment and the configuration; ``patches``, what the masks always are."""
+which is a function of the environment and the configuration; ``patches``, what the masks always are; ``maps``, where maps come from
+unless that is said."""
 
 
 class FunctionPolicy:
@@ -84,7 +85,7 @@ def own_policy(name: str, config: Config, ranks: Ranks | None = None) -> Policy:
     return FunctionPolicy(name, known)
 
 
-@POLICIES.register("rmix")
+@POLICIES.register("rmix", maps="recycled")
 class FixedRandomPolicy:
     """R-Mix: any of the top-k values, all equally likely.
 
@@ -115,7 +116,7 @@ class FixedRandomPolicy:
         self.generator.set_state(state["generator"])
 
 
-@POLICIES.register("rmix-p8", patches=(8,))
+@POLICIES.register("rmix-p8", patches=(8,), maps="recycled")
 class PaperPatchesPolicy(FixedRandomPolicy):
     """R-Mix at the 8 patches a side that the paper gave its agent."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_type_hi
 from rlmix.common.groups import changed, check_values, options_of, read_flat, to_flat
 from rlmix.common.mapping import checked
 from rlmix.common.ranges import above, also, at_least, between, from_to, one_of, up_to, within
-from rlmix.common.saved_config import place_of, read_config, read_yaml, updated
+from rlmix.common.saved_config import is_a_runs, place_of, read_config, read_yaml, updated
 from rlmix.recipes import AUTO, Recipe, data_recipe, is_brought, settled_data
 
 MASK_PATCHES = (2, 4)
@@ -156,9 +156,10 @@ class MixingConfig:
     """How many top-k values, evenly from 0 to 0.99."""
     rule: Annotated[str, one_of("rlmix.mixing.core:RULES")] = "mix_top"
     """How patches are mixed (rlmix list rules). mix_top is R-Mix."""
-    saliency_mode: Annotated[str, one_of("rlmix.maps.approximate:SALIENCY_MODES")] = "exact"
-    """exact, or cheaper (rlmix list saliency_modes). Read by the policies, by puzzlemix, and by comixup without its clean loss.
-    docs/performance.md has what each costs in fidelity."""
+    saliency_mode: Annotated[str | None, one_of("rlmix.maps.approximate:SALIENCY_MODES")] = None
+    """exact or cheaper maps; by itself rmix has recycled. Read by the policies, by puzzlemix, and by comixup without its clean loss (rlmix
+    list saliency_modes). R-Mix has exact maps too with an imagefolder, on a frozen classifier, and in a comparison with a policy that
+    has them; docs/performance.md has what each mode costs in fidelity."""
     mix_until: Annotated[float, up_to(0, 1)] = 1.0
     """Part of the epochs that mix. The rest, at the end, trains on the images as they are, whoever decided before."""
     mixing_seed: Annotated[int | None, at_least(0)] = None
@@ -364,7 +365,7 @@ class Config:
         """
         options = read_yaml(Path(path))
         try:
-            config = cls.from_mapping(updated(options))
+            config = cls.from_mapping(updated(options) if is_a_runs(options) else options)
             check_values(config)
             return config
         except ValueError as error:
@@ -400,6 +401,11 @@ class Config:
     def mask_patches(self) -> tuple[int, ...]:
         """Patches per side of the masks."""
         return MASK_PATCHES if self.mixing.num_patches is None else self.mixing.num_patches
+
+    @property
+    def map_source(self) -> str:
+        """Where saliency maps come from: exact ones unless something else is named."""
+        return self.mixing.saliency_mode or "exact"
 
     @property
     def on_folder(self) -> bool:

@@ -9,6 +9,8 @@ import yaml
 _POLICIES = ("rlmix", "rmix", "rmix-p8", "constant", "coin", "policy")
 """Methods under which an imagefolder's runs that name no alpha were mixed with 1, before R-Mix's own for ImageNet was the default."""
 
+_EVERY_RUNS = {"data", "model", "epochs", "batch_size", "schedule", "learning_rate", "weight_decay", "seed", "method"}
+"""Options that the configuration of every version's runs has."""
 
 _KEY = re.compile(r"\s*([\w.-]+)\s*:")
 
@@ -26,9 +28,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return updated(read_yaml(path))
 
 
+def is_a_runs(config: dict[str, Any]) -> bool:
+    """Whether a configuration is a run's, which says everything, or one that somebody wrote."""
+    return config.keys() >= _EVERY_RUNS
+
+
 def updated(config: dict[str, Any]) -> dict[str, Any]:
     """A run's configuration as today's version says the same: what came later was not there."""
-    config = {"clip_norm": 0.0} | config
+    config = {"clip_norm": 0.0, "saliency_mode": "exact"} | config
     on_folder = config.get("method") in _POLICIES and str(config.get("data")).startswith("imagefolder:")
     if on_folder and config.get("alpha", 1.0) is None:
         return config | {"alpha": 1.0}

@@ -68,7 +68,8 @@ def settle_given(data: Any, config: Config) -> tuple[Dataset | None, Config]:
         ValueError: If it is something else, or the configuration names other data.
     """
     if data is None or isinstance(data, Dataset):
-        return data, config
+        kept = data is None or isinstance(data, ImageData)
+        return data, config if kept else config.changed(saliency_mode=config.map_source)  # rmix keeps maps of images in memory
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise ValueError(
             f"data must be two data sets, (train, test), or an rlmix.data.dataset.Dataset, got {type(data).__name__}"

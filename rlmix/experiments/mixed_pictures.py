@@ -3,11 +3,10 @@
 import torch
 
 from rlmix.agents.policies import Policy
-from rlmix.config import Config
 from rlmix.data.dataset import Dataset
 from rlmix.experiments.arms import Study
 from rlmix.experiments.gallery import Shown, always_mixing, strips, under
-from rlmix.experiments.saved_run import load_run
+from rlmix.experiments.saved_run import SavedRun, load_run, recall_maps
 from rlmix.experiments.settings import is_policy
 from rlmix.experiments.visualize import Clean, mix_clean, policy_of
 from rlmix.mixing.core import Arranged, Mixed
@@ -33,11 +32,12 @@ def mixed_pictures(study: Study) -> Strips | None:
     for arm in study.arms:
         folder = study.run(arm, seed).folder
         try:
-            options, training, state = load_run(folder, data, devices=None, nodes=1, compile=False)
+            options, training, state = found = load_run(folder, data, devices=None, nodes=1, compile=False)
+            first = first or training
             if is_policy(options.run.method):
                 policy, progress = policy_of(options, folder), min(int(state["epoch"]) / training.recipe.epochs, 1.0)
-
-                shown[study.title(arm)] = chosen(options, training, policy, progress)
+                recall_maps(found)
+                shown[study.title(arm)] = chosen(found, policy, progress, first)
             else:
                 if isinstance(training.method, torch.nn.Module):
                     training.method.load_state_dict(state["training"]["method"])
@@ -45,20 +45,21 @@ def mixed_pictures(study: Study) -> Strips | None:
         except (OSError, ValueError) as error:
             missing.append(f"{study.title(arm)} ({error})")
             continue
-        first, data = first or training, training.data
-    if first is None:
+        data = training.data
+    if first is None or not shown:
         return None
-    found = strips(first, first.next_batch(), shown, NUM_IMAGES, seed)
+    drawn = strips(first, first.next_batch(), shown, NUM_IMAGES, seed)
     left_out = f". Left out: {'; '.join(missing)}" if missing else ""
-    return found._replace(caption=f"{found.caption}. Each by its own run of seed {seed}{left_out}")
+    return drawn._replace(caption=f"{drawn.caption}. Each by its own run of seed {seed}{left_out}")
 
 
-def chosen(options: Config, training: Training, policy: Policy, progress: float) -> Shown:
-    """What a policy makes of a batch with the classifier of a training."""
+def chosen(found: SavedRun, policy: Policy, progress: float, first: Training) -> Shown:
+    """What a run's policy makes of a batch that ``first`` draws, by the maps that the run has."""
+    options, training, _ = found
     names = [str(label) for label in range(training.data.num_classes)]
 
     def mix(batch: Batch, generator: Arranged) -> Mixed | Objective:
-        clean = Clean(batch, names, training.saliency(batch), training.data.mean, training.data.std)
+        clean = Clean(batch, names, training.saliency(batch, first.order.moment), training.data.mean, training.data.std)
         mixed = mix_clean(clean, policy, options, generator, progress)
         return Mixed(mixed.mixed, mixed.targets)
 

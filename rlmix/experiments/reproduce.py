@@ -108,7 +108,11 @@ def is_the_papers(table: PaperTable, options: Reproduce) -> bool:
 
 def _arm(network: str, run: PaperRun, table: PaperTable, options: Reproduce, scaled: dict[str, Any]) -> Arm:
     epochs = table.num_epochs(run, network)
-    values = published_recipe(table, options) | (multistep_options(network, epochs) if run.multistep else {})
+    values = (
+        {"saliency_mode": "exact"}
+        | published_recipe(table, options)
+        | (multistep_options(network, epochs) if run.multistep else {})
+    )
     if options.scale < 1 and options.data.name:
         values.pop("learning_rate", None)  # that of the data, which a short training survives
     values["epochs"] = max(1, round(options.scale * epochs))

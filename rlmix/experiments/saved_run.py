@@ -74,6 +74,11 @@ def load_run(
     return SavedRun(options, training, state)
 
 
+def recall_maps(found: SavedRun) -> None:
+    """Give a run's training the saliency maps that the run had kept, of its own training images; nothing where it kept none."""
+    found.training.saliency_source.load_state_dict(found.state["training"]["saliency"])
+
+
 def load_model(
     folder: str | Path,
     device: str = "auto",

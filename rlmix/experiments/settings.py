@@ -47,6 +47,18 @@ def leaves_policy(config: Config) -> bool:
     return learns(config.run.method) and bool(algorithm_traits(config.agent.algorithm).get("layers"))
 
 
+def default_maps(config: Config) -> str:
+    """Where a run's maps come from unless that is said.
+
+    Where its policy's card says; but exact ones with an imagefolder, whose kept maps may be larger than the memory, and on a frozen
+    classifier, where nothing is trained that they could save.
+    """
+    method = config.run.method
+    if not is_policy(method) or config.on_folder or config.model.freeze_from is not None:
+        return config.map_source
+    return str(policy_card(method).traits.get("maps", config.map_source))
+
+
 def check_method(method: str, option: str = "method") -> None:
     """Raise ValueError where there is no such method; ``option`` is what named it."""
     if ":" in method:
@@ -99,6 +111,7 @@ def settled(config: Config) -> Config:
     if config.mixing.alpha is not None and not has_alpha(method):
         raise ValueError(f"alpha must be left out with method {method}, which has none, got {config.mixing.alpha}")
     config = config.resolved()
+    config = config.changed(saliency_mode=config.mixing.saliency_mode or default_maps(config))
     given = dict(config.mixing.hyperparameters)
     if not is_policy(method):
         if given:

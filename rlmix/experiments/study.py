@@ -89,13 +89,14 @@ def settle_threads(folder: Path, engine: EngineConfig) -> int:
 
 
 def measure(study: Study, threads: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of a step of each arm, and its ratio to vanilla's, measured model by model in this process."""
+    """Milliseconds of a step of each arm, and its ratio to vanilla's: here, those of one model and one source of maps together."""
     timing: dict[str, dict[str, float]] = {}
     if not study.timed:
         return timing
-    for model in dict.fromkeys(arm.options.model.name for arm in study.arms):
-        arms = [arm for arm in study.arms if arm.options.model.name == model]
-        config = settled(study.run(arms[0], study.seeds[0])).changed(epochs=1000, num_patches=None, alpha=None)
+    runs = {arm.name: settled(study.run(arm, study.seeds[0])) for arm in study.arms}
+    for kind in dict.fromkeys((run.model.name, run.map_source) for run in runs.values()):
+        arms = [arm for arm in study.arms if (runs[arm.name].model.name, runs[arm.name].map_source) == kind]
+        config = runs[arms[0].name].changed(epochs=1000, num_patches=None, alpha=None)
         own = {arm.options.run.method: arm.options.mixing.hyperparameters for arm in arms}
         with using_threads(threads):
             methods = benchmark.measure(

@@ -75,6 +75,8 @@ def describe_method(options: Config) -> str:
         parts += [f"top-k {options.run.top_k:g}"] if options.run.top_k is not None else []
         parts += [f"of {options.run.policy}"] if options.run.policy is not None else []
         parts += [f"masks of {' or '.join(map(str, options.mask_patches))} patches a side"]
+    if is_policy(method) or options.map_source != "exact":
+        parts += [f"{options.map_source} maps"]
     given: dict[str, Any] = dict(options.mixing.hyperparameters)
     parts += [f"{name} {value}" for name, value in given.items()]
     return f"{method}: {'; '.join([*parts, f'seed {options.run.seed}'])}"

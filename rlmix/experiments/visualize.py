@@ -24,7 +24,7 @@ from rlmix.experiments import gallery
 from rlmix.experiments.commands.policies import Policies
 from rlmix.experiments.commands.visualize import Visualize
 from rlmix.experiments.policies import measure, say
-from rlmix.experiments.saved_run import load_run, read_settings
+from rlmix.experiments.saved_run import load_run, read_settings, recall_maps
 from rlmix.experiments.session import fixed_policy
 from rlmix.experiments.settings import is_policy, learns, leaves_policy, settled
 from rlmix.maps.gradient import Saliency, saliency
@@ -90,12 +90,13 @@ def draw_run(options: Visualize, folder: Path) -> None:
     """Figures 2 and 4 of a run, and what its policy or --policy chooses, as files and into its TensorBoard events."""
     from rlmix.training.events import EventWriter
 
-    run, training, state = load_run(folder)
+    run, training, state = saved = load_run(folder)
     if options.policy is not None:
         run = under_policy(run, options.policy)
     policy = policy_of(run, folder) if options.policy is None else LearnedPolicy(options.policy, run.run.seed)
     data, out = training.data, options.out or folder
     if options.images is None:
+        recall_maps(saved)
         batch = training.next_batch()
         names = [f"class {label}" for label in range(data.num_classes)]
         clean = Clean(batch, names, training.saliency(batch), data.mean, data.std)
@@ -131,8 +132,11 @@ def under_policy(run: Config, folder: Path) -> Config:
 
 
 def measurement(options: Visualize, run: Config, folder: Path, learner: Path, out: Path) -> Policies:
-    """What ``rlmix policies`` does on the run's classifier with the policy of ``learner``, on images, partners and lam of other draws."""
-    run = run.changed(freeze_from=str(folder), mixing_seed=None)
+    """What ``rlmix policies`` does on the run's classifier with the policy of ``learner``, on images, partners and lam of other draws.
+
+    Maps are exact ones: kept ones are made while a classifier trains.
+    """
+    run = run.changed(freeze_from=str(folder), mixing_seed=None, saliency_mode="exact")
     unfit = run.env.reward == UNMEASURED or build_reward(run.env.reward).updating
     searched = options.searched
     if searched is None:

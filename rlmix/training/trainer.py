@@ -137,7 +137,7 @@ class Training:
         self.surroundings = approximations.Surroundings(
             num_images, data.image_size, data.num_classes, recipe.crop_padding, device, self.ranks, config.run.seed
         )
-        self.saliency_source = approximations.build_source(config.mixing.saliency_mode, self.surroundings)
+        self.saliency_source = approximations.build_source(config.map_source, self.surroundings)
 
         self.order = Order(self.data, recipe, config.run.seed, self.ranks)
         self.mixing_generator = stream(
@@ -231,10 +231,15 @@ class Training:
         seed = int(torch.randint(2**62, (), generator=self.mixing_generator))  # every rank draws it: their generators stay alike
         return stream(seed, f"rank {self.ranks.rank}")
 
-    def saliency(self, batch: Batch) -> Saliency:
-        """Saliency of the batch drawn last, at the training's own precision, or what ``config.mixing.saliency_mode`` puts in its place."""
+    def saliency(self, batch: Batch, moment: approximations.Moment | None = None) -> Saliency:
+        """Saliency, at the training's own precision, or what ``config.mixing.saliency_mode`` puts in its place.
+
+        Args:
+            batch: That drawn last, or drawn at ``moment``, maybe by another training on the same images.
+            moment: The training's own by default.
+        """
         with self.fabric.autocast():
-            return self.saliency_source(self.saliency_pass, batch.images, batch.labels, self.order.moment)
+            return self.saliency_source(self.saliency_pass, batch.images, batch.labels, moment or self.order.moment)
 
     def saliency_pass(self, images: Tensor, labels: Tensor) -> Saliency:
         """The exact pass, compiled where the configuration says so."""

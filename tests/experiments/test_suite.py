@@ -9,6 +9,7 @@ from toys import NETWORK
 from rlmix.benchmarking.options import Benchmark, SuiteConfig
 from rlmix.experiments import suite
 from rlmix.experiments.commands.suite import ARMS, compared, schedule
+from rlmix.experiments.settings import settled
 from rlmix.scripts import benchmark
 from rlmix.scripts.main import main as rlmix_main
 
@@ -146,7 +147,7 @@ def test_the_whole_scale_is_the_papers(tmp_path):
     assert (half.batch_size, half.image_size, half.rounds) == (32, 128, 15)
     study = compared(whole, (0, 1), {})
     assert [arm.options.optim.epochs for arm in study.arms] == [30] * 4
-    assert [arm.options.mixing.saliency_mode for arm in study.arms] == ["exact", "exact", "recycled", "exact"]
+    assert [settled(arm.options).mixing.saliency_mode for arm in study.arms] == ["exact", "exact", "recycled", "exact"]
     assert schedule(whole, "rlmix", {}).arms[0].options.optim.epochs == 300
     assert suite.recipe_of(whole) == {}
 

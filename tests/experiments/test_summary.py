@@ -30,7 +30,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path, capsy
     assert lines[1] == f"model    preactresnet18_w16: {count} parameters"
     assert lines[2] == f"training 3 epochs of {int(splits[1]) // 16} steps of 16 images; sgd, learning rate to 0.05, onecycle"
     assert lines[3].startswith("method   rlmix: ppo learns, a decision an image; reward cosine, credit pair, observation pair;")
-    assert lines[3].endswith("; masks of 2 or 4 patches a side; seed 4")
+    assert lines[3].endswith("; masks of 2 or 4 patches a side; exact maps; seed 4")
     assert lines[4] == "device   cpu, float32"
     assert lines[5].startswith("folder   runs/")
     assert len(lines) == 6
@@ -40,9 +40,9 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(tmp_path, capsy
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--method constant --top-k 0.11", "method   constant: top-k 0.11; masks of 2 or 4 patches a side; seed 0"),
+        ("--method constant --top-k 0.11", "method   constant: top-k 0.11; masks of 2 or 4 patches a side; exact maps; seed 0"),
         ("--method cutout --mixing.side 4", "method   cutout: side 4; seed 0"),
-        ("--method rmix-p8", "method   rmix-p8: masks of 8 patches a side; seed 0"),
+        ("--method rmix-p8", "method   rmix-p8: masks of 8 patches a side; recycled maps; seed 0"),
         ("--precision bfloat16", "device   cpu, bfloat16"),
         ("--accumulation 2 --optimizer adamw --learning-rate 0.001 --schedule constant",
          "training 2 epochs of 4 steps of 16 images, 2 batches a step of the optimizer; adamw, learning rate to 0.001, constant"),

@@ -18,7 +18,16 @@ from rlmix.config import (
 from rlmix.experiments.arms import Arm, Study
 from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.families import hyperparameter_defaults
-from rlmix.experiments.settings import NEEDED, check_method, check_model, has_alpha, is_policy, method_names, policy_card
+from rlmix.experiments.settings import (
+    NEEDED,
+    check_method,
+    check_model,
+    default_maps,
+    has_alpha,
+    is_policy,
+    method_names,
+    policy_card,
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,13 @@ class Compare:
         return self.baseline or next(method for method in order if method in self.methods)
 
     @property
+    def maps(self) -> str:
+        """Where the policies' maps come from unless that is said: exact ones for all, where one of them has these by itself."""
+        config = Config.of(self)
+        own = {default_maps(config.changed(method=method)) for method in self.all_methods if is_policy(method)}
+        return own.pop() if len(own) == 1 else config.map_source
+
+    @property
     def study(self) -> Study:
         """What is to be trained."""
         models = self.models or (Config.of(self).recipe.model,)
@@ -89,6 +105,8 @@ class Compare:
             options = options.changed(alpha=None)
         if is_policy(method) and policy_card(method).traits.get("patches"):
             options = options.changed(num_patches=None)
+        if is_policy(method) and self.mixing.saliency_mode is None:
+            options = options.changed(saliency_mode=self.maps)
         prefix = f"{model}-" if self.models else ""
         return Arm(prefix + method, options, prefix + self.base, method)
 

@@ -12,7 +12,7 @@ from rlmix.experiments.settings import check_model, settled
 
 ARMS: dict[str, dict[str, Any]] = {
     "vanilla": {"method": "vanilla"},
-    "rmix": {"method": "rmix"},
+    "rmix": {"method": "rmix", "saliency_mode": "exact"},
     "rmix-recycled": {"method": "rmix", "saliency_mode": "recycled"},
     "rlmix": {"method": "rlmix"},
 }
