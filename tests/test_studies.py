@@ -95,7 +95,7 @@ def test_an_interrupted_run_is_gone_on_with(place, monkeypatch):
 
 
 def test_differences_are_paired_by_bed_and_seed(tmp_path):
-    """Of two beds; the difference is that of the pairs, the mean of an arm that of all its runs."""
+    """Of two beds the difference of all pairs; of one also the mean of each arm."""
     arms = script("arms")
     for bed, base in (("a", 50.0), ("b", 70.0)):
         (tmp_path / bed).mkdir()
@@ -106,4 +106,10 @@ def test_differences_are_paired_by_bed_and_seed(tmp_path):
     (tmp_path / "a" / "rlmix-s2.json").write_text(json.dumps({"top1": 90.0, "ece": 3.0}))  # of no pair
     lines = arms.layout(arms.read([tmp_path / "a", tmp_path / "b"]), "rmix")
     # pairs 1, 2, 1, 2: mean 1.5, deviation sqrt(1/3), Student's factor 3.1824 of three degrees of freedom
-    assert lines[2].startswith("| rlmix | 5 | 67.20 | +1.50 [+0.58, +2.42] | 3.00 | +0.00 [+0.00, +0.00] |")
+    assert lines[2:] == ["| rlmix | 4 | +1.50 [+0.58, +2.42] | +0.00 [+0.00, +0.00] |"]
+    one = arms.layout(arms.read([tmp_path / "b"]), "rmix")[2:]
+    # pairs 1, 2: mean 1.5, deviation sqrt(1/2), factor 12.706 of one degree of freedom
+    assert one == [
+        "| rlmix | 2 | 71.50 | +1.50 [-4.85, +7.85] | 3.00 | +0.00 [+0.00, +0.00] |",
+        "| rmix | 2 | 70.00 |  | 3.00 |  |",
+    ]

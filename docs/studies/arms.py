@@ -1,7 +1,7 @@
 """Lay out every arm of a study beside one of them: ``python docs/studies/arms.py docs/studies/results/thousand rmix``.
 
 Reads ARM-sSEED.json, a run's result.json each; prints Markdown: means over the seeds, and differences paired by seed with Student's 95 %
-interval. Several folders are taken together, each seed of each of them a pair of its own.
+interval. Of several folders, which are beds of their own, differences alone: each seed of each of them is a pair.
 """
 
 import argparse
@@ -43,14 +43,24 @@ def read(folders: Sequence[Path]) -> Runs:
 
 def layout(runs: Runs, baseline: str) -> list[str]:
     """A line an arm, the best first."""
-    heads = [name for label in FIGURES.values() for name in (label, f"- {baseline}")]
-    lines = [f"| arm | seeds | {' | '.join(heads)} |", f"| --- | ---: |{' ---: |' * len(heads)}"]
-    for arm in sorted(runs, key=lambda name: -mean(runs[name], "top1")):
-        cells = [arm, str(len(runs[arm]))]
-        for figure in FIGURES:
-            cells += [f"{mean(runs[arm], figure):.2f}", "" if arm == baseline else difference(runs[arm], runs[baseline], figure)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    base = runs[baseline]
+    if len({folder for arm in runs.values() for folder, _ in arm}) == 1:
+        heads = [name for label in FIGURES.values() for name in (label, f"- {baseline}")]
+        rows = {arm: [cell for figure in FIGURES for cell in (f"{mean(found, figure):.2f}",
+                      "" if arm == baseline else difference(found, base, figure))] for arm, found in runs.items()}  # fmt: skip
+        counted = {arm: len(found) for arm, found in runs.items()}
+        order = sorted(runs, key=lambda arm: -mean(runs[arm], "top1"))
+    else:
+        heads = [f"{label}, - {baseline}" for label in FIGURES.values()]
+        paired = {arm: found for arm, found in runs.items() if arm != baseline and found.keys() & base.keys()}
+        rows = {arm: [difference(found, base, figure) for figure in FIGURES] for arm, found in paired.items()}
+        counted = {arm: len(found.keys() & base.keys()) for arm, found in paired.items()}
+        order = sorted(paired, key=lambda arm: -float(rows[arm][0].split()[0]))
+    lines = [
+        f"| arm | {'seeds' if baseline in rows else 'pairs'} | {' | '.join(heads)} |",
+        f"| --- | ---: |{' ---: |' * len(heads)}",
+    ]
+    return lines + [f"| {arm} | {counted[arm]} | {' | '.join(rows[arm])} |" for arm in order]
 
 
 def mean(runs: dict[tuple[str, int], dict[str, Any]], figure: str) -> float:
