@@ -107,6 +107,10 @@ def test_differences_are_paired_by_bed_and_seed(tmp_path):
     lines = arms.layout(arms.read([tmp_path / "a", tmp_path / "b"]), "rmix")
     # pairs 1, 2, 1, 2: mean 1.5, deviation sqrt(1/3), Student's factor 3.1824 of three degrees of freedom
     assert lines[2:] == ["| rlmix | 4 | +1.50 [+0.58, +2.42] | +0.00 [+0.00, +0.00] |"]
+    drawn = arms.draw(arms.read([tmp_path / "a", tmp_path / "b"]), "rmix")
+    (top1, dot), zero = [line.get_xdata() for line in drawn.axes[0].lines[:2]], drawn.axes[0].lines[2].get_xdata()
+    assert [round(float(value), 2) for value in (*top1, *dot)] == [0.58, 2.42, 1.5]
+    assert list(zero) == [0, 0]
     one = arms.layout(arms.read([tmp_path / "b"]), "rmix")[2:]
     # pairs 1, 2: mean 1.5, deviation sqrt(1/2), factor 12.706 of one degree of freedom
     assert one == [
