@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_type_hi
 from rlmix.common.groups import changed, check_values, options_of, read_flat, to_flat
 from rlmix.common.mapping import checked
 from rlmix.common.ranges import above, also, at_least, between, from_to, one_of, up_to, within
-from rlmix.common.saved_config import is_a_runs, place_of, read_config, read_yaml, updated
+from rlmix.common.saved_config import is_run_config, place_of, read_config, read_yaml, updated
 from rlmix.recipes import AUTO, Recipe, data_recipe, is_brought, settled_data
 
 MASK_PATCHES = (2, 4)
@@ -365,7 +365,7 @@ class Config:
         """
         options = read_yaml(Path(path))
         try:
-            config = cls.from_mapping(updated(options) if is_a_runs(options) else options)
+            config = cls.from_mapping(updated(options) if is_run_config(options) else options)
             check_values(config)
             return config
         except ValueError as error:

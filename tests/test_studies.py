@@ -2,12 +2,12 @@
 
 import importlib.util
 import json
-import time
 from pathlib import Path
 
 import pytest
+from toys import NETWORK, write_npz
 
-from rlmix.experiments.reading import read_options
+from rlmix.config import Config
 from rlmix.experiments.settings import settled
 
 STUDIES = Path(__file__).parents[1] / "docs" / "studies"
@@ -32,66 +32,49 @@ def place(tmp_path):
     return tmp_path
 
 
-def planned(place, arms, seeds):
-    run_arms = script("run_arms")
-    return run_arms, run_arms.plan(TABLE, place / "kept", Path("a.npz"), place / "runs", arms, seeds)
-
-
-def test_what_is_missing_is_planned_seed_by_seed(place):
+def test_what_is_missing_is_found_seed_by_seed(place):
     (place / "kept" / "rmix-s0.json").write_text("{}")
-    _, jobs = planned(place, ["rmix", "rlmix", "shuffled"], [0, 1])
-    assert [job.name for job in jobs] == ["rlmix-s0", "shuffled-s0", "rmix-s1", "rlmix-s1", "shuffled-s1"]
+    run_arms = script("run_arms")
     runs = place / "runs"
-    assert jobs[1].words == [
-        *("--epochs", "2", "--flip", "--method", "shuffled", "--policy", str(runs / "rlmix-s0")),
-        *("--data", "npz:a.npz", "--seed", "0", "--out", str(runs / "shuffled-s0")),
-    ]
-    assert [job.needs for job in jobs[:3]] == [[], ["rlmix-s0"], []]
+    found = run_arms.missing(TABLE, place / "kept", Path("a.npz"), runs, ["rmix", "rlmix", "shuffled"], [0, 1])
+    assert list(found) == ["rlmix-s0", "shuffled-s0", "rmix-s1", "rlmix-s1", "shuffled-s1"]
+    wanted = {"method": "shuffled", "policy": str(runs / "rlmix-s1"), "seed": 1, "data": "npz:a.npz", "epochs": 2, "flip": True}
+    assert found["shuffled-s1"] == Config.flat(**wanted, out=runs / "shuffled-s1")
+    first, second = run_arms.waves(found)
+    assert [list(first), list(second)] == [["rlmix-s0", "rmix-s1", "rlmix-s1"], ["shuffled-s0", "shuffled-s1"]]
 
 
 @pytest.mark.parametrize("study", sorted(path.parent for path in STUDIES.glob("results/*/arms.json")), ids=lambda path: path.name)
 def test_every_arm_of_a_study_is_a_training(study, place):
     table = json.loads((study / "arms.json").read_text())
-    jobs = script("run_arms").plan(table, place, Path("a.npz"), place / "runs", list(table["arms"]), [0])
-    assert len(jobs) == len(table["arms"]) > 1
-    configs = [settled(read_options(job.words)) for job in jobs]
-    assert len({json.dumps(config.changed(out=None).as_dict(), default=str) for config in configs}) == len(jobs)
+    found = script("run_arms").missing(table, place, Path("a.npz"), place / "runs", table["arms"], [0])
+    assert len(found) == len(table["arms"]) > 1
+    settings = {json.dumps(settled(run).as_dict(), default=str) for run in found.values()}
+    assert len(settings) == len(found)
 
 
-def test_a_run_waits_for_the_one_that_it_needs_and_fails_with_it(place):
-    run_arms, jobs = planned(place, ["rlmix", "shuffled", "rmix"], [0, 1])
-    order = []
-
-    def one(job):
-        if job.name.startswith("rlmix"):
-            time.sleep(0.05)
-        order.append(job.name)
-        job.folder.mkdir(parents=True)
-        (job.folder / "result.json").write_text(json.dumps({"top1": 1.0}))
-        return int(job.name == "rlmix-s1")
-
-    assert run_arms.run_all(jobs, 2, one) == ["rlmix-s1", "shuffled-s1"]
-    assert order.index("rlmix-s0") < order.index("shuffled-s0")
-    assert "shuffled-s1" not in order
-    assert sorted(path.stem for path in (place / "kept").iterdir()) == ["rlmix-s0", "rmix-s0", "rmix-s1", "shuffled-s0"]
-
-
-def test_an_interrupted_run_is_gone_on_with(place, monkeypatch):
-    run_arms, (job,) = planned(place, ["rmix"], [0])
-    job.folder.mkdir(parents=True)
-    (job.folder / "config.yaml").write_text("")
-    asked = []
-
-    def run(command, **rest):
-        asked.append(command[3:])
-        (job.folder / "result.json").write_text(json.dumps({"top1": 1.0}))
-        return type("Done", (), {"returncode": 0})
-
-    monkeypatch.setattr(run_arms.subprocess, "run", run)
-    assert run_arms.train(job) == 0
-    assert asked == [["train", "--resume", str(job.folder)]]
-    assert run_arms.train(job) == 0  # it is finished
-    assert len(asked) == 1
+def test_a_study_is_trained_kept_and_not_trained_again(place, monkeypatch, capsys):
+    """A run that takes another's policy comes after it, though it was named before; run folders with other options are refused."""
+    network = f"--model {NETWORK} --epochs 1 --batch-size 16 --device cpu --num-top-k 3 --metrics ece"
+    table = {"options": network, "arms": {"late": TABLE["arms"]["shuffled"], "rlmix": "--method rlmix"}}
+    (place / "arms.json").write_text(json.dumps(table))
+    run_arms = script("run_arms")
+    words = ["run_arms", str(place), write_npz(place, 16).removeprefix("npz:"), "bed", "--arms", "late", "rlmix", "--seeds", "0"]
+    monkeypatch.setattr("sys.argv", [*words, "--jobs", "1", "--runs", str(place / "runs")])
+    run_arms.main()
+    figures = {path.stem: json.loads(path.read_text()) for path in (place / "bed").iterdir()}
+    assert {name: found["method"] for name, found in figures.items()} == {"late-s0": "shuffled", "rlmix-s0": "rlmix"}
+    trained = []
+    monkeypatch.setattr(run_arms, "run_all", lambda runs, *rest, **more: trained.extend(runs))
+    run_arms.main()
+    (place / "bed" / "late-s0.json").unlink()
+    run_arms.main()  # its folder has the figures
+    assert trained == []
+    assert json.loads((place / "bed" / "late-s0.json").read_text()) == figures["late-s0"]
+    (place / "bed" / "rlmix-s0.json").unlink()
+    (place / "arms.json").write_text(json.dumps(table | {"options": network.replace("--epochs 1", "--epochs 2")}))
+    with pytest.raises(SystemExit, match="holds a run with other options: epochs 1 is not 2"):
+        run_arms.main()
 
 
 def test_differences_are_paired_by_bed_and_seed(tmp_path):

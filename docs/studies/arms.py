@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("baseline")
-    parser.add_argument("--picture", type=Path, help="draw the differences of arms with three pairs or more")
+    parser.add_argument("--picture", type=Path, help=f"draw the differences of arms with {LEAST} pairs or more")
     options = parser.parse_args()
     runs = read(options.folders)
     if options.baseline not in runs:
@@ -52,23 +52,22 @@ def read(folders: Sequence[Path]) -> Runs:
 def layout(runs: Runs, baseline: str) -> list[str]:
     """A line an arm, the best first."""
     base = runs[baseline]
-    if len({folder for arm in runs.values() for folder, _ in arm}) == 1:
-        heads = [name for label in FIGURES.values() for name in (label, f"- {baseline}")]
-        rows = {arm: [cell for figure in FIGURES for cell in (f"{mean(found, figure):.2f}",
-                      "" if arm == baseline else difference(found, base, figure))] for arm, found in runs.items()}  # fmt: skip
-        counted = {arm: len(found) for arm, found in runs.items()}
+    alone = len({folder for found in runs.values() for folder, _ in found}) == 1
+    gains = {arm: paired(found, base, "top1")[0] for arm, found in runs.items()}
+    if alone:
         order = sorted(runs, key=lambda arm: -mean(runs[arm], "top1"))
+        heads = [name for label in FIGURES.values() for name in (label, f"- {baseline}")]
     else:
+        order = sorted((arm for arm in runs if arm != baseline and not math.isnan(gains[arm])), key=lambda arm: -gains[arm])
         heads = [f"{label}, - {baseline}" for label in FIGURES.values()]
-        both = {arm: found for arm, found in runs.items() if arm != baseline and found.keys() & base.keys()}
-        rows = {arm: [difference(found, base, figure) for figure in FIGURES] for arm, found in both.items()}
-        counted = {arm: len(found.keys() & base.keys()) for arm, found in both.items()}
-        order = sorted(both, key=lambda arm: -float(rows[arm][0].split()[0]))
-    lines = [
-        f"| arm | {'seeds' if baseline in rows else 'pairs'} | {' | '.join(heads)} |",
-        f"| --- | ---: |{' ---: |' * len(heads)}",
-    ]
-    return lines + [f"| {arm} | {counted[arm]} | {' | '.join(rows[arm])} |" for arm in order]
+    lines = [f"| arm | {'seeds' if alone else 'pairs'} | {' | '.join(heads)} |", f"| --- | ---: |{' ---: |' * len(heads)}"]
+    for arm in order:
+        cells = [arm, str(len(runs[arm]) if alone else len(runs[arm].keys() & base.keys()))]
+        for figure in FIGURES:
+            cells += [f"{mean(runs[arm], figure):.2f}"] if alone else []
+            cells += ["" if arm == baseline else difference(runs[arm], base, figure)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def mean(runs: dict[tuple[str, int], dict[str, Any]], figure: str) -> float:

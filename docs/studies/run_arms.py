@@ -7,39 +7,17 @@ What a stopped call left is gone on with, and a run whose figures are there is n
 
 import argparse
 import json
-import os
 import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-TRAIN = "import sys; from rlmix.scripts.main import main; sys.exit(main())"
-
-
-class Job(NamedTuple):
-    """A run of a study."""
-
-    name: str
-    words: list[str]
-    """After ``rlmix train``."""
-    runs: Path
-    """Where its folder lies, by its name."""
-    kept: Path
-    """Where its figures belong."""
-
-    @property
-    def folder(self) -> Path:
-        """The run's."""
-        return self.runs / self.name
-
-    @property
-    def needs(self) -> list[str]:
-        """Names of the runs that it takes something of."""
-        return [Path(word).name for word in self.words if Path(word).parent == self.runs and Path(word) != self.folder]
+from rlmix.config import Config
+from rlmix.experiments.commands.engine import EngineConfig
+from rlmix.experiments.executors import run_all
+from rlmix.experiments.reading import read_options
+from rlmix.experiments.study import plan_run
 
 
 def main() -> None:
@@ -56,62 +34,45 @@ def main() -> None:
     unknown = [name for name in options.arms if name not in table["arms"]]
     if unknown:
         parser.error(f"arms must be of {', '.join(table['arms'])}, got {unknown[0]}")
-    jobs = plan(table, options.study / options.bed, options.data, options.runs / options.bed, options.arms, options.seeds)
-    failed = run_all(jobs, options.jobs, train)
-    if failed:
-        raise SystemExit(f"{len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}; the same command goes on")
+    kept = options.study / options.bed
+    runs = missing(table, kept, options.data, options.runs / options.bed, options.arms, options.seeds)
+    try:
+        for wave in waves(runs):
+            planned = {name: plan_run(run) for name, run in wave.items()}
+            run_all({name: run for name, run in planned.items() if run is not None}, EngineConfig(jobs=options.jobs), threads=1)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{error}; the same command goes on") from error
+    finally:
+        keep(runs, kept)
 
 
-def plan(table: dict[str, object], kept: Path, data: Path, runs: Path, arms: list[str], seeds: list[int]) -> list[Job]:
-    """What is missing, seed by seed: after any time all arms have about as many."""
-    jobs = []
+def missing(
+    table: Mapping[str, Any], kept: Path, data: Path, runs: Path, arms: Iterable[str], seeds: Iterable[int]
+) -> dict[str, Config]:
+    """Runs whose figures are not kept, by name, seed by seed: after any time all arms have about as many."""
+    found = {}
     for seed in seeds:
         for arm in arms:
             name = f"{arm}-s{seed}"
-            words = shlex.split(f"{table['options']} {table['arms'][arm]}".format(seed=seed, runs=runs))  # type: ignore[index]
+            words = shlex.split(f"{table['options']} {table['arms'][arm]}".format(seed=seed, runs=runs))
             words += ["--data", f"npz:{data}", "--seed", str(seed), "--out", str(runs / name)]
             if not (kept / f"{name}.json").exists():
-                jobs.append(Job(name, words, runs, kept / f"{name}.json"))
-    return jobs
+                found[name] = read_options(words)
+    return found
 
 
-def run_all(jobs: list[Job], count: int, one: Callable[[Job], int]) -> list[str]:
-    """Run the jobs, ``count`` at once and each after those it needs; names of those that failed."""
-    begun: dict[str, Future[int]] = {}
-
-    def run(job: Job) -> int:
-        if any(begun[name].result() for name in job.needs if name in begun):
-            return 2
-        code = one(job)
-        if code == 0:
-            job.kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(job.folder / "result.json", job.kept)
-        return code
-
-    with ThreadPoolExecutor(count) as pool:  # it begins them in order: what a job waits for has begun before it
-        for job in jobs:
-            begun[job.name] = pool.submit(run, job)
-    return [name for name, future in begun.items() if future.result()]
+def waves(runs: Mapping[str, Config]) -> tuple[dict[str, Config], dict[str, Config]]:
+    """Those that take no other run's policy, and those that do."""
+    first = {name: run for name, run in runs.items() if run.run.policy is None}
+    return first, {name: run for name, run in runs.items() if name not in first}
 
 
-def train(job: Job) -> int:
-    """Begin a run or go on with it; its exit code, and a line."""
-    job.runs.mkdir(parents=True, exist_ok=True)
-    begun = (job.folder / "config.yaml").exists()
-    words = ["--resume", str(job.folder)] if begun else job.words
-    if not (job.folder / "result.json").exists():
-        with open(job.runs / f"{job.name}.log", "a") as log:
-            command = [sys.executable, "-c", TRAIN, "train", *words]
-            code = subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-            ).returncode
-        if code:
-            sys.stdout.write(f"{job.name} failed: {log.name}\n")
-            return code
-    top1 = json.loads((job.folder / "result.json").read_text())["top1"]
-    sys.stdout.write(f"{job.name}: top-1 {top1:.2f} %\n")
-    sys.stdout.flush()
-    return 0
+def keep(runs: Mapping[str, Config], kept: Path) -> None:
+    """Copy the figures of those that are finished."""
+    kept.mkdir(parents=True, exist_ok=True)
+    for name, run in runs.items():
+        if (run.folder / "result.json").exists():
+            shutil.copyfile(run.folder / "result.json", kept / f"{name}.json")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return updated(read_yaml(path))
 
 
-def is_a_runs(config: dict[str, Any]) -> bool:
+def is_run_config(config: dict[str, Any]) -> bool:
     """Whether a configuration is a run's, which says everything, or one that somebody wrote."""
     return config.keys() >= _EVERY_RUNS
 

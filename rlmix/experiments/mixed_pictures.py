@@ -6,7 +6,7 @@ from rlmix.agents.policies import Policy
 from rlmix.data.dataset import Dataset
 from rlmix.experiments.arms import Study
 from rlmix.experiments.gallery import Shown, always_mixing, strips, under
-from rlmix.experiments.saved_run import SavedRun, load_run, recall_maps
+from rlmix.experiments.saved_run import SavedRun, load_run
 from rlmix.experiments.settings import is_policy
 from rlmix.experiments.visualize import Clean, mix_clean, policy_of
 from rlmix.mixing.core import Arranged, Mixed
@@ -32,11 +32,10 @@ def mixed_pictures(study: Study) -> Strips | None:
     for arm in study.arms:
         folder = study.run(arm, seed).folder
         try:
-            options, training, state = found = load_run(folder, data, devices=None, nodes=1, compile=False)
+            options, training, state = found = load_run(folder, data, maps=True, devices=None, nodes=1, compile=False)
             first = first or training
             if is_policy(options.run.method):
                 policy, progress = policy_of(options, folder), min(int(state["epoch"]) / training.recipe.epochs, 1.0)
-                recall_maps(found)
                 shown[study.title(arm)] = chosen(found, policy, progress, first)
             else:
                 if isinstance(training.method, torch.nn.Module):

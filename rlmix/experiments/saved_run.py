@@ -39,6 +39,7 @@ def load_run(
     *,
     model: nn.Module | Make | None = None,
     averaged: bool = False,
+    maps: bool = False,
     **changes: Any,
 ) -> SavedRun:
     """Open the run in ``folder``.
@@ -48,6 +49,7 @@ def load_run(
         data: Its own by default; the name of others, or as of :func:`rlmix.train`, which a run that was trained so needs.
         model: As of :func:`rlmix.train`, which a run that was trained on one needs.
         averaged: Take the average of the classifier's weights in their place, which a run with the option ``ema`` keeps.
+        maps: Have the saliency maps that it kept, of its own training images; exact ones otherwise, which take no memory.
         changes: Options to open it with in place of its own, such as another device.
 
     Raises:
@@ -63,6 +65,7 @@ def load_run(
     if averaged and options.optim.ema is None:
         raise ValueError(f"ema must be left out with {folder}, which was trained without it and keeps no average of the weights")
     changes = {"weights": None} | changes  # the checkpoint has them
+    changes |= {} if maps else {"saliency_mode": "exact"}
     opened = options.changed(**(changes if not isinstance(data, str) else changes | {"data": data}))
     dataset, opened = settle_given(None if isinstance(data, str) else data, opened)
     with giving(model):
@@ -71,12 +74,9 @@ def load_run(
     load_weights(training.model, training.recipe.model, weights, str(checkpoints[-1]))
     if training.average is not None:
         training.average.load_state_dict(state["training"]["ema"])
+    if maps:
+        training.saliency_source.load_state_dict(state["training"]["saliency"])
     return SavedRun(options, training, state)
-
-
-def recall_maps(found: SavedRun) -> None:
-    """Give a run's training the saliency maps that the run had kept, of its own training images; nothing where it kept none."""
-    found.training.saliency_source.load_state_dict(found.state["training"]["saliency"])
 
 
 def load_model(

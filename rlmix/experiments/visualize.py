@@ -24,7 +24,7 @@ from rlmix.experiments import gallery
 from rlmix.experiments.commands.policies import Policies
 from rlmix.experiments.commands.visualize import Visualize
 from rlmix.experiments.policies import measure, say
-from rlmix.experiments.saved_run import load_run, read_settings, recall_maps
+from rlmix.experiments.saved_run import load_run, read_settings
 from rlmix.experiments.session import fixed_policy
 from rlmix.experiments.settings import is_policy, learns, leaves_policy, settled
 from rlmix.maps.gradient import Saliency, saliency
@@ -90,13 +90,12 @@ def draw_run(options: Visualize, folder: Path) -> None:
     """Figures 2 and 4 of a run, and what its policy or --policy chooses, as files and into its TensorBoard events."""
     from rlmix.training.events import EventWriter
 
-    run, training, state = saved = load_run(folder)
+    run, training, state = load_run(folder, maps=options.images is None)
     if options.policy is not None:
         run = under_policy(run, options.policy)
     policy = policy_of(run, folder) if options.policy is None else LearnedPolicy(options.policy, run.run.seed)
     data, out = training.data, options.out or folder
     if options.images is None:
-        recall_maps(saved)
         batch = training.next_batch()
         names = [f"class {label}" for label in range(data.num_classes)]
         clean = Clean(batch, names, training.saliency(batch), data.mean, data.std)

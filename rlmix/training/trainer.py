@@ -237,6 +237,9 @@ class Training:
         Args:
             batch: That drawn last, or drawn at ``moment``, maybe by another training on the same images.
             moment: The training's own by default.
+
+        Returns:
+            The map (B, H, W), at least 0 and of any scale, and logits (B, N).
         """
         with self.fabric.autocast():
             return self.saliency_source(self.saliency_pass, batch.images, batch.labels, moment or self.order.moment)
