@@ -1,11 +1,12 @@
-"""What only a GPU tells of a step: how often the host waits for it, and the memory that it takes there."""
+"""What only a GPU tells of a step: how often the host waits for it."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import record_function
 
+from rlmix.benchmarking.profiler import recording
 from rlmix.benchmarking.steps import prepare
 from rlmix.benchmarking.stopwatch import synchronize
 from rlmix.config import Config
@@ -31,9 +32,8 @@ def measure_waits(name: str, config: Config, data: ImageData) -> dict[str, float
 
 def record_steps(step: Callable[[], object], device: torch.device, steps: int) -> list[Any]:
     """The profiler's events of so many steps, each within an event :data:`STEP`."""
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     synchronize(device)
-    with profile(activities=activities) as recorded:
+    with recording(device) as recorded:
         for _ in range(steps):
             with record_function(STEP):
                 step()
@@ -64,21 +64,3 @@ def count_waits(events: Iterable[Any], steps: int) -> dict[str, float]:
     ]
     copies = [event for event in device if event.name.startswith("Memcpy DtoH")]
     return {"synchronisations": len(waiting) / steps, "copies_to_host": len(copies) / steps}
-
-
-def measure_allocated(name: str, config: Config, data: ImageData) -> float | None:
-    """Most memory in MB that PyTorch allocates on the GPU for method ``name``: its network, five steps and a policy's update, not the data.
-
-    None where there is no GPU.
-    """
-    device, _ = open_device(config)
-    if device.type != "cuda":
-        return None
-    there = data.to(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    timed = prepare(name, config, there)
-    for _ in range(5):
-        timed.step()
-    timed.once_an_epoch()
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20

@@ -1,12 +1,10 @@
 """A training step of each method relative to vanilla, all methods interleaved step by step in one process."""
 
-import multiprocessing
 import platform
 import random
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from rlmix.benchmarking.allocations import measure_allocated
 from rlmix.benchmarking.options import Benchmark
 from rlmix.benchmarking.peers import ALIKE, PEERS, with_peers
 from rlmix.benchmarking.profiler import top_operators
@@ -47,7 +46,7 @@ def benchmark(options: Benchmark) -> None:
         measure, methods=options.methods, data=data, rounds=options.rounds, warmup=options.warmup, hyperparameters=alike
     )
     figures = measured(config, profile=options.profile)
-    for name, peak in (measure_memory(options) if options.memory else {}).items():
+    for name, peak in (measure_memory(options, data, alike) if options.memory else {}).items():
         figures["methods"][name]["peak_memory_mb"] = peak
     print_tables(figures["machine"], figures["methods"])
     if options.compile:
@@ -104,10 +103,7 @@ def measure(
     for name in methods:
         check_timed(name)
     names = list(dict.fromkeys(("vanilla", *methods)))
-    own = {name: config.changed(mixing={}) for name in names}
-    own |= {
-        name: own[name].changed(method=name, mixing=(hyperparameters or {}).get(name, {})) for name in names if is_method(name)
-    }
+    own = {name: _own_config(name, config, hyperparameters) for name in names}
     order = random.Random(0)
     part_rounds, rows = -(-rounds // 3) * parts, {}
     with Bar(f"timing {len(names)} methods", warmup + rounds + part_rounds + 2 * len(names)) as bar:
@@ -130,6 +126,23 @@ def measure(
         if ours in rows:
             rows[peer] |= {"ours": ours, "ours_ratio": statistics.median(turn[peer] / turn[ours] for turn in turns)}
     return {"machine": _describe_machine(config, timed["vanilla"].device), "methods": rows}
+
+
+def measure_memory(
+    options: Benchmark, data: ImageData, hyperparameters: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, float | None]:
+    """What each method's tensors take, in MB; see :func:`rlmix.benchmarking.allocations.measure_allocated`."""
+    names = list(dict.fromkeys(("vanilla", *options.methods)))
+    with Bar(f"memory of {len(names)} methods", len(names)) as bar:
+        return {
+            name: measure_allocated(name, _own_config(name, options.training, hyperparameters), data) for name in bar.over(names)
+        }
+
+
+def _own_config(name: str, config: Config, hyperparameters: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+    """That of what is called ``name``: hyperparameters are a method's own."""
+    config = config.changed(mixing={})
+    return config.changed(method=name, mixing=(hyperparameters or {}).get(name, {})) if is_method(name) else config
 
 
 def _figures(
@@ -166,26 +179,6 @@ def _describe_machine(config: Config, device: torch.device) -> dict[str, Any]:
     }
 
 
-def measure_memory(options: Benchmark) -> dict[str, float]:
-    """Most memory used by each method, in MB, alone in a fresh process; see ``Benchmark.memory``."""
-    names = list(dict.fromkeys(("vanilla", *options.methods)))
-    # a spawned process begins with its parent's peak, one forked from a bare server does not
-    server = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(1, server, max_tasks_per_child=1) as pool:
-        return dict(zip(names, pool.map(partial(_peak_memory_mb, options), names), strict=True))
-
-
-def _peak_memory_mb(options: Benchmark, name: str) -> float:
-    keep_freed_memory()
-    libraries = peak_memory_mb(torch.device("cpu")) or 0.0
-    timed = prepare(name, options.training, random_data(options))
-    for _ in range(5):
-        timed.step()
-    timed.once_an_epoch()
-    peak = peak_memory_mb(timed.device) or 0.0
-    return peak if timed.device.type == "cuda" else peak - libraries
-
-
 def print_tables(machine: dict[str, Any], rows: dict[str, dict[str, Any]], how: str = "") -> None:
     """The figures as two tables: steps, and their parts."""
     title = f"{how}{machine['model']}, batch {machine['batch_size']}, {machine['device']} ({machine['threads']} threads)"
@@ -204,7 +197,7 @@ def print_tables(machine: dict[str, Any], rows: dict[str, dict[str, Any]], how: 
         if "relative to ours" in more:
             figures.append(f"{row['ours_ratio']:.3f} of {row['ours']}" if "ours" in row else "")
         if "peak MB" in more:
-            figures.append(f"{row['peak_memory_mb']:.0f}")
+            figures.append("not measured" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f}")
         steps.add_row(name, *figures)
         parts.add_row(name, *(f"{row['parts_ms'][part]:.2f}" if part in row["parts_ms"] else "" for part in used))
     console = make_console() if sys.stdout.isatty() else make_console(width=120)

@@ -65,8 +65,7 @@ class Benchmark:
     compile: bool = False
     """Time everything again with torch.compile, in tables of their own."""
     memory: bool = False
-    """Measure each method's peak memory too, in a fresh process of its own (seconds each): what five steps and the policy's update take
-    beyond the imported libraries. On a GPU that is what PyTorch allocated there, else the process's resident memory. Not on Windows."""
+    """Measure too what each method's tensors take at most: its network, five steps and the policy's update, without the data."""
     profile: Path | None = None
     """Write each method's top operators here, as text."""
     json: Path | None = None

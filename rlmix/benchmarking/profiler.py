@@ -1,11 +1,22 @@
-"""Which operators a training step's time goes to, by torch.profiler."""
+"""What torch.profiler tells of a training step, and which operators its time goes to."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from rlmix.benchmarking.stopwatch import synchronize
+
+
+@contextmanager
+def recording(device: torch.device, profile_memory: bool = False) -> Iterator[profile]:
+    """Have torch.profiler watch the host and ``device``, without a word of its own on the terminal."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    cuda = [ProfilerActivity.CUDA] if device.type == "cuda" else []
+    with profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=profile_memory) as recorded:
+        yield recorded
 
 
 def top_operators(step: Callable[[], object], device: torch.device, steps: int = 5, rows: int = 12) -> str:
@@ -18,8 +29,7 @@ def top_operators(step: Callable[[], object], device: torch.device, steps: int =
         rows: Operators listed; one more line sums the others.
     """
     on_cuda = device.type == "cuda"
-    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_cuda else [ProfilerActivity.CPU]
-    with profile(activities=activities) as recorded:
+    with recording(device) as recorded:
         for _ in range(steps):
             step()
         synchronize(device)

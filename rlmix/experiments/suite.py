@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rlmix.benchmarking.gpu import measure_allocated, measure_waits
+from rlmix.benchmarking.allocations import measure_allocated
+from rlmix.benchmarking.gpu import measure_waits
 from rlmix.benchmarking.measure import measure, random_data
 from rlmix.benchmarking.options import Benchmark
 from rlmix.common.files import write_atomically, write_json
