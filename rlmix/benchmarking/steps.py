@@ -29,7 +29,7 @@ from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.mixing.core import RMix
 from rlmix.mixing.registry import METHODS
 from rlmix.training.board import TAGS
-from rlmix.training.run_folder import Run
+from rlmix.training.run_folder import Run, writes_behind
 from rlmix.training.trainer import Training
 
 CHEAPER = {f"rmix-{mode}": mode for mode in ("recycled", "bfloat16", "half", "alternate")}
@@ -248,22 +248,24 @@ def time_logging(
                 run.writer.add_histogram(TAGS["top_k_values"].name, process.epoch_top_k(), epoch)
             run.log_epoch(record)
             deciders = {} if decider is None else {"decider": decider.state_dict()}
-            run.save_checkpoint({"epoch": epoch, "steps": 0, "training": training.state_dict(), **deciders})
+            state = {"epoch": epoch, "steps": 0, "training": training.state_dict(), **deciders}
+            run.save_checkpoint(state, behind=writes_behind(training.device))
 
         def draw() -> None:
             if process is not None:
                 run.writer.add_image(TAGS["picture"].name, render_process(process), len(run.epochs), dataformats="HWC")
 
         log()  # opens TensorBoard's file
-        epoch_ms = _median_ms(log) + _median_ms(draw) / PICTURE_EVERY
+        epoch_ms = _median_ms(log, run.settle) + _median_ms(draw) / PICTURE_EVERY
         run.close()
     return {"logging": epoch_ms * training.recipe.batch_size / EPOCH_IMAGES}
 
 
-def _median_ms(call: Callable[[], object], times: int = 3) -> float:
-    """Milliseconds of a call that ends on the host."""
+def _median_ms(call: Callable[[], object], before: Callable[[], object] = lambda: None, times: int = 3) -> float:
+    """Milliseconds of a call that ends on the host, each after an untimed call of ``before``."""
     seconds = []
     for _ in range(times):
+        before()
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)

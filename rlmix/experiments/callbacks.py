@@ -33,7 +33,7 @@ class Callback:
         """After an epoch and the agent's update on it; ``record`` is the line of metrics.jsonl."""
 
     def on_checkpoint(self, path: Path) -> None:
-        """After a checkpoint was written."""
+        """After a checkpoint was written; on a GPU, where nobody has this method, training goes on meanwhile."""
 
     def on_end(self, result: Mapping[str, Any]) -> None:
         """After the last epoch; ``result`` is what result.json holds."""
@@ -51,6 +51,10 @@ class Callbacks:
         for callback in self.callbacks:
             if not any(callable(getattr(callback, name, None)) for name in vars(Callback) if name.startswith("on_")):
                 raise ValueError(f"callbacks must have methods such as on_epoch, got {type(callback).__name__}")
+
+    def hear(self, name: str) -> bool:
+        """Whether anyone has a method ``name`` of its own."""
+        return any(getattr(type(one), name, None) not in (None, getattr(Callback, name)) for one in self.callbacks)
 
     def call(self, name: str, *args: Any, before_raising: Callable[[], None] = lambda: None) -> None:
         """Call every one's method ``name``.

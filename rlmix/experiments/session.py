@@ -28,7 +28,7 @@ from rlmix.reporting.bar import Watched
 from rlmix.reporting.progress import TrainingProgress
 from rlmix.reporting.strips import paste_strips
 from rlmix.training.board import TAGS
-from rlmix.training.run_folder import Run, peak_memory_mb
+from rlmix.training.run_folder import Run, peak_memory_mb, writes_behind
 from rlmix.training.trainer import Training
 
 
@@ -194,7 +194,7 @@ class Session:
         self.callbacks.call("on_step", self.task.training, before_raising=lambda: self._save(self.task.trained()))
         stop = self._stop_reason()
         if stop is not None or (every and self.task.training.global_step % every == 0):
-            self._save(self.task.trained())
+            self._save(self.task.trained(), behind=stop is None)
         if stop is not None:
             raise stop
         if self.progress.due() and self.ranks.size == 1:  # these metrics are all ranks' business, and only rank 0 has a bar
@@ -243,11 +243,13 @@ class Session:
         due = best or training.finished or record["epoch"] % self.options.run.checkpoint_epochs == 0
 
         def keep() -> None:
-            if not due:
+            if due:
+                self.run.settle()
+            else:
                 self._save(self._state)
 
         if due:
-            self._save(self._state, best)
+            self._save(self._state, best, behind=not training.finished)
         if self.ranks.first:
             self.progress.epoch(record)
         if self.task.agent is not None:
@@ -319,7 +321,7 @@ class Session:
         self.progress.say(f"test top-1 {result['top1']:.2f} %{averaged}{calibration}, {seconds:.0f} s: {self.run.folder}")
         return result
 
-    def _save(self, trained: dict[str, Any], best: bool = False) -> None:
+    def _save(self, trained: dict[str, Any], best: bool = False, behind: bool = False) -> None:
         if not self.ranks.first:
             return
         self._pause()
@@ -332,7 +334,8 @@ class Session:
             "seconds": self._training_seconds,
             "training": trained,
         }
-        self.callbacks.call("on_checkpoint", self.run.save_checkpoint(state | self.task.deciders(), best))
+        behind = behind and writes_behind(self.task.training.device) and not self.callbacks.hear("on_checkpoint")
+        self.callbacks.call("on_checkpoint", self.run.save_checkpoint(state | self.task.deciders(), best, behind))
         self._resumed_at = time.perf_counter()
 
     def _stop_reason(self) -> Interrupted | None:

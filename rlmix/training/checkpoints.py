@@ -1,5 +1,6 @@
 """Checkpoints that say when they are damaged and load without running code."""
 
+import copy
 import hashlib
 import io
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from rlmix.common.archives import load_tensors
 from rlmix.common.files import write_atomically
@@ -40,7 +42,7 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], steps: int 
         OSError: If it cannot be written (a full disk among others).
     """
     folder.mkdir(exist_ok=True)
-    path = folder / (f"epoch-{epoch:04d}-step-{steps}.pt" if steps else f"epoch-{epoch:04d}.pt")
+    path = checkpoint_path(folder, epoch, steps)
 
     def write(handle: BinaryIO) -> None:
         torch.save(state, handle)
@@ -59,6 +61,31 @@ def save_checkpoint(folder: Path, epoch: int, state: dict[str, Any], steps: int 
     for old in [*list_checkpoints(folder)[:-KEPT], *folder.glob("*.tmp")]:  # a killed process leaves its temporary file
         old.unlink()
     return path
+
+
+def checkpoint_path(folder: Path, epoch: int, steps: int = 0) -> Path:
+    """Where the checkpoint lies that is taken so many steps after an epoch."""
+    return folder / (f"epoch-{epoch:04d}-step-{steps}.pt" if steps else f"epoch-{epoch:04d}.pt")
+
+
+def on_host(state: Any) -> Any:
+    """A copy of tensors and plain values that no step changes, all of it on the host; tensors that share their memory still do."""
+    return _copied(state, {})
+
+
+def _copied(value: Any, seen: dict[tuple[Any, ...], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        place = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if place not in seen:
+            seen[place] = value.detach().to("cpu", copy=True)
+        return seen[place]
+    if isinstance(value, dict):
+        result = copy.copy(value)  # keeps what a network's state_dict says of its modules' versions
+        result.update((name, _copied(one, seen)) for name, one in value.items())
+        return result
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(one, seen) for one in value)
+    return value
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

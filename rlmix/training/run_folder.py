@@ -1,5 +1,6 @@
 """A run's folder: configuration, a line of metrics an epoch, TensorBoard events, checkpoints, the result."""
 
+import contextlib
 import json
 import sys
 import warnings
@@ -13,7 +14,8 @@ import yaml
 from rlmix.common.files import append, check_place, write_atomically, write_json
 from rlmix.common.saved_config import read_config
 from rlmix.training import board
-from rlmix.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from rlmix.training.background import Background
+from rlmix.training.checkpoints import checkpoint_path, list_checkpoints, load_checkpoint, on_host, save_checkpoint
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
@@ -36,6 +38,7 @@ class Run:
         """The newest checkpoint."""
         self.kept = (len(epochs), 0)
         """What it holds: epochs done, and steps of the one after."""
+        self._writing = Background()
         self.steps = epochs[-1]["step"] if epochs else 0
         """Of the classifier: what TensorBoard's points are over."""
         self._writer: SummaryWriter | None = None
@@ -148,16 +151,47 @@ class Run:
 
     def describe_kept(self, epochs: int | None) -> str:
         """What the newest checkpoint holds of so many epochs, and where it lies."""
+        with contextlib.suppress(OSError):  # a checkpoint that could not be written is none
+            self.settle()
         done, steps = self.kept
         kept = f"{done} of {epochs} epochs" + (f" and {steps} step{'s' * (steps > 1)}" if steps else "") + " are kept"
         return f"{kept} in {self.last}" if self.last else kept
 
-    def save_checkpoint(self, state: dict[str, Any], best: bool = False) -> Path:
-        """Keep ``state``, whose ``epoch`` is the number of epochs done and whose ``steps`` that of steps after them; gives its file."""
-        kept = (state["epoch"], state["steps"])
-        state = state | {"records": self.epochs}  # metrics.jsonl is made from them where a run goes on
-        self.last, self.kept = save_checkpoint(self.folder / "checkpoints", kept[0], state, kept[1], best), kept
-        return self.last
+    def save_checkpoint(self, state: dict[str, Any], best: bool = False, behind: bool = False) -> Path:
+        """Keep ``state``.
+
+        Args:
+            state: Its ``epoch`` is the number of epochs done, its ``steps`` that of steps after them.
+            best: See :func:`rlmix.training.checkpoints.save_checkpoint`.
+            behind: Return when ``state`` is copied to the host, and write it beside what comes next.
+
+        Returns:
+            Its file, which may not be there before :meth:`settle` where it is written ``behind``.
+
+        Raises:
+            OSError: If it cannot be written, or the one before could not be.
+        """
+        folder, epoch, steps = self.folder / "checkpoints", state["epoch"], state["steps"]
+        self.settle()
+        kept = state | {"records": self.epochs}  # metrics.jsonl is made from them where a run goes on
+        kept = on_host(kept) if behind else kept
+
+        def write() -> None:
+            self.last, self.kept = save_checkpoint(folder, epoch, kept, steps, best), (epoch, steps)
+
+        if behind:
+            self._writing.start(write)
+        else:
+            write()
+        return checkpoint_path(folder, epoch, steps)
+
+    def settle(self) -> None:
+        """Wait until all checkpoints are written.
+
+        Raises:
+            OSError: If one could not be.
+        """
+        self._writing.settle()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write result.json, and its figures to TensorBoard, which end the run."""
@@ -169,14 +203,23 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Wait for what is still being written, and close TensorBoard's file."""
+        try:
+            self.settle()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
 
     def rewrite_metrics(self) -> None:
         """Make metrics.jsonl what the checkpoint knows: lines after it are dropped, damaged ones mended."""
         text = "".join(json.dumps(record) + "\n" for record in self.epochs)
         write_atomically(self.folder / "metrics.jsonl", lambda handle: handle.write(text.encode()))
+
+
+def writes_behind(device: torch.device) -> bool:
+    """Whether checkpoints of a training on ``device`` are written beside it; on the CPU that would take from the cores that train."""
+    return device.type != "cpu"
 
 
 def check_free(folder: Path, overwrite: bool = False) -> None:
