@@ -12,6 +12,7 @@ from rlmix.agents.policies import Policy
 from rlmix.agents.sb3.online import OnlinePPO
 from rlmix.common.files import write_atomically
 from rlmix.common.saved_config import read_config
+from rlmix.common.transfer import to_device
 from rlmix.config import Config, EnvConfig, PPOConfig
 from rlmix.envs.credit import CREDITS
 from rlmix.envs.process import Decision
@@ -145,8 +146,8 @@ class RLMix:
         check_patches((AGENT_PATCHES, *self.num_patches), images.shape[2:])
         seen, sound = finite_saliency(saliency(model, images, labels))
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
-        pairing = pairing._replace(partner=pairing.partner.to(images.device, non_blocking=True))
-        center = sample_center(len(images), generator).to(images.device, non_blocking=True) if self.boxes else None
+        pairing = pairing._replace(partner=to_device(pairing.partner, images.device))
+        center = to_device(sample_center(len(images), generator), images.device) if self.boxes else None
         decision = Decision(Batch(images, labels), seen, pairing, progress, sound, center)
         choose: Any = self.learner or self.policy
         chosen = as_action(choose(decision)).to(images.device)

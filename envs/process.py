@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive
+from rlmix.common.transfer import to_device
 from rlmix.config import Config, Unseeded
 from rlmix.data.dataset import Dataset
 from rlmix.data.registry import load_data
@@ -187,10 +188,10 @@ class MixingProcess:
             batch = training.next_batch()
             saliency, sound = finite_saliency(training.saliency(batch))
             pairing = sample_pairing(training.share, self.num_patches, self.alpha, training.batch_generator())
-            pairing = pairing._replace(partner=pairing.partner.to(training.device, non_blocking=True))
+            pairing = pairing._replace(partner=to_device(pairing.partner, training.device))
             center = None
             if self.boxes:
-                center = sample_center(training.share, training.batch_generator()).to(training.device, non_blocking=True)
+                center = to_device(sample_center(training.share, training.batch_generator()), training.device)
             self._decision = Decision(batch, saliency, pairing, training.global_step / training.num_steps, sound, center)
         return self._decision
 
@@ -275,7 +276,7 @@ class MixingProcess:
 
     def _nearest(self, top_k: Tensor) -> Tensor:
         """Index of the nearest of the K values."""
-        return (top_k[:, None] - self.values.to(top_k.device, non_blocking=True)).abs().argmin(1)
+        return (top_k[:, None] - to_device(self.values, top_k.device)).abs().argmin(1)
 
     def run_epoch(
         self,

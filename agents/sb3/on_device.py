@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rlmix.agents.sb3.ppo import PPOAgent, build_ppo, one_thread
 from rlmix.agents.tensor_features import tensor_features
 from rlmix.common.seeding import stream
+from rlmix.common.transfer import to_device
 from rlmix.config import PPOConfig
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.observations import observe
@@ -127,7 +128,7 @@ class DeviceAgent(PPOAgent):
         with one_thread() if last.device.type == "cpu" else nullcontext():
             for _ in range(self.ppo.n_epochs):
                 # on the host and from NumPy's global state, as Stable-Baselines3 draws it
-                order = torch.from_numpy(np.random.permutation(total)).to(last.device, non_blocking=True)  # noqa: NPY002
+                order = to_device(torch.from_numpy(np.random.permutation(total)), last.device)  # noqa: NPY002
                 found.append([self._descend(flat, wanted, expected, index) for index in order.split(size)])
         self.ppo._n_updates += self.ppo.n_epochs
         unexplained = (returns - kept.values).var(correction=0) / returns.var(correction=0)

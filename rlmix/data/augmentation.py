@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from rlmix.common.transfer import to_device
+
 
 class CropFlip(NamedTuple):
     """Where each image is cropped, and whether it is mirrored."""
@@ -38,7 +40,7 @@ def crop_flip(
     """Pad with zeros (black), crop to the old size at each image's own offset, and mirror where drawn; one gather."""
     batch, height, width, _ = images.shape
     device = images.device
-    top, left, mirror = (tensor.to(device, non_blocking=True)[:, None] for tensor in draw)
+    top, left, mirror = (to_device(tensor, device)[:, None] for tensor in draw)
     padded = torch.nn.functional.pad(images, (0, 0, padding, padding, padding, padding)) if padding else images
     rows = top + torch.arange(height, device=device)
     columns = torch.arange(width, device=device).expand(batch, -1)

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive, drawing_from, stream
+from rlmix.common.transfer import to_device
 from rlmix.config import Config
 from rlmix.data.augmentation import ResizedCrop
 from rlmix.data.dataset import Augmented, Pixels, check_trained, in_turn, stratified_split
@@ -90,22 +91,22 @@ class FolderData:
         seed = derive(generator.initial_seed(), f"epoch {epoch}")
         views, shares = Views(self.splits["train"].paths, self.side, recipe.flip, seed), [ranks.share(index) for index in order]
         for index, labels, (images, edges) in self._stream("train", views, shares, stack_views):
-            top, left, height, width, mirror = edges.to(labels.device, non_blocking=True).unbind(1)
-            images = images.to(labels.device, non_blocking=True)
+            top, left, height, width, mirror = to_device(edges, labels.device).unbind(1)
+            images = to_device(images, labels.device)
             yield Augmented(images, labels, index, ResizedCrop(top, left, height, width, mirror.bool()))
 
     def batches(self, split: str, batch_size: int) -> Iterator[Pixels]:
         paths = self.splits[split].paths
         order = list(torch.arange(len(paths)).split(batch_size))
         for _, labels, images in self._stream(split, Pictures(paths, self.test_transform), order, stack):
-            yield Pixels(images.to(labels.device, non_blocking=True), labels)
+            yield Pixels(to_device(images, labels.device), labels)
 
     def take(self, split: str, index: Int[Tensor, " batch"]) -> Pixels:
         pictures, labels = Pictures(self.splits[split].paths, self.test_transform), self.splits[split].labels
         images = stack([pictures[place] for place in index.tolist()])
         if isinstance(images, str):
             raise ValueError(f"{images}; --skip-corrupt leaves such images out")
-        return Pixels(images.to(labels.device, non_blocking=True), labels[index.to(labels.device, non_blocking=True)])
+        return Pixels(to_device(images, labels.device), labels[to_device(index, labels.device)])
 
     def checksum(self) -> int:
         """Over the pictures' names and labels; they themselves are not read."""
@@ -123,7 +124,7 @@ class FolderData:
         for index, decoded in zip(order, decode(pictures, order, self.workers, collate, labels.is_cuda), strict=True):
             if isinstance(decoded, str):
                 raise ValueError(f"{decoded}; --skip-corrupt leaves such images out")
-            index = index.to(labels.device, non_blocking=True)
+            index = to_device(index, labels.device)
             yield index, labels[index], decoded
 
 

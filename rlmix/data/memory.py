@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from rlmix.common.ranks import Ranks
+from rlmix.common.transfer import to_device
 from rlmix.config import Config
 from rlmix.data.augmentation import CropFlip, crop_flip, sample_crop_flip
 from rlmix.data.dataset import Augmented, Pixels, check_trained, in_turn, stratified_split
@@ -67,7 +68,7 @@ class ImageData:
         for index in order:
             draw = sample_crop_flip(len(index), recipe.crop_padding, recipe.flip, generator)
             draw = CropFlip(*map(ranks.share, draw))
-            index = ranks.share(index).to(self.train_labels.device, non_blocking=True)
+            index = to_device(ranks.share(index), self.train_labels.device)
             images = crop_flip(self.train_images[index], draw, recipe.crop_padding)
             yield Augmented(images, self.train_labels[index], index, draw)
 
@@ -78,7 +79,7 @@ class ImageData:
 
     def take(self, split: str, index: Int[Tensor, " batch"]) -> Pixels:
         """Some of a split."""
-        index = index.to(self.train_labels.device, non_blocking=True)
+        index = to_device(index, self.train_labels.device)
         return Pixels(getattr(self, f"{split}_images")[index], self.labels(split)[index])
 
     def checksum(self) -> int:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlmix.common.seeding import stream
+from rlmix.common.transfer import to_device
 from rlmix.maps.approximate import SALIENCY_MODES, ExactPass, Moment, SaliencySource, Surroundings
 from rlmix.maps.gradient import Saliency
 
@@ -21,7 +22,7 @@ class RandomMaps(SaliencySource):
 
     def __call__(self, look: ExactPass, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
         draw = stream(self.setting.seed, f"maps {moment.epoch} {moment.batch} {self.setting.ranks.rank}")
-        noise = torch.rand(len(images), 1, NOISE, NOISE, generator=draw).to(images.device, non_blocking=True)
+        noise = to_device(torch.rand(len(images), 1, NOISE, NOISE, generator=draw), images.device)
         map = F.interpolate(noise, images.shape[2:], mode="bilinear", align_corners=True)[:, 0]
         return Saliency(map, look(images, labels).logits)
 

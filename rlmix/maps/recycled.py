@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rlmix.common.transfer import to_device
 from rlmix.maps.approximate import SALIENCY_MODES, Evidence, ExactPass, Moment, SaliencySource, Surroundings
 from rlmix.maps.composition import Pairs
 from rlmix.maps.gradient import Saliency, gradient_map
@@ -129,11 +130,11 @@ class RecycledMaps:
         number = len(self.store.maps)
         if indices.device.type == "cpu" and not bool(((indices >= 0) & (indices < number)).all()):
             raise ValueError(f"indices must be in [0, {number}), got {indices.min()} to {indices.max()}")
-        return self.store.seen(indices.to(self.store.maps.device), draw)
+        return self.store.seen(to_device(indices, self.store.maps.device), draw)
 
     def expect(self, indices: Tensor, draw: Draw | None, weights: Tensor, partner: Tensor) -> None:
         """Remember how a batch was mixed, until :meth:`learn`."""
-        self._waiting = indices.to(self.store.maps.device), draw, weights.detach(), partner
+        self._waiting = to_device(indices, self.store.maps.device), draw, weights.detach(), partner
 
     def learn(self, gradient: Float[Tensor, "batch channel height width"] | None) -> None:
         """Take in the gradient of the loss with respect to the mixed images of the last batch; one that is not finite tells nothing.

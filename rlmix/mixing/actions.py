@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rlmix.common.registry import Registry
+from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import patch_saliency, salient_mask
 from rlmix.maps.patches import enlarge
 from rlmix.mixing.core import Pairing, patch_weights, top_k_values
@@ -48,7 +49,7 @@ class Action:
 
     def to(self, device: torch.device) -> "Action":
         """Give the same there, without waiting for it."""
-        return self._each(lambda column: column.to(device, non_blocking=True))
+        return self._each(lambda column: to_device(column, device))
 
     def everyone(self, row: int, number: int) -> "Action":
         """Give one row to so many images."""

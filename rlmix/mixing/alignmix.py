@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least
+from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.objective import Objective, Scored
@@ -90,7 +91,7 @@ class AlignMix:
         check_images(images)
         stage(model, "last")  # fails at the first batch, not at the first one that is aligned
         draw = sample_align(len(images), self.alpha, generator)
-        partner, lam = draw.partner.to(images.device, non_blocking=True), draw.lam
+        partner, lam = to_device(draw.partner, images.device), draw.lam
         targets = soft_targets(labels, num_classes)
         targets = lam * targets + (1 - lam) * targets[partner]
         if not draw.align:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least, within
+from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import soft_targets
 from rlmix.mixing.objective import Objective, Scored
@@ -101,9 +102,7 @@ class AugMix:
         if not len(self.mean) == len(self.std) == images.shape[1]:
             raise ValueError(f"mean and std must have {images.shape[1]} channels, got {len(self.mean)} and {len(self.std)}")
         draw = sample_augmentations(2 * len(images), self.alpha, self.severity, self.num_chains, self.max_depth, generator)
-        mean, std = (
-            torch.as_tensor(values, dtype=torch.float32).to(images.device, non_blocking=True) for values in (self.mean, self.std)
-        )
+        mean, std = (to_device(torch.as_tensor(values, dtype=torch.float32), images.device) for values in (self.mean, self.std))
         augmented = augment(torch.cat([images, images]), draw, mean, std)
         views = torch.cat([images, augmented])
         targets = soft_targets(labels, num_classes)
@@ -144,9 +143,7 @@ def augment(
 ) -> Float[Tensor, "batch channel height width"]:
     """``(1 - m) x + m sum_i w_i chain_i(x)`` of normalised images."""
     device = images.device
-    levels, chain_weights, weight = (
-        values.to(device, non_blocking=True) for values in (draw.levels, draw.chain_weights, draw.weight)
-    )
+    levels, chain_weights, weight = (to_device(values, device) for values in (draw.levels, draw.chain_weights, draw.weight))
     mean, std = 255 * mean[:, None, None], 255 * std[:, None, None]
     pixels = (images.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
     num_chains, num_steps = draw.operations.shape[1:]
@@ -154,7 +151,7 @@ def augment(
     for step in range(num_steps):
         operations, step_levels = draw.operations[:, :, step].flatten(), levels[:, :, step].flatten()
         for index, operation in enumerate(OPERATIONS.values()):
-            rows = (operations == index).nonzero()[:, 0].to(device, non_blocking=True)  # found on the host: nothing to wait for
+            rows = to_device((operations == index).nonzero()[:, 0], device)  # found on the host: nothing to wait for
             if len(rows):
                 chains[rows] = operation(chains[rows], step_levels[rows])
     chains = chains.unflatten(0, (-1, num_chains)).float()

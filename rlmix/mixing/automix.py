@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rlmix.common.seeding import drawing_from
+from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.objective import Objective, Scored, score
@@ -274,4 +275,4 @@ def _num_channels(model: nn.Module, image_size: tuple[int, int]) -> int:
 
 
 def _to(pair: Pair, device: torch.device) -> Pair:
-    return pair._replace(partner=pair.partner.to(device, non_blocking=True))
+    return pair._replace(partner=to_device(pair.partner, device))

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least, within
+from rlmix.common.transfer import to_device
 from rlmix.maps.composition import Collage
 from rlmix.maps.gradient import check_images, gradient_map, patch_saliency, saliency
 from rlmix.maps.patches import check_dividing
@@ -152,7 +153,7 @@ class CoMixup:
     def _draw(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         check_images(images)
         check_dividing(self.num_patches, images.shape[2:], "Co-Mixup")
-        return sample_prior(len(images), self.group_size, self.alpha, generator).to(images.device, non_blocking=True)
+        return to_device(sample_prior(len(images), self.group_size, self.alpha, generator), images.device)
 
     def apply(
         self,
@@ -300,7 +301,7 @@ def solve(
         return torch.zeros(groups, 1, num_patches, num_patches, 2, dtype=torch.int64, device=cost.device)
     smooth, diverse, limit = weights.beta / num_sites, weights.gamma / num_sites, weights.tau * num_sites
     order, near, half = _checkerboard(num_patches)
-    order, near = order.to(cost.device, non_blocking=True), near.to(cost.device, non_blocking=True) * smooth
+    order, near = to_device(order, cost.device), to_device(near, cost.device) * smooth
     colours = [(0, half), (half, num_sites)][: min(num_sites, 2)]
     cost = cost.flatten(2)[:, :, order]
     unary = cost.transpose(1, 2)[:, None].contiguous()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlmix.common.names import check_name
 from rlmix.common.registry import Registry
+from rlmix.common.transfer import to_device
 from rlmix.config import MASK_PATCHES
 from rlmix.data.augmentation import CropFlip, ResizedCrop
 from rlmix.maps.gradient import check_images, check_labels, patch_saliency, saliency, salient_mask
@@ -306,7 +307,7 @@ class RMix:
                     "num_classes must be given under recycle, where no pass tells how many logits there are, got None"
                 )
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
-        pairing = pairing._replace(partner=pairing.partner.to(images.device, non_blocking=True))
+        pairing = pairing._replace(partner=to_device(pairing.partner, images.device))
         top_k = sample_top_k(len(images), self.num_top_k, top_k_generator or generator)
         mixed = self.apply(images, labels, map, pairing, top_k, num_classes=num_classes)
         if self.recycle is not None and indices is not None:
@@ -327,11 +328,11 @@ class RMix:
         num_classes: int,
     ) -> Mixed:
         """Mix by what has been drawn; deterministic."""
-        partner = pairing.partner.to(images.device, non_blocking=True)
+        partner = to_device(pairing.partner, images.device)
         return mix(images, labels, self._mask(map, pairing, top_k), partner, pairing.lam, self.rule, num_classes=num_classes)
 
     def _mask(self, map: Tensor, pairing: Pairing, top_k: Tensor) -> Tensor:
-        return salient_mask(patch_saliency(map, pairing.num_patches), top_k.to(map.device, non_blocking=True))
+        return salient_mask(patch_saliency(map, pairing.num_patches), to_device(top_k, map.device))
 
 
 def check_mixing(num_top_k: int, num_patches: tuple[int, ...], alpha: float, rule: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, within
+from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.registry import METHODS, Setting
@@ -101,7 +102,7 @@ class CutMix:
         targets = soft_targets(labels, num_classes)
         if float(torch.rand((), dtype=torch.float32, generator=generator)) >= self.probability:
             return Mixed(images, targets)
-        partner = sample_partner(len(images), generator).to(images.device, non_blocking=True)
+        partner = to_device(sample_partner(len(images), generator), images.device)
         sides = box_sides(sample_lam(self.alpha, generator), images.shape[2:])
         centers = self.centers(images, partner, generator)
         return paste(images, targets, box_mask(centers, sides, images.shape[2:]), partner)
@@ -113,4 +114,4 @@ class CutMix:
         generator: torch.Generator | None,
     ) -> Int[Tensor, "box 2"]:
         """Pixel (row, column) at the centre of the box; one row for a box that all images share, or one an image."""
-        return sample_centers(1, images.shape[2:], generator).to(images.device, non_blocking=True)
+        return to_device(sample_centers(1, images.shape[2:], generator), images.device)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import at_least
+from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, soft_targets
 from rlmix.mixing.cutmix import box_mask, sample_centers
@@ -59,6 +60,6 @@ class Cutout:
     ) -> Mixed:
         check_images(images)
         size = images.shape[2:]
-        centers = sample_centers(len(images), size, generator).to(images.device, non_blocking=True)
+        centers = to_device(sample_centers(len(images), size, generator), images.device)
         holes = box_mask(centers, (self.side, self.side), size)
         return Mixed(erase(images, holes), soft_targets(labels, num_classes))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above
+from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.registry import METHODS
@@ -48,7 +49,7 @@ class InputMixup:
         generator: torch.Generator | None = None,
     ) -> Mixed:
         check_images(images)
-        partner = sample_partner(len(images), generator).to(images.device, non_blocking=True)
+        partner = to_device(sample_partner(len(images), generator), images.device)
         lam = sample_lam(self.alpha, generator)
         targets = soft_targets(labels, num_classes)
         return Mixed(interpolate(images, partner, lam), interpolate(targets, partner, lam))

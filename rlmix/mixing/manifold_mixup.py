@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above
+from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.input_mixup import interpolate
@@ -72,7 +73,7 @@ class ManifoldMixup:
         check_images(images)
         self._check(model)
         layer = self.layers[int(torch.randint(len(self.layers), (), generator=generator))]
-        partner = sample_partner(len(images), generator).to(images.device, non_blocking=True)
+        partner = to_device(sample_partner(len(images), generator), images.device)
         lam = sample_lam(self.alpha, generator)
         targets = interpolate(soft_targets(labels, num_classes), partner, lam)
         if layer == "input":

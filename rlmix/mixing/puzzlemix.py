@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least
+from rlmix.common.transfer import to_device
 from rlmix.maps.composition import Pairs
 from rlmix.maps.gradient import check_images, patch_saliency, saliency
 from rlmix.maps.patches import check_dividing, enlarge
@@ -135,7 +136,7 @@ class PuzzleMix:
         """Mix by what has been drawn, and say which block of which image shows where."""
         check_dividing(pairing.num_patches, images.shape[2:], "PuzzleMix")
         own = patch_saliency(map, pairing.num_patches)
-        partner = pairing.partner.to(images.device, non_blocking=True)
+        partner = to_device(pairing.partner, images.device)
         theirs = own[partner]
         energy = mask_energy(images, own, partner, pairing.lam, self.beta, self.gamma, self.eta)
         mask = 1 - minimise(energy) / 2

@@ -12,6 +12,7 @@ import rlmix
 from rlmix.agents.policies import FixedRandomPolicy
 from rlmix.agents.sb3.on_device import DeviceAgent
 from rlmix.agents.sb3.ppo import PPOAgent
+from rlmix.common.transfer import to_device
 from rlmix.config import PPOConfig
 from rlmix.envs import process as process_module
 from rlmix.envs.process import MixingProcess
@@ -61,7 +62,7 @@ def kinds(found):
 
 
 def test_a_pretended_device_finds_what_a_real_one_would_wait_for(device):
-    there = torch.rand(4, 3).to(DEVICE, non_blocking=True)
+    there = to_device(torch.rand(4, 3), DEVICE)
     assert (there.device, (there + 1.0).sum(1).device, there.cpu().device.type) == (DEVICE, DEVICE, "cpu")
     device.found.clear()
     for call, expected in [
@@ -70,6 +71,8 @@ def test_a_pretended_device_finds_what_a_real_one_would_wait_for(device):
         (lambda: there.cpu(), "a copy to the host"),
         (lambda: torch.empty(4, 3).copy_(there), "a copy to the host"),
         (lambda: torch.rand(2).to(DEVICE), "a copy from the host that waits"),
+        (lambda: torch.rand(2).to(DEVICE, non_blocking=True), "a copy from the host that waits"),
+        (lambda: torch.rand(2).pin_memory().to(DEVICE), "a copy from the host that waits"),
         (lambda: torch.tensor([1.0, 2.0], device=DEVICE), "a copy from the host that waits"),
         (lambda: there[torch.tensor([0, 1])], "index of a tensor on the host"),
         (lambda: there + torch.rand(3), "add of a tensor on the host"),
@@ -89,7 +92,7 @@ def test_a_pretended_device_finds_what_a_real_one_would_wait_for(device):
         assert kinds(device.found) == {expected}
         device.found.clear()
     there.requires_grad_().square().sum().backward()
-    assert (there.grad.device, device.found) == (DEVICE, [])
+    assert (there.grad.device, to_device(torch.rand(2), DEVICE).device, device.found) == (DEVICE, DEVICE, [])
 
 
 def test_one_number_that_is_read_in_the_step_is_found(folder, device, monkeypatch):
@@ -170,8 +173,8 @@ def test_no_method_waits_for_what_it_learns_of_its_step(folder, method, device):
     for _ in range(STEPS):
         training.fit_step()
     assert device.found == []
-    there = torch.rand(4, 16, 16).to(DEVICE, non_blocking=True)
-    source = torch.zeros(4, 16, dtype=torch.int64).to(DEVICE, non_blocking=True)
+    there = to_device(torch.rand(4, 16, 16), DEVICE)
+    source = to_device(torch.zeros(4, 16, dtype=torch.int64), DEVICE)
     device.found.clear()
     move_back(there, source, there[:, :4, :4] > 0)
     assert device.found == []

@@ -30,6 +30,7 @@ PRODUCT = Path(rlmix.__file__).resolve().parents[1]
 aten = torch.ops.aten
 WAIT = (aten.multinomial, aten.bincount, aten.nonzero, aten.masked_select, aten._unique2, aten.equal, aten.is_nonzero)
 """Operations whose CUDA kernels look at a number."""
+PINNED = "pretended_pinned"
 NO_KERNEL = (aten._fused_sgd_, aten._fused_adam_, aten._amp_foreach_non_finite_check_and_unscale_)
 """In place, and unknown to meta tensors in some releases."""
 
@@ -83,7 +84,7 @@ class PretendedCuda(TorchDispatchMode):
             self._note("a copy to the host")
             return args[0] if packet is aten.copy_ else torch.ones(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
         if packet in (aten._to_copy, aten.copy_):
-            if not waits_not and any(not isinstance(tensor, OnDevice) for tensor in tensors):
+            if any(not isinstance(tensor, OnDevice) and not (waits_not and hasattr(tensor, PINNED)) for tensor in tensors):
                 self._note("a copy from the host that waits")
         elif any(tensor.ndim and not isinstance(tensor, OnDevice) for tensor in tensors):
             self._note(f"{packet.__name__} of a tensor on the host")
@@ -129,10 +130,17 @@ class PretendedCuda(TorchDispatchMode):
 
 
 class _Built(TorchFunctionMode):
-    """What torch builds of Python numbers, past every dispatcher, is built on the host and copied, as it is for CUDA."""
+    """What torch builds of Python numbers, past every dispatcher, is built on the host and copied, as it is for CUDA.
+
+    Pinned memory, which needs a driver, is memory that carries a mark.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
+        if func is Tensor.pin_memory:
+            pinned = args[0].clone()
+            setattr(pinned, PINNED, True)
+            return pinned
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == DEVICE:
             return func(*args, **kwargs | {"device": "cpu"}).to(DEVICE)
         return func(*args, **kwargs)
