@@ -1,5 +1,7 @@
 """The agent where the classifier lives, against Stable-Baselines3's PPO on the host: features, updates, whole runs, what is saved."""
 
+import copy
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +14,11 @@ import rlmix
 from rlmix.agents.features import policy_features
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.sb3.on_device import DeviceAgent
-from rlmix.agents.sb3.ppo import PPOAgent
+from rlmix.agents.sb3.ppo import FIRST_COEFFICIENT, PPOAgent, adapted
 from rlmix.agents.tensor_features import tensor_features
 from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
+from rlmix.envs.env import RLMixEnv
 from rlmix.envs.observations import observe
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
@@ -62,12 +65,14 @@ def test_features_are_those_of_the_host(tmp_path, observation, classes):
         {},
         {"gamma": 0.7, "gae_lambda": 0.8},
         {"entropy_coefficient": 0.1, "clip_range": 0.01, "minibatch_size": 24},
+        {"minibatch_size": 2, "passes": 1},
+        {"rollout_steps": 1},
     ],
 )
 def test_an_update_is_that_of_stable_baselines_on_the_same_rollout(config, options):
     host, device = agents_of(config, learning_rate=0.01, **options)
     host.ppo._setup_learn(1)
-    for _ in range(3):
+    for _ in range(device.rollouts[0]):
         device.step()
     kept = device.kept
     for index, one in enumerate(kept):
@@ -87,7 +92,12 @@ def test_an_update_is_that_of_stable_baselines_on_the_same_rollout(config, optio
     assert figures.keys() == expected.keys()
     for name, value in figures.items():
         assert value == pytest.approx(expected[name], rel=1e-3, abs=1e-5), name
-    assert (device.ppo._n_updates, device.kept) == (3, [])
+    passes = device.ppo.n_epochs
+    assert (device.ppo._n_updates, device.ppo.num_timesteps, device.kept) == (passes, 16 * device.rollouts[0], [])
+    for _ in range(2):
+        device.step()
+    device.update(None)
+    assert (device.ppo._n_updates, device.ppo.num_timesteps) == (2 * passes, 16 * (device.rollouts[0] + 2))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5])
@@ -119,6 +129,62 @@ def test_two_runs_are_the_same(config):
         runs.append((agent.policy.state_dict(), epochs))
     assert runs[0][1] == runs[1][1]
     assert all(torch.equal(tensor, runs[1][0][name]) for name, tensor in runs[0][0].items())
+
+
+def test_it_goes_on_within_a_rollout_to_the_bit(config):
+    """Four steps are taken of an epoch of five, three of which an update has used up."""
+    hyperparameters, heard, runs = PPOConfig(rollout_steps=3, passes=2), [], []
+    agent = DeviceAgent(RLMixVectorEnv(config=config), hyperparameters, seed=4)
+    agent.on_update = heard.append
+
+    def keep():
+        if agent.process.training.global_step == 4:
+            runs.append(copy.deepcopy((agent.process.state_dict(), agent.state_dict())))
+
+    agent.learn(keep, heard.append)
+    assert [set(figures) >= {"policy_entropy", "explained_variance"} for figures in heard] == [True] * 4
+    (process, decider), again = runs[0], DeviceAgent(RLMixVectorEnv(config=config), hyperparameters, seed=5)
+    assert decider["rollout"]["rewards"].shape == (1, 16)
+    again.process.load_state_dict(process)
+    again.load_state_dict(decider)
+    again.learn(lambda: None, lambda figures: None)
+    for one, other in ((agent.policy, again.policy), (agent.process.training.model, again.process.training.model)):
+        assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+
+
+def test_what_it_draws_is_its_seeds_alone(config):
+    drawn = []
+    for other in (1, 2):
+        agent = DeviceAgent(RLMixVectorEnv(config=config), PPOConfig(), seed=0)
+        torch.manual_seed(other)
+        agent.step()
+        drawn.append(agent.kept[0].actions)
+    assert torch.equal(*drawn)
+
+
+def test_where_all_returns_are_alike_nothing_can_be_explained(config):
+    _, agent = agents_of(config, gamma=0.0)
+    agent.step()
+    values = torch.arange(16) % 4 / 4  # of which nothing is rounded
+    agent.kept = [one._replace(rewards=torch.ones(16), values=values) for one in agent.kept]
+    assert math.isnan(agent.update(None)["explained_variance"])
+
+
+def test_the_weight_of_the_entropy_is_adapted_to_what_an_update_found(config):
+    _, agent = agents_of(config, target_entropy=0.5)
+    agent.step()
+    figures = agent.update(None)
+    assert agent.ppo.ent_coef == adapted(FIRST_COEFFICIENT, figures["policy_entropy"], agent.ppo.target) != FIRST_COEFFICIENT
+
+
+def test_it_is_for_a_decision_an_image_on_one_device(config):
+    message = "agent_device must be cpu without granularity image, or on several devices, got classifier"
+    with pytest.raises(ValueError, match=message):
+        DeviceAgent(RLMixEnv(config), PPOConfig(), seed=0)
+    envs = RLMixVectorEnv(config=config)
+    envs.process.reset().ranks.size = 2
+    with pytest.raises(ValueError, match=message):
+        DeviceAgent(envs, PPOConfig(), seed=0)
 
 
 def test_it_learns_to_choose_what_pays(monkeypatch):

@@ -96,8 +96,12 @@ def test_the_previous_epochs_map_moves_with_crop_and_flip():
     scale = first.map.mean((1, 2))[order, None, None]
     torch.testing.assert_close(second.map * scale, expected, atol=2e-3, rtol=2e-3)  # float16
     assert torch.equal(second.logits, first.logits[order])
-    unseen = source(look, images[:1], labels[:1], Moment(2, 2, torch.tensor([4]), CropFlip(*(part[:1] for part in still))))
+    unseen = source(look, images[:1], labels[:1], Moment(2, 2, torch.tensor([4]), CropFlip(*(part[:1] for part in moved))))
     assert (rlmix.patch_saliency(unseen.map, 4) == 1 / 16).all()
+    source(look, images, labels, Moment(3, 1, index, moved))
+    kept = source.store.maps[index].float()
+    back = crop_flip(first.map[..., None], inverse(moved, 2), 2)[..., 0] / first.map.mean((1, 2), keepdim=True)
+    torch.testing.assert_close(kept, back, atol=2e-3, rtol=2e-3, msg="not in the images' own frame")
 
 
 def test_maps_survive_gradients_too_small_for_float16():

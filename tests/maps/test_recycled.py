@@ -8,6 +8,7 @@ from toys import toy_config
 
 import rlmix
 from rlmix.common.ranks import Ranks
+from rlmix.common.seeding import stream
 from rlmix.data.augmentation import CropFlip, ResizedCrop
 from rlmix.envs.process import MixingProcess
 from rlmix.maps.approximate import Evidence, Moment, Surroundings, build_source
@@ -49,6 +50,21 @@ def told_by_loop(given):
     return total, weight
 
 
+def moved_by_loop(start, given, places, draw, rate):
+    """Every map after a step: row r of the batch shows row r + top - 2 of the image, mirrored where drawn."""
+    total, weight = told_by_loop(given)
+    expected = start.float()
+    for image, place in enumerate(places.tolist()):
+        for row in range(8):
+            for column in range(8):
+                across = 7 - column if draw.mirror[image] else column
+                down, right = row + int(draw.top[image]) - 2, across + int(draw.left[image]) - 2
+                if 0 <= down < 8 and 0 <= right < 8:
+                    old = float(start[place, down, right])
+                    expected[place, down, right] = old + rate * (total[image, row, column] - weight[image, row, column] * old)
+    return expected
+
+
 def test_a_mixtures_gradient_is_shared_out_by_the_pixels():
     given = evidence()
     told = read_evidence(given)
@@ -82,30 +98,54 @@ def test_a_step_that_was_left_out_leaves_every_map_alone():
     assert torch.equal(store.maps, before)
 
 
+PLACES = torch.tensor([5, 0, 3, 1])
+DRAW = CropFlip(torch.tensor([0, 1, 2, 4]), torch.tensor([2, 3, 0, 1]), torch.tensor([True, False, True, False]))
+START = torch.rand(6, 8, 8, generator=torch.Generator().manual_seed(1)).half()
+
+
 def test_maps_move_to_their_images_and_what_a_crop_left_out_keeps_its_value():
-    """The image's own frame, pixel by pixel: row r of the batch shows row r + top - padding of the image, mirrored where drawn."""
-    source, given, places = build_source("recycled", SETTING), evidence(), torch.tensor([5, 0, 3, 1])
-    draw = CropFlip(torch.tensor([0, 1, 2, 4]), torch.tensor([2, 3, 0, 1]), torch.tensor([True, False, True, False]))
-    start = torch.rand(6, 8, 8, generator=torch.Generator().manual_seed(1)).half()
-    source.store.maps.copy_(start)
-    source.learn(given, Moment(1, 1, places, draw))
-    total, weight = told_by_loop(given)
-    expected = start.float()
-    for image, place in enumerate(places.tolist()):
-        for row in range(8):
-            for column in range(8):
-                across = 7 - column if draw.mirror[image] else column
-                down, right = row + int(draw.top[image]) - 2, across + int(draw.left[image]) - 2
-                if 0 <= down < 8 and 0 <= right < 8:
-                    old = float(start[place, down, right])
-                    expected[place, down, right] = old + RATE * (total[image, row, column] - weight[image, row, column] * old)
+    """In the image's own frame, pixel by pixel."""
+    source, given = build_source("recycled", SETTING), evidence()
+    source.store.maps.copy_(START)
+    source.learn(given, Moment(1, 1, PLACES, DRAW))
+    expected = moved_by_loop(START, given, PLACES, DRAW, RATE)
     torch.testing.assert_close(source.store.maps.float(), expected, atol=2e-3, rtol=2e-3)  # float16
-    unseen = expected == start.float()
-    assert unseen[places].any()
-    assert torch.equal(source.store.maps[unseen], start[unseen])
-    shown = source(no_pass, torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), Moment(2, 1, places, draw))
+    unseen = expected == START.float()
+    assert unseen[PLACES].any()
+    assert torch.equal(source.store.maps[unseen], START[unseen])
+    shown = source(no_pass, torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), Moment(2, 1, PLACES, DRAW))
     assert torch.equal(shown.logits, read_evidence(given).logits)
     torch.testing.assert_close(shown.map[1, 3, 4], source.store.maps[0, 3 + 1 - 2, 4 + 3 - 2].float())
+
+
+def test_a_loop_of_ones_own_may_name_rate_and_crops():
+    maps, given = rlmix.RecycledMaps(6, (8, 8), padding=2, rate=0.1), evidence()
+    maps.store.maps.copy_(START)
+    maps.expect(PLACES, DRAW, given.made.weights, given.made.partner)
+    maps.learn(given.gradient)
+    expected = moved_by_loop(START, given, PLACES, DRAW, 0.1)
+    torch.testing.assert_close(maps.store.maps.float(), expected, atol=2e-3, rtol=2e-3)
+    plain = rlmix.RecycledMaps(6, (8, 8), rate=0.5)  # the largest rate
+    assert (plain.store.padding, plain.rate, rlmix.RecycledMaps(6, (8, 8)).rate) == (0, 0.5, RATE)
+    assert (plain.store.maps == 1).all()
+    assert rlmix.RecycledMaps(6, (32, 16), pooled=8).store.maps.shape == (6, 8, 8)
+
+
+def test_logits_that_are_not_finite_leave_their_image_what_it_had():
+    store, given = MapStore(6, (8, 8), 3, 2, CPU), evidence()
+    store.logits.copy_(torch.arange(18.0).view(6, 3))
+    given.logits[2, 1] = float("nan")
+    told = read_evidence(given).logits
+    learn(store, given, PLACES, None)
+    for image, place in enumerate(PLACES.tolist()):
+        spoiled = bool(told[image].isnan().any())
+        assert torch.equal(store.logits[place], torch.arange(18.0).view(6, 3)[place] if spoiled else told[image])
+    assert told.isnan().any(1).tolist().count(True) in (1, 2)
+
+
+def test_of_two_alike_the_logits_are_those_of_the_mixture_that_an_image_leads():
+    rows, partner = torch.arange(4.0)[:, None], torch.tensor([1, 2, 3, 0])
+    assert torch.equal(Pairs(torch.full((4, 2, 2), 0.5), partner).of_largest(rows, (8, 8)), rows)
 
 
 def test_evidence_that_repeats_is_what_the_map_becomes():
@@ -149,6 +189,23 @@ def test_a_resized_crop_shows_its_part_of_the_picture_and_gives_it_back():
         torch.testing.assert_close(back[inner], maps[inner], atol=0.02, rtol=0)
 
 
+def test_the_whole_picture_reaches_its_edges_and_a_large_map_is_averaged():
+    whole = ResizedCrop(*(torch.full((2,), value) for value in (0.0, 0.0, 1.0, 1.0)), torch.tensor([False, True]))
+    assert torch.equal(to_batch(torch.ones(2, 4, 4), whole, 0, (32, 32)), torch.ones(2, 32, 32))
+    assert torch.equal(to_images(torch.ones(2, 64, 32), whole, 0, (8, 4)), torch.ones(2, 8, 4))
+    stripes = 3.0 * (torch.arange(96) % 3 == 1)  # of mean 1, three a point that is looked up
+    torch.testing.assert_close(to_images(stripes.expand(2, 96, 96), whole, 0, (8, 8)), torch.ones(2, 8, 8))
+
+
+def test_a_small_crop_is_looked_up_between_its_pixels():
+    """A ramp stays a ramp, wherever the crop lay."""
+    part = ResizedCrop(*(torch.tensor([value]) for value in (0.1, 0.1, 0.8, 0.8)), torch.tensor([False]))
+    ramp = ((torch.arange(8) + 0.5) / 8)[None, :, None].expand(1, 8, 8)
+    centres = (torch.arange(8) + 0.5) / 8
+    expected = ((centres - 0.1) / 0.8)[2:6, None].expand(4, 4)
+    torch.testing.assert_close(to_images(ramp, part, 0, (8, 8))[0, 2:6, 2:6], expected)
+
+
 def test_no_pass_but_the_steps_own(tmp_path, monkeypatch):
     process = MixingProcess(toy_config(tmp_path, 16, saliency_mode="recycled", flip=True, crop_padding=0, epochs=2))
     training = process.reset()
@@ -170,7 +227,9 @@ def test_processes_exchange_what_each_has_put():
             self.rank = rank
 
         def gather(self, tensor):
-            return torch.stack([next(told) for told in self.told])
+            said = [next(told) for told in self.told]
+            assert torch.equal(said[self.rank], tensor)
+            return torch.stack(said)
 
     stores = [MapStore(6, (8, 8), 3, 2, CPU, ranks=Pair(rank)) for rank in range(2)]
     alone = MapStore(6, (8, 8), 3, 2, CPU)
@@ -194,6 +253,20 @@ def test_processes_exchange_what_each_has_put():
         store.exchange()
         assert torch.equal(store.maps, alone.maps)
         assert torch.equal(store.logits, alone.logits)
+
+
+@pytest.mark.parametrize("mode", ["recycled", "previous"])
+def test_processes_exchange_once_an_epoch_before_any_image_is_put(mode, monkeypatch):
+    source, epochs = build_source(mode, SETTING), []
+    assert source.store.ranks is SETTING.ranks
+    monkeypatch.setattr(source.store, "exchange", lambda: epochs.append((moment.epoch, moment.batch)))
+    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4) % 3
+    for moment in (Moment(epoch, batch, PLACES, DRAW) for epoch in (1, 2) for batch in (1, 2, 3)):
+        source(lambda images, labels: rlmix.Saliency(images.mean(1), torch.zeros(4, 3)), images, labels, moment)
+    assert epochs == [(1, 1), (2, 1)]
+    for places, draw in ((None, DRAW), (PLACES, None)):
+        with pytest.raises(ValueError, match=f"^saliency_mode {mode} needs data that say which images a batch holds"):
+            source(no_pass, images, labels, Moment(1, 2, places, draw))
 
 
 def test_one_mean_map_is_of_one_device():
@@ -220,9 +293,30 @@ def test_controls_are_no_saliency_of_the_image():
     torch.testing.assert_close(rlmix.patch_saliency(found["position"].map, 8), (mean / mean.sum()).expand(4, 8, 8))
     for image in range(4):
         assert torch.equal(found["other"].map[image], exact.map[image - 1])
+    position = build_source("position", SETTING)
+    position(look, images, labels, Moment(1, 1))
+    spoiled = images.clone()
+    spoiled[0], spoiled[1, 0, 0, 0], spoiled[2, 0, 0, 0] = 0, float("nan"), float("inf")  # these three say nothing
+    so_far = position(look, spoiled, labels, Moment(1, 2)).map[0]
+    both = (exact.map / exact.map.mean((1, 2), keepdim=True)).sum(0) + exact.map[3] / exact.map[3].mean()
+    torch.testing.assert_close(so_far, both)
     again, later = (build_source("random", SETTING)(look, images, labels, Moment(1, step)).map for step in (1, 2))
     assert torch.equal(found["random"].map, again)
     assert not torch.equal(again, later)
+
+
+def test_noise_is_smooth_between_points_that_reach_the_corners():
+    """Of 4x4 points, on images of 7x7 pixels every other pixel; by the draw of the moment."""
+    setting = SETTING._replace(image_size=(7, 7))
+    map = build_source("random", setting)(
+        lambda images, labels: rlmix.Saliency(images.mean(1), torch.zeros(4, 3)),
+        torch.rand(4, 3, 7, 7),
+        torch.arange(4),
+        Moment(3, 2),
+    ).map
+    points = torch.rand(4, 1, 4, 4, generator=stream(0, "maps 3 2 0"))[:, 0]
+    torch.testing.assert_close(map[:, ::2, ::2], points)
+    torch.testing.assert_close(map[:, ::2, 1::2], (points[..., 1:] + points[..., :-1]) / 2)
 
 
 class Loop:
@@ -282,8 +376,13 @@ def test_what_does_not_fit_is_said_in_one_line(monkeypatch):
     mixer(loop.model, images, labels, indices=labels)
     with pytest.raises(RuntimeError, match=r"learn\(\) must follow loss.backward\(\)"):
         maps.learn(None)
-    with pytest.raises(ValueError, match=r"rate must be in \(0, 1/2\], got 1.0"):
-        rlmix.RecycledMaps(24, (16, 16), rate=1.0)
+    for rate in (1.0, 0.0):
+        with pytest.raises(ValueError, match=rf"rate must be in \(0, 1/2\], got {rate}"):
+            rlmix.RecycledMaps(24, (16, 16), rate=rate)
+    mixer(loop.model, images, labels, indices=labels)
+    maps.load_state_dict(maps.state_dict())
+    with pytest.raises(RuntimeError, match=r"learn\(\) must follow a call of RMix"):  # that batch was before
+        maps.learn(images)
     with pytest.raises(ValueError, match=r"maps must have shape \(24, 16, 16\), as the images here, got \(23, 16, 16\)"):
         maps.load_state_dict(rlmix.RecycledMaps(23, (16, 16)).state_dict())
     monkeypatch.setattr("rlmix.maps.store.free_memory", lambda device: 10**9)
@@ -291,3 +390,7 @@ def test_what_does_not_fit_is_said_in_one_line(monkeypatch):
         ValueError, match=r"must fit into memory: 133.7 GB in 224x224 pixels, 1.0 GB are free.*recycled_8x8 takes 5.3 GB"
     ):
         MapStore(1_281_167, (224, 224), 1000, 0, CPU)
+    monkeypatch.setattr("rlmix.maps.store.free_memory", lambda device: 6 * (2 * 8 * 8 + 4 * 3))
+    MapStore(6, (8, 8), 3, 2, CPU)  # which is just enough
+    with pytest.raises(ValueError, match="must fit into memory"):
+        MapStore(7, (8, 8), 3, 2, CPU)
