@@ -103,23 +103,30 @@ class EpochBandit:
         return float(F.cross_entropy(training.predict("val"), training.data.labels("val")))
 
     def update(self, progress: float, setting: int, gain: float) -> dict[str, float]:
-        """Follow the gradient of ``advantage * log probability``; the first gain is its own mean, and moves nothing."""
-        self.weight = MEMORY * self.weight + 1 - MEMORY
-        self.mean = MEMORY * self.mean + (1 - MEMORY) * gain
-        self.square = MEMORY * self.square + (1 - MEMORY) * gain**2
-        mean = self.mean / self.weight
-        deviation = max(self.square / self.weight - mean**2, 0.0) ** 0.5
+        """Follow the gradient of ``advantage * log probability``; the first gain is its own mean, and moves nothing.
+
+        A gain that is not finite, as where the validation loss overflows, counts for nothing.
+        """
         log_probabilities = self.log_probabilities(progress)
         entropy = torch.special.entr(log_probabilities.exp()).sum()
-        advantage = (gain - mean) / deviation if deviation > 0 else 0.0
-        self.optimizer.zero_grad()
-        (-advantage * log_probabilities[setting] - self.entropy_coefficient * entropy).backward()
-        self.optimizer.step()
+        if math.isfinite(gain):
+            self.optimizer.zero_grad()
+            (-self.advantage(gain) * log_probabilities[setting] - self.entropy_coefficient * entropy).backward()
+            self.optimizer.step()
         training = self.process.require_training()
         check_agent(
             self.policy, self.learning_rate, training.epoch, training.global_step, bool(log_probabilities.isfinite().all())
         )
         return {"policy_entropy": float(entropy.detach()), "setting": float(setting), "validation_gain": gain}
+
+    def advantage(self, gain: float) -> float:
+        """How far a gain is above the running mean of gains, in their running deviations, it included; 0 where all were alike."""
+        self.weight = MEMORY * self.weight + 1 - MEMORY
+        self.mean = MEMORY * self.mean + (1 - MEMORY) * gain
+        self.square = MEMORY * self.square + (1 - MEMORY) * gain**2
+        mean = self.mean / self.weight
+        deviation = max(self.square / self.weight - mean**2, 0.0) ** 0.5
+        return (gain - mean) / deviation if deviation > 0 else 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Network, optimizer, generator, and what an epoch in progress is compared with."""

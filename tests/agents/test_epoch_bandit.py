@@ -32,9 +32,11 @@ def test_a_setting_is_all_choices_alike_or_one_for_everyone():
     assert np.bincount(one.draw(3000), minlength=3) / 3000 == pytest.approx(np.full(3, 1 / 3), abs=0.04)
 
 
-def test_an_update_follows_reinforces_gradient():
-    """Against the softmax's gradient by hand, and running means in plain Python."""
-    one = agent()
+@pytest.mark.parametrize("coefficient", [0.0, 0.3])
+def test_an_update_follows_reinforces_gradient(coefficient):
+    """Against the gradients of the softmax and of its entropy by hand, and running means in plain Python."""
+    one = agent(entropy_coefficient=coefficient)
+    assert one.optimizer.param_groups[0]["lr"] == 0.1
     gains, mean, square, weight = [0.4, 0.1, -0.2], 0.0, 0.0, 0.0
     for number, gain in enumerate(gains):
         weight, mean, square = 0.8 * weight + 0.2, 0.8 * mean + 0.2 * gain, 0.8 * square + 0.2 * gain**2
@@ -42,11 +44,62 @@ def test_an_update_follows_reinforces_gradient():
         spread = np.sqrt(max(square / weight - center**2, 0))
         advantage = (gain - center) / spread if number else 0.0
         probabilities = one.log_probabilities(0.25).detach().exp().numpy()
-        one.update(0.25, 1, gain)
-        chosen = np.eye(4)[1]
-        expected = -advantage * np.outer(chosen - probabilities, [-0.5, 1.0])
+        figures = one.update(0.25, 1, gain)
+        chosen, entropy = np.eye(4)[1], -(probabilities * np.log(probabilities)).sum()
+        assert figures == {"policy_entropy": pytest.approx(entropy, rel=1e-5), "setting": 1.0, "validation_gain": gain}
+        towards = advantage * (chosen - probabilities) - coefficient * probabilities * (np.log(probabilities) + entropy)
+        expected = -np.outer(towards, [-0.5, 1.0])
         assert one.policy.weight.grad.numpy() == pytest.approx(expected, abs=1e-5)
         assert one.policy.bias.grad.numpy() == pytest.approx(expected[:, 1], abs=1e-5)
+
+
+def test_an_epoch_is_paid_by_what_it_did_to_the_validation_loss(monkeypatch):
+    """Three steps an epoch; the losses are made up."""
+    losses, runs = [2.0, 1.5, 1.625, 1.25, 1.0], []
+    for other in (1, 2):  # what somebody else draws is nothing to it
+        one, heard, steps = agent(), [], []
+        torch.manual_seed(other)
+        left = iter(losses)
+        update = one.update
+        monkeypatch.setattr(one, "validation_loss", lambda left=left: next(left))
+        monkeypatch.setattr(one, "update", lambda *args, heard=heard, update=update: (heard.append(args), update(*args))[1])
+        assert one.state_dict()["progress"][:2] == [-1, pytest.approx(float("nan"), nan_ok=True)]
+        one.learn(lambda one=one, steps=steps: steps.append(one.process.training.global_step), lambda figures: None)
+        assert steps == [1, 2, 4, 5, 7, 8, 10, 11]
+        assert [(progress, gain) for progress, _, gain in heard] == [(0, 0.5), (0.25, -0.125), (0.5, 0.375), (0.75, 0.25)]
+        assert one.state_dict()["progress"][:2] == [-1, 1.0]
+        runs.append([setting for _, setting, _ in heard])
+    assert runs[0] == runs[1]
+
+
+def test_a_gain_that_is_not_finite_counts_for_nothing():
+    one, other = agent(), agent()
+    for gain in (0.4, float("inf"), float("nan"), 0.1, -0.2):
+        figures = one.update(0.25, 1, gain)
+        assert figures["validation_gain"] == pytest.approx(gain, nan_ok=True)
+        if np.isfinite(gain):
+            other.update(0.25, 1, gain)
+    assert torch.equal(one.policy.weight, other.policy.weight)
+    assert one.policy.weight.any()
+    assert one.state_dict()["progress"] == pytest.approx(other.state_dict()["progress"], nan_ok=True)
+
+
+def test_what_is_not_finite_is_said_with_where_it_was():
+    one = agent()
+    one.process.training.trained = 1
+    where = "in epoch 0, after step -2, at agent.learning_rate 0.1"
+    one.optimizer.param_groups[0]["lr"] = float("inf")
+    with pytest.raises(FloatingPointError, match=f"^the agent's weights are not finite {where}\n"):
+        one.update(0.5, 1, 1.0)
+    with pytest.raises(FloatingPointError, match=f"^the agent's scores are not finite {where}\n"):
+        one.update(0.5, 1, 1.0)
+
+
+def test_it_is_for_one_device():
+    envs = rlmix.make_vec_env(config=rlmix.Config.flat(**TOY))
+    envs.process.reset().ranks.size = 2
+    with pytest.raises(ValueError, match="algorithm must be one of Stable-Baselines3's on 2 devices, got epochs"):
+        EpochBandit(envs, rlmix.PPOConfig(), 0)
 
 
 def test_it_learns_which_setting_pays_early_and_which_late():

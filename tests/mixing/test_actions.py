@@ -47,12 +47,27 @@ def test_tables_hold_every_choice_once():
     assert table.labels() == ["0.00", "0.25", "0.50", "0.74", "0.99", "not mixed"]
     table = action_table("top_k_cut", 5)
     assert table.box.square().tolist() == pytest.approx([0] * 5 + [0.1, 0.3, 0.5, 0.7, 0.9])
-    assert table.labels()[5:] == ["box of 10%", "box of 30%", "box of 50%", "box of 70%", "box of 90%"]
+    said = ["0.00", "0.25", "0.50", "0.74", "0.99", "box of 10%", "box of 30%", "box of 50%", "box of 70%", "box of 90%"]
+    assert table.labels() == said
+    table = action_table("top_k_partner", 2)
+    assert (table.top_k.tolist(), table.apart.tolist()) == (pytest.approx([0, 0.99] * 2), [False, False, True, True])
+    assert table.labels() == ["0.00", "0.99", "0.00, apart", "0.99, apart"]
+    assert action_table("top_k_lam", 2).labels()[4:6] == ["0.00, lam 0.9", "0.99, lam 0.1"]
+    assert action_table("top_k_patches", 2).labels()[2:4] == ["0.00, 8 patches", "0.99, 2 patches"]
+    assert Action(torch.tensor([0.5, 0.5]), mixes=torch.tensor([False, True])).labels() == ["not mixed", "0.50"]
     for name, column, values in (("top_k_lam", "lam", LAMS), ("top_k_patches", "num_patches", SIDES)):
         table = action_table(name, 3)
         chosen = {(round(float(a), 3), round(float(b), 3)) for a, b in zip(table.top_k, getattr(table, column), strict=True)}
         assert chosen == {(value, other) for value in (0.0, 0.495, 0.99) for other in values}
         assert len(table) == len(chosen) == len(set(table.labels()))
+
+
+def test_rows_are_what_is_chosen_as_numbers():
+    top_k, lam, mixes = torch.tensor([0.0, 0.5]), torch.tensor([0.1, 0.9]), torch.tensor([True, False])
+    assert torch.equal(Action(top_k).rows, top_k)
+    several = Action(top_k, lam=lam, mixes=mixes)
+    assert torch.equal(several.rows, torch.tensor([[0.0, 0.1, 1.0], [0.5, 0.9, 0.0]]))
+    assert several.simplest is several
 
 
 def test_what_is_not_chosen_stays_as_it_was_drawn():
@@ -113,9 +128,10 @@ def of_two_lengths():
 
 def test_boxes_are_those_of_loops():
     """Whole patches around the centre, cut off at the border, at least one a side."""
-    side, center = torch.tensor([0.5, 0.1, 1.0, 0.75]), torch.tensor([[0.5, 0.5], [0.99, 0.0], [0.3, 0.6], [0.0, 0.95]])
+    side = torch.tensor([0.5, 0.1, 1.0, 0.75, 0.1])
+    center = torch.tensor([[0.5, 0.5], [0.99, 0.0], [0.3, 0.6], [0.0, 0.95], [0.55, 0.55]])
     found = boxes(side, center, 8)
-    for image in range(4):
+    for image in range(5):
         length = max(1, round(float(side[image]) * 8))
         first = [round(float(part) * 8 - length / 2) for part in center[image]]
         for row in range(8):
