@@ -180,7 +180,8 @@ class RLMix:
         if gradient is None:
             raise RuntimeError("feedback() must follow loss.backward(), or be given the gradient of the mixed images")
         rewards = self.reward.judge(mixed, Reaction(decision.saliency.map, gradient.float(), partner, share))
-        rewards = torch.where(rewards.isfinite() & decision.sound, rewards, 0.0)
+        finite = rewards.isfinite() & gradient.isfinite().flatten(1).all(1) & decision.sound  # a map of nan would count as even
+        rewards = torch.where(finite, rewards, 0.0)
         paid = self.credit(rewards, rewards[partner.argsort()])
         self.learner.pay(paid.detach().cpu())
         return paid.detach()

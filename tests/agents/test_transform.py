@@ -2,6 +2,8 @@
 
 import doctest
 import io
+import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +60,65 @@ def test_a_constant_policy_mixes_as_the_equations_say():
     torch.testing.assert_close(mixed.images, lam * images + (1 - lam) * images[partner])
     one_hot = F.one_hot(labels, 5).float()
     torch.testing.assert_close(mixed.targets, lam * one_hot + (1 - lam) * one_hot[partner])
+
+
+class Chooses:
+    """One row of a table for everyone; keeps what it saw."""
+
+    def __init__(self, action, row):
+        self.actions, self.row, self.seen = action_table(action, 3), row, []
+
+    def __call__(self, decision):
+        self.seen.append(decision)
+        return self.actions.everyone(self.row, len(decision.batch.images))
+
+
+def draws(seed, batch):
+    """What a mixture draws: partners, lam, patches a side, and the centres of boxes."""
+    draw = torch.Generator().manual_seed(seed)
+    partner = torch.randperm(batch, generator=draw)
+    lam = float(np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=draw))).beta(1, 1))
+    torch.randint(2, (), generator=draw)
+    return partner, lam, torch.rand(batch, 2, generator=draw)
+
+
+def test_a_policy_of_ones_own_may_choose_boxes_and_sees_the_batch():
+    """Boxes of half the area, whole patches of 8 a side, around the centres that were drawn."""
+    images, labels, policy = torch.rand(6, 3, 16, 16), torch.arange(6) % 5, Chooses("top_k_cut", 5)
+    mixer = rlmix.RLMix(policy)
+    mixed = mixer(network(), images, labels, generator=torch.Generator().manual_seed(3))
+    partner, _, center = draws(3, 6)
+    (decision,) = policy.seen
+    assert torch.equal(decision.batch.images, images)
+    assert torch.equal(decision.batch.labels, labels)
+    assert decision.progress == 0
+    assert torch.equal(decision.center, center)
+    length = round(float(policy.actions.box[5]) * 8)
+    for image in range(6):
+        first = [round(float(part) * 8 - length / 2) for part in center[image]]
+        inside = torch.zeros(16, 16, dtype=torch.bool)
+        for row in range(16):
+            for column in range(16):
+                inside[row, column] = all(a <= place // 2 < a + length for a, place in zip(first, (row, column), strict=True))
+        assert torch.equal(mixed.images[image], torch.where(inside, images[partner[image]], images[image]))
+    mixer(network(), images, labels, progress=1.0)
+    assert policy.seen[-1].progress == 1
+
+
+def test_a_policy_of_ones_own_may_choose_partners():
+    """All ask for one whose saliency lies apart: least overlap of all permutations without a fixed point."""
+    images, labels, policy = torch.rand(5, 3, 16, 16), torch.arange(5), Chooses("top_k_partner", 3)
+    mixed = rlmix.RLMix(policy)(network(), images, labels, generator=torch.Generator().manual_seed(3))
+    maps = rlmix.patch_saliency(policy.seen[0].saliency.map, 8).flatten(1)
+    overlap = torch.minimum(maps[:, None], maps[None]).sum(2)
+    fit = {
+        order: sum(float(overlap[image, other]) for image, other in enumerate(order))
+        for order in itertools.permutations(range(5))
+        if all(image != other for image, other in enumerate(order))
+    }
+    partner = torch.tensor(min(fit, key=fit.__getitem__))
+    lam = draws(3, 5)[1]
+    torch.testing.assert_close(mixed.images, lam * images + (1 - lam) * images[partner])
 
 
 def test_a_runs_policy_decides_with_the_runs_mixing(tmp_path):
@@ -122,6 +183,23 @@ def test_a_scaled_gradient_and_a_batch_of_another_size():
     filled = mixer.learner.ppo.rollout_buffer.pos
     assert mixer.feedback().shape == (5,)
     assert mixer.learner.ppo.rollout_buffer.pos == filled  # other slots: mixed, and not learned from
+
+
+def test_what_is_not_finite_is_paid_nothing():
+    mixer, model = rlmix.RLMix(learn=True, agent=QUICK, credit="own"), network()
+    images, labels = torch.rand(12, 3, 16, 16), torch.arange(12) % 5
+    mixed = mixer(model, images, labels)
+    F.cross_entropy(model(mixed.images), mixed.targets).backward()
+    waiting, gradient = mixer._waiting, mixed.images.grad.clone()
+    paid = mixer.feedback()
+    assert (paid > 0).all()
+    gradient[4] = float("nan")
+    mixer._waiting = waiting
+    expected = torch.where(torch.arange(12) == 4, 0.0, paid)
+    found = mixer.feedback(gradient)
+    torch.testing.assert_close(found, expected)
+    mixer._waiting = (waiting[0], replace(waiting[1], sound=torch.tensor(False)), *waiting[2:])
+    assert not mixer.feedback(mixed.images.grad).any()
 
 
 def test_it_learns_what_pays(monkeypatch):
@@ -195,6 +273,10 @@ def test_feedback_comes_after_a_mixture_and_its_gradient():
         mixer.feedback()
     with pytest.raises(RuntimeError, match=r"feedback\(\) must follow a call"):
         rlmix.RLMix(ConstantPolicy(0.0)).feedback()
+    mixer(model, torch.rand(4, 3, 16, 16), torch.arange(4))
+    mixer.load_state_dict(mixer.state_dict())
+    with pytest.raises(RuntimeError, match=r"feedback\(\) must follow a call"):  # that batch was before
+        mixer.feedback()
 
 
 def test_what_was_learned_here_is_a_policy_elsewhere(tmp_path):

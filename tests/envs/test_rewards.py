@@ -76,7 +76,7 @@ def test_the_published_reward_is_one_cosine_of_maps_that_are_not_normalised():
     torch.testing.assert_close(cosine_published(maps[0], 7 * maps[1]), cosine_published(*maps))
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3])
+@pytest.mark.parametrize("scale", [1e-10, 1e-6, 1e-3, 1e3])
 def test_map_rewards_do_not_depend_on_the_scale_of_a_gradient(scale):
     """Gradients of a well-trained classifier are tiny. Cosines by NumPy, in float64."""
     draw = torch.Generator().manual_seed(0)
@@ -85,6 +85,7 @@ def test_map_rewards_do_not_depend_on_the_scale_of_a_gradient(scale):
     expected = torch.tensor([one @ other / np.sqrt((one @ one) * (other @ other)) for one, other in pairs]).float()
     for reward in (cosine, cosine_full):
         torch.testing.assert_close(reward(clean * scale, mixed * scale), expected)
+    torch.testing.assert_close(cosine_published(clean * scale, mixed * scale), cosine_published(clean, mixed))
 
 
 def test_alignment_does_not_depend_on_the_scale_of_a_gradient():
