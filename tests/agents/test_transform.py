@@ -15,8 +15,10 @@ import rlmix
 from rlmix.agents import transform
 from rlmix.agents.policies import ConstantPolicy
 from rlmix.agents.sb3.online import OnlinePPO
+from rlmix.envs.map_rewards import cosine_label
 from rlmix.envs.process import Decision
 from rlmix.mixing.actions import action_table
+from rlmix.mixing.core import RULES
 from rlmix.scripts import train as command
 
 
@@ -119,6 +121,37 @@ def test_a_policy_of_ones_own_may_choose_partners():
     partner = torch.tensor(min(fit, key=fit.__getitem__))
     lam = draws(3, 5)[1]
     torch.testing.assert_close(mixed.images, lam * images + (1 - lam) * images[partner])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_the_cores(rule):
+    images, labels, policy = torch.rand(6, 3, 16, 16), torch.arange(6) % 5, Chooses("top_k", 1)
+    mixed = rlmix.RLMix(policy, rule=rule, num_patches=(4,))(
+        network(), images, labels, generator=torch.Generator().manual_seed(3)
+    )
+    partner, lam, _ = draws(3, 6)
+    mask = rlmix.salient_mask(rlmix.patch_saliency(policy.seen[0].saliency.map, 4), policy.actions.top_k[1].expand(6))
+    expected = rlmix.mix(images, labels, mask, partner, lam, rule, num_classes=5)
+    torch.testing.assert_close(mixed.images, expected.images)
+    torch.testing.assert_close(mixed.targets, expected.targets)
+
+
+def test_what_is_learned_may_be_boxes_and_paid_by_both_images():
+    """Every mixture is paid by both its images' maps in the label's proportion, as the reward says."""
+    mixer, model = rlmix.RLMix(learn=True, agent=QUICK, action="top_k_cut", reward="cosine_label", credit="own"), network()
+    assert mixer.boxes
+    assert not rlmix.RLMix(learn=True).boxes
+    assert not rlmix.RLMix(ConstantPolicy(0.0)).boxes
+    with pytest.raises(ValueError, match=r"num_patches must be of 1, 2, 4, 8 where a box may be chosen, got \(3,\)"):
+        rlmix.RLMix(learn=True, action="top_k_cut", num_patches=(3,))
+    images, labels = torch.rand(12, 3, 16, 16), torch.arange(12) % 5
+    clean = rlmix.saliency(model, images, labels).map
+    mixed = mixer(model, images, labels, generator=torch.Generator().manual_seed(3))
+    F.cross_entropy(model(mixed.images), mixed.targets).backward()
+    partner, (_, _, _, share) = draws(3, 12)[0], mixer._waiting
+    torch.testing.assert_close(share, (mixed.targets * F.one_hot(labels, 5)).sum(1).where(labels != labels[partner], share))
+    after = mixed.images.grad.square().mean(1).sqrt()
+    torch.testing.assert_close(mixer.feedback(), cosine_label(clean, after, partner, share), rtol=1e-4, atol=1e-5)
 
 
 def test_a_runs_policy_decides_with_the_runs_mixing(tmp_path):
