@@ -13,6 +13,7 @@ from rlmix.agents.epoch_bandit import EpochBandit
 from rlmix.experiments.train import train
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.scripts.train import main
+from rlmix.training.checkpoints import newest_state
 
 TOY = {
     "data": "digits", "train_images": 80, "test_images": 20, "val_fraction": 0.25, "batch_size": 20, "epochs": 4, "model": NETWORK,
@@ -70,6 +71,20 @@ def test_an_epoch_is_paid_by_what_it_did_to_the_validation_loss(monkeypatch):
         assert one.state_dict()["progress"][:2] == [-1, 1.0]
         runs.append([setting for _, setting, _ in heard])
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("setting", [0, 2])
+def test_what_an_epoch_in_progress_has_is_not_drawn_anew(setting, monkeypatch):
+    """An epoch that goes on: its setting is chosen, and it is no later in the training than at its start."""
+    one, heard = agent(), []
+    monkeypatch.setattr(one, "validation_loss", lambda: 1.0)
+    monkeypatch.setattr(one, "update", lambda *args: heard.append(args) or {})
+    one.process.observe()
+    one.process.act(one.process.actions[one.draw(20)])
+    one.setting, one.loss = setting, 1.5
+    one.learn(lambda: None, lambda figures: None)
+    assert heard[0] == (0, setting, 0.5)
+    assert [progress for progress, _, _ in heard] == [0, 0.25, 0.5, 0.75]
 
 
 def test_a_gain_that_is_not_finite_counts_for_nothing():
@@ -151,6 +166,9 @@ def test_a_run_goes_on_within_an_epoch_and_between_two(tmp_path, step):
     assert rest["top1"] == whole["top1"]
     assert [line["setting"] for line in rest.epochs] == [line["setting"] for line in whole.epochs]
     assert [line["train_loss"] for line in rest.epochs] == [line["train_loss"] for line in whole.epochs]
+    ended, expected = (newest_state(folder)["decider"] for folder in (copy, tmp_path / "run"))
+    assert torch.equal(ended["parameters"]["policy"]["weight"], expected["parameters"]["policy"]["weight"])
+    assert ended["progress"] == expected["progress"]
 
 
 def test_it_needs_a_validation_split(capsys):
