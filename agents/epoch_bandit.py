@@ -120,7 +120,11 @@ class EpochBandit:
         return {"policy_entropy": float(entropy.detach()), "setting": float(setting), "validation_gain": gain}
 
     def advantage(self, gain: float) -> float:
-        """How far a gain is above the running mean of gains, in their running deviations, it included; 0 where all were alike."""
+        """Take a gain into the running mean of gains and their deviation.
+
+        Returns:
+            How far it is above the mean, in deviations; 0 where all were alike.
+        """
         self.weight = MEMORY * self.weight + 1 - MEMORY
         self.mean = MEMORY * self.mean + (1 - MEMORY) * gain
         self.square = MEMORY * self.square + (1 - MEMORY) * gain**2

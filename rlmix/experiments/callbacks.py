@@ -54,7 +54,8 @@ class Callbacks:
 
     def hear(self, name: str) -> bool:
         """Whether anyone has a method ``name`` of its own."""
-        return any(getattr(type(one), name, None) not in (None, getattr(Callback, name)) for one in self.callbacks)
+        methods = [getattr(callback, name, None) for callback in self.callbacks]
+        return any(getattr(method, "__func__", method) not in (None, getattr(Callback, name)) for method in methods)
 
     def call(self, name: str, *args: Any, before_raising: Callable[[], None] = lambda: None) -> None:
         """Call every one's method ``name``.

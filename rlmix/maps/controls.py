@@ -39,7 +39,7 @@ class MeanMap(SaliencySource):
 
     def __call__(self, look: ExactPass, images: Tensor, labels: Tensor, moment: Moment) -> Saliency:
         map, logits = look(images, labels)
-        self.total += (map / map.mean((1, 2), keepdim=True)).nan_to_num().double().sum(0)
+        self.total += (map / map.mean((1, 2), keepdim=True)).nan_to_num(0, 0, 0).double().sum(0)
         return Saliency(self.total.float().expand_as(map), logits)
 
     def state_dict(self) -> dict[str, Any]:

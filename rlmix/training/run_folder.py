@@ -173,11 +173,11 @@ class Run:
         """
         folder, epoch, steps = self.folder / "checkpoints", state["epoch"], state["steps"]
         self.settle()
-        kept = state | {"records": self.epochs}  # metrics.jsonl is made from them where a run goes on
-        kept = on_host(kept) if behind else kept
+        state = state | {"records": self.epochs}  # metrics.jsonl is made from them where a run goes on
+        state = on_host(state) if behind else state
 
         def write() -> None:
-            self.last, self.kept = save_checkpoint(folder, epoch, kept, steps, best), (epoch, steps)
+            self.last, self.kept = save_checkpoint(folder, epoch, state, steps, best), (epoch, steps)
 
         if behind:
             self._writing.start(write)

@@ -300,6 +300,9 @@ def test_controls_are_no_saliency_of_the_image():
     so_far = position(look, spoiled, labels, Moment(1, 2)).map[0]
     both = (exact.map / exact.map.mean((1, 2), keepdim=True)).sum(0) + exact.map[3] / exact.map[3].mean()
     torch.testing.assert_close(so_far, both)
+    tiny = torch.zeros(4, 3, 8, 8)
+    tiny[:, :, 0, 0] = 1e-44  # whose mean is 0 in float32
+    torch.testing.assert_close(position(look, tiny, labels, Moment(1, 3)).map[0], both)
     again, later = (build_source("random", SETTING)(look, images, labels, Moment(1, step)).map for step in (1, 2))
     assert torch.equal(found["random"].map, again)
     assert not torch.equal(again, later)

@@ -31,6 +31,7 @@ aten = torch.ops.aten
 WAIT = (aten.multinomial, aten.bincount, aten.nonzero, aten.masked_select, aten._unique2, aten.equal, aten.is_nonzero)
 """Operations whose CUDA kernels look at a number."""
 PINNED = "pretended_pinned"
+"""The mark of what lies in pinned memory."""
 NO_KERNEL = (aten._fused_sgd_, aten._fused_adam_, aten._amp_foreach_non_finite_check_and_unscale_)
 """In place, and unknown to meta tensors in some releases."""
 

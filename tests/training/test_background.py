@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,6 +147,7 @@ def test_who_has_a_method_of_its_own_is_heard():
         def on_checkpoint(self, path): ...
 
     assert Callbacks([Has()]).hear("on_checkpoint")
+    assert Callbacks([SimpleNamespace(on_checkpoint=print)]).hear("on_checkpoint")
     assert not Callbacks([rlmix.Callback()]).hear("on_checkpoint")
     assert not Callbacks([type("Other", (), {"on_step": print})()]).hear("on_checkpoint")
 
