@@ -12,7 +12,7 @@ GIVEN = "given"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a data set settles unless told otherwise; the fields are those of :class:`TrainingConfig`."""
+    """What a data set settles unless told otherwise; the fields are flat options of :class:`rlmix.config.Config`."""
 
     model: str = "preactresnet18"
     epochs: int = 300
@@ -28,7 +28,7 @@ class Recipe:
 
 
 # The defaults are the paper's CIFAR recipe. It gives the final rate both as 3e-5 and as final_div_factor 10000, which torch would
-# apply to the initial rate (3e-7); TrainingConfig.final_learning_rate takes the 3e-5.
+# apply to the initial rate (3e-7); --final-learning-rate takes the 3e-5.
 RECIPES = {
     "digits": Recipe(model="preactresnet18_w16", epochs=15, batch_size=32, learning_rate=0.05, flip=False),
     "cifar10": Recipe(),

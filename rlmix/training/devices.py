@@ -34,6 +34,9 @@ def open_device(config: Config) -> tuple[torch.device, Fabric]:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device must be one that is there (no mps), got {config.device.name!r}")
+    if device.type != "cuda":
+        # lightning-fabric sets it when imported; with it, torch's optimizers look for NVIDIA's library on the disk at every step
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     mode = "bf16-mixed" if precision_on(device, config) == "bfloat16" else "32-true"
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

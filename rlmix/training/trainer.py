@@ -1,13 +1,11 @@
 """A classifier in training: weights, optimizer, schedule, data order and every random state it uses, one step at a time."""
 
-import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim.swa_utils import AveragedModel
 
 from rlmix import evaluation
 from rlmix.common.ranks import Ranks
@@ -24,21 +22,16 @@ from rlmix.mixing.core import Mixed, smoothed
 from rlmix.mixing.objective import Guided, Method, Objective, score
 from rlmix.mixing.registry import build_method
 from rlmix.mixing.vanilla import Vanilla
-from rlmix.models import build_model
 from rlmix.models.as_found import frozen_statistics
-from rlmix.models.head import freeze_backbone, layer_rates
-from rlmix.models.memory_format import takes_channels_last
-from rlmix.models.pretrained import load_pretrained
-from rlmix.models.stages import name_stages
 from rlmix.training.accumulation import Accumulation
-from rlmix.training.average import make_average
 from rlmix.training.compilation import can_compile, compile_saliency, compile_training
 from rlmix.training.devices import open_device
-from rlmix.training.frozen import check_data, freeze, read_pretrained
-from rlmix.training.guard import Guard, all_finite, restore_where_not, spoil_unless
-from rlmix.training.optimizers import guarded_step, is_guarded, make_optimizer
+from rlmix.training.frozen import check_data
+from rlmix.training.guard import Guard, restore_where_not, spoil_unless
+from rlmix.training.network import make_network
+from rlmix.training.optimization import Optimization
+from rlmix.training.progress import Progress
 from rlmix.training.sampler import Order
-from rlmix.training.schedules import make_schedule
 from rlmix.training.tally import Tally
 
 
@@ -58,7 +51,7 @@ class Look(NamedTuple):
     """Of the loss with respect to the mixed images."""
 
 
-class Training:
+class Training(Progress):
     """One classifier's training, from its first step to its last.
 
     An epoch is ``steps_per_epoch`` times :meth:`next_batch` and :meth:`step`; :meth:`fit_epoch` runs one under a method. Initial
@@ -89,63 +82,34 @@ class Training:
         self.share = recipe.batch_size // self.ranks.size
         """Images of a batch that are this process's; partners are drawn within."""
         self.data = data.to(device)
-        self.steps_per_epoch = num_images // recipe.batch_size
-        self.num_steps = self.steps_per_epoch * recipe.epochs
+        mixed_epochs = recipe.epochs if self.frozen else max(1, round(config.mixing.mix_until * recipe.epochs))
+        super().__init__(Order(self.data, recipe, config.run.seed, self.ranks), recipe.epochs, mixed_epochs)
         self.updates = Accumulation(1 if self.frozen else config.optim.accumulation, self.steps_per_epoch)
-        self.mixed_epochs = recipe.epochs if self.frozen else max(1, round(config.mixing.mix_until * recipe.epochs))
-        """Epochs, the first ones, in which images are mixed."""
         self.num_updates = self.updates.per_epoch * recipe.epochs
         """Steps of the optimizer; those of the training are batches."""
 
-        model = build_model(recipe.model, data.num_classes, data.num_channels, config.run.seed, data.image_size)
-        if config.model.freeze_from is not None:
-            freeze(model, recipe.model, config.model.freeze_from)
-        if config.model.stages is not None:
-            name_stages(model, config.model.stages)
-        self.loaded: str | None = None
-        """What was loaded of ``config.model.weights``, in a line."""
-        if config.model.weights is not None:
-            source = config.model.weights
-            self.loaded = load_pretrained(model, recipe.model, data.num_classes, read_pretrained(Path(source)), source)
-        if config.model.freeze_backbone:
-            freeze_backbone(model, data.num_classes)
-        self.channels_last = config.model.channels_last and takes_channels_last(model, device)
-        if self.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        model = model.to(device)  # before an optimizer keeps anything of its parameters, and where nothing else would: if frozen
-        kept = None if self.frozen else config.optim.ema
-        self.average = None if kept is None else make_average(model, kept, device)
-        """Of the classifier's weights."""
-        self.method = build_method(method, config, model, self.data, self.num_updates)
+        self.model, self.channels_last, self.loaded = make_network(config, data, device)
+        self.method = build_method(method, config, self.model, self.data, self.num_updates)
         self._unmixed = Vanilla()
         others: list[nn.Parameter] = []
         if isinstance(self.method, nn.Module):
             self.method.to(device)
             others = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
-        decay = config.optim.layer_decay
-        rates = layer_rates(model, data.num_classes, decay) if decay < 1 and not self.frozen else None
-        optimizer = make_optimizer(model, others, config, rates)
-        self.scheduler = make_schedule(optimizer, config, self.num_updates)
-        self._network = model if self.frozen else self.fabric.setup_module(model)  # DDP refuses what asks for no gradient
-        self._optimizer: Any = self.fabric.setup_optimizers(optimizer)
-        self._parameters = [*model.parameters(), *others]
-        self._guarded = is_guarded(config.optim.optimizer)
-        self.model = model  # the inner module: input gradients do not pass through a wrapper
+        # beside the inner module, whose input gradients do not pass through a wrapper; DDP refuses what asks for no gradient
+        self._network = self.model if self.frozen else self.fabric.setup_module(self.model)
+        self.optimization = Optimization(self.model, others, config, data.num_classes, self.updates, self.fabric)
         compiles = config.model.compile and can_compile(device)
         self._forward = compile_training(self._network) if compiles else self._network
-        self._saliency_forward = compile_saliency(model) if compiles else None
+        self._saliency_forward = compile_saliency(self.model) if compiles else None
         self.surroundings = approximations.Surroundings(
             num_images, data.image_size, data.num_classes, recipe.crop_padding, device, self.ranks, config.run.seed
         )
         self.saliency_source = approximations.build_source(config.map_source, self.surroundings)
 
-        self.order = Order(self.data, recipe, config.run.seed, self.ranks)
         self.mixing_generator = stream(
             config.run.seed if config.mixing.mixing_seed is None else config.mixing.mixing_seed, "mixing"
         )
         self._generators = (*self.order.generators, self.mixing_generator)
-        self.trained = self.steps_per_epoch
-        """Steps taken in this epoch; one fewer than the batches drawn while a batch waits for its step."""
         self.last_step: tuple[Tensor, Tensor] = (torch.zeros(()), torch.zeros(()))
         """Loss of the step taken last, and its top-1 in percent, of this process's share, on the device."""
         self.last_logits = torch.empty(0)
@@ -165,48 +129,18 @@ class Training:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step; under ``layer_decay`` the head's."""
-        return next(float(group["lr"]) for group in self._optimizer.param_groups if group.get("scale", 1.0) == 1.0)
+        """Of the next step."""
+        return self.optimization.learning_rate
 
     @property
-    def epoch(self) -> int:
-        """Epochs begun."""
-        return self.order.epoch
-
-    @property
-    def global_step(self) -> int:
-        """Steps taken since the beginning."""
-        return (self.epoch - 1) * self.steps_per_epoch + self.trained
-
-    @property
-    def at_epoch_end(self) -> bool:
-        """Whether the epoch's last step has been taken."""
-        return self.trained == self.steps_per_epoch
+    def average(self) -> AveragedModel | None:
+        """Of the classifier's weights, under ``ema``."""
+        return self.optimization.average
 
     @property
     def was_finite(self) -> Bool[Tensor, ""]:
         """Whether the last step was, on the device."""
         return self._tally.finite[self.trained - 1]
-
-    @property
-    def steps_left(self) -> int:
-        """Of the epoch in progress; of the next one where none is."""
-        return self.steps_per_epoch - self.trained % self.steps_per_epoch
-
-    @property
-    def finished(self) -> bool:
-        """Whether the training budget is used up."""
-        return self.at_epoch_end and self.epoch == self.recipe.epochs
-
-    @property
-    def mixed_steps(self) -> int:
-        """Steps of the epochs in which images are mixed."""
-        return self.mixed_epochs * self.steps_per_epoch
-
-    @property
-    def mixing_finished(self) -> bool:
-        """Whether nothing is left to mix: the rest of the training is on clean images, or there is none."""
-        return self.epoch > self.mixed_epochs or (self.epoch == self.mixed_epochs and self.at_epoch_end)
 
     def begin_epoch(self) -> None:
         """Draw the order of the next epoch, where the last one is over; :meth:`next_batch` does so by itself."""
@@ -287,34 +221,22 @@ class Training:
             # an objective may hook into stages, which a compiled network does not notice
             loss, logits = score(mixed, self._forward if isinstance(mixed, Mixed) else self._network)
         loss = loss if sound is None else spoil_unless(sound, loss)
-        if self.updates.begins(self.trained):
-            self._optimizer.zero_grad()
+        self.optimization.begin(self.trained)
         self.fabric.backward(loss)
         if self.ranks.size > 1 and isinstance(self.method, nn.Module):  # DDP knows the classifier's parameters only
             for parameter in self.method.parameters():
                 if parameter.grad is not None:
                     parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")  # type: ignore[assignment]
         # of several ranks all must come to the same answer, and share nothing but the gradient
-        finite = all_finite(loss if self.ranks.size == 1 else torch.zeros_like(loss), self._parameters)
-        updates = self.updates.ends(self.trained)
-        if updates:
-            self._update(finite)
+        finite = self.optimization.all_finite(loss if self.ranks.size == 1 else torch.zeros_like(loss))
+        self.optimization.step(self.trained, finite)
         restore_where_not(finite, buffers, before)
-        if updates and self.average is not None and (not skip or bool(finite)):  # a step that is left out is no part of it
-            self.average.update_parameters(self.model)
+        if self.average is not None and (not skip or bool(finite)):  # a step that is left out is no part of it
+            self.optimization.follow(self.trained)
         self._record(loss.detach(), finite, logits.detach(), mixed.targets)
-        if updates and not self.finished:
-            self.scheduler.step()
+        if not self.finished:
+            self.optimization.move_on(self.trained)
         return mixed.images.grad if isinstance(mixed, Mixed) else None
-
-    def _update(self, finite: Tensor) -> None:
-        """The optimizer's step with the mean of the gradients that have been summed up."""
-        size = self.updates.size(self.trained)
-        if size > 1:
-            torch._foreach_div_([parameter.grad for parameter in self._parameters if parameter.grad is not None], size)
-        if self.recipe.clip_norm:
-            nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm)
-        guarded_step(self._optimizer, finite, self._guarded)
 
     def look(self, mixed: Mixed) -> "Look":
         """What a step on ``mixed`` would compute, without taking it: the loss, and its gradient with respect to the mixed images alone."""
@@ -379,7 +301,7 @@ class Training:
         """Leave the rest of this epoch out; the schedule moves on as if it had been trained."""
         self.order.skip_epoch()
         self.trained = self.steps_per_epoch
-        self._catch_up()
+        self.optimization.catch_up(self.epoch, self.trained)
 
     def epoch_metrics(self) -> dict[str, float]:
         """Means over this epoch's steps so far: ``train_loss``, and ``train_top1`` and ``train_top5`` in percent.
@@ -435,21 +357,16 @@ class Training:
             FloatingPointError: If a step was not finite that had not been looked at yet.
         """
         self.check_finite()
-        more: dict[str, Any] = {} if self.average is None else {"ema": self.average.state_dict()}
-        if not self.updates.ends(self.trained):
-            more["gradients"] = [parameter.grad for parameter in self._parameters]
         return {
             "model": self.model.state_dict(),
             "method": self.method.state_dict() if isinstance(self.method, nn.Module) else {},
             "saliency": self.saliency_source.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            **self.optimization.state_dict(self.trained),
             "generators": self.generator_states(),
             "epoch": self.epoch,
             "trained": self.trained,
             "order": self.order.indices,
             "tally": self._tally.state_dict(self.ranks),
-            **more,
         }
 
     def generator_states(self) -> list[Tensor]:
@@ -459,24 +376,17 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
         self.model.load_state_dict(state["model"])
-        if self.average is not None:
-            self.average.load_state_dict(state["ema"])
         if isinstance(self.method, nn.Module):
             self.method.load_state_dict(state["method"])
         self.saliency_source.load_state_dict(state["saliency"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        own = {"milestones": self.scheduler.milestones} if isinstance(self.scheduler, MultiStepLR) else {}
-        self.scheduler.load_state_dict(state["scheduler"] | own)
+        self.optimization.load_state_dict(state)
         for generator, generator_state in zip(self._generators, state["generators"], strict=True):
             generator.set_state(generator_state.cpu())
         self.order.go_to(state["epoch"], state["trained"], state["order"])
         self.trained = state["trained"]
-        if "gradients" in state:
-            for parameter, gradient in zip(self._parameters, state["gradients"], strict=True):
-                parameter.grad = None if gradient is None else gradient.to(self.device, copy=True)
         self._guard.begin(self.trained)
         self._tally = Tally.load(state["tally"], self.ranks, self.device)
-        self._catch_up()
+        self.optimization.catch_up(self.epoch, self.trained)
 
     def check_finite(self) -> None:
         """Raise FloatingPointError if a step since the last look was not finite, or, where such are skipped, an epoch's every one."""
@@ -489,15 +399,3 @@ class Training:
         self._guard.step(self.learning_rate)
         if self.device.type == "cpu" or self.trained % 100 == 0 or self.at_epoch_end:
             self.check_finite()
-
-    def _catch_up(self) -> None:
-        """Move the schedule to the next step."""
-        taken = (self.epoch - 1) * self.updates.per_epoch + self.updates.done(self.trained)
-        target = min(taken, self.num_updates - 1)
-        if self.scheduler.last_epoch == 0 < target:
-            with warnings.catch_warnings():
-                # a frozen classifier's optimizer has not stepped, nor one whose first step was skipped
-                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-                self.scheduler.step()
-        while self.scheduler.last_epoch < target:
-            self.scheduler.step()

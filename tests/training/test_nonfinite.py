@@ -62,7 +62,7 @@ def config(tmp_path_factory):
 
 
 def state_of(training):
-    optimizer = training._optimizer.state_dict()["state"]
+    optimizer = training.optimization.optimizer.state_dict()["state"]
     return copy.deepcopy((training.model.state_dict(), {name: value["momentum_buffer"] for name, value in optimizer.items()}))
 
 
@@ -131,7 +131,7 @@ def test_skipping_leaves_the_step_out_and_counts_it(config, what, step):
     assert metrics["nonfinite_steps"] == 1
     if epoch is not None:
         assert metrics | {"nonfinite_steps": 0} == epoch
-    assert training.scheduler.last_epoch == training.global_step == step
+    assert training.optimization.scheduler.last_epoch == training.global_step == step
     training.fit_epoch(method)
     assert np.isfinite(training.epoch_metrics()["train_loss"])
     assert training.epoch_metrics()["nonfinite_steps"] == 1

@@ -90,7 +90,7 @@ def test_norms_and_biases_are_decayed_unless_told_otherwise():
     assert [tuple(parameter.shape) for parameter in rest["params"]] == [(4,), (4,), (4,)]
     assert rest["weight_decay"] == 0
     training = Training(config_of("sgd", decay_norms=False))
-    assert [group["weight_decay"] for group in training._optimizer.param_groups] == [0.01, 0.0]
+    assert [group["weight_decay"] for group in training.optimization.optimizer.param_groups] == [0.01, 0.0]
 
 
 def rates(schedule, **options):

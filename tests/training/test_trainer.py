@@ -18,7 +18,8 @@ from rlmix.common.seeding import stream
 from rlmix.data.memory import image_data
 from rlmix.mixing.core import Mixed, RMix, mix
 from rlmix.mixing.vanilla import Vanilla
-from rlmix.training.trainer import Training, make_schedule
+from rlmix.training.schedules import make_schedule
+from rlmix.training.trainer import Training
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_data_order_does_not_depend_on_the_method(config):
 
 def test_one_cycle_in_training_follows_the_closed_form_and_momentum_stays(config):
     training = Training(config, numbered_images(64))
-    group = training._optimizer.param_groups[0]
+    group = training.optimization.optimizer.param_groups[0]
     for step in range(8):
         assert training.learning_rate == pytest.approx(one_cycle(step, training.config, 8), rel=1e-12)
         assert group["momentum"] == 0.9

@@ -164,7 +164,7 @@ def test_layers_take_steps_by_their_depth():
 def test_schedules_keep_to_the_layers_rates(schedule, optimizer):
     training, plain = (training_of(layer_decay=decay, schedule=schedule, optimizer=optimizer) for decay in (0.5, 1.0))
     for _ in range(2):
-        groups = training._optimizer.param_groups
+        groups = training.optimization.optimizer.param_groups
         assert len(groups) == 10
         for index, group in enumerate(groups):
             assert group["lr"] == pytest.approx(0.5 ** (9 - index) * plain.learning_rate)
