@@ -7,10 +7,11 @@ from torch import nn
 
 from rlmix.agents.policies import POLICIES
 from rlmix.common.registry import Registry, load_attribute
-from rlmix.config import Config, PPOConfig
+from rlmix.config import Config
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.option_groups import PPOConfig
 
 
 class Agent(Protocol):

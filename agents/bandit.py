@@ -12,12 +12,12 @@ from rlmix.agents.actors import check_algorithm
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.features import num_features, policy_features
 from rlmix.common.seeding import drawing_from, stream
-from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.map_rewards import standardize
 from rlmix.envs.process import Decision, MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.option_groups import PPOConfig
 from rlmix.training.guard import check_agent
 
 

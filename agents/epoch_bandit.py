@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from rlmix.agents.actors import check_algorithm
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.common.seeding import drawing_from, stream
-from rlmix.config import PPOConfig
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.option_groups import PPOConfig
 from rlmix.training.guard import check_agent
 
 MEMORY = 0.8

@@ -13,7 +13,7 @@ from rlmix.agents.sb3.online import OnlinePPO
 from rlmix.common.files import write_atomically
 from rlmix.common.saved_config import read_config
 from rlmix.common.transfer import to_device
-from rlmix.config import Config, EnvConfig, PPOConfig
+from rlmix.config import Config
 from rlmix.envs.credit import CREDITS
 from rlmix.envs.process import Decision
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
@@ -21,6 +21,7 @@ from rlmix.maps.gradient import check_images, saliency
 from rlmix.maps.patches import check_patches, pixel_share
 from rlmix.mixing.actions import action_table, arrange, as_action, check_finest, weigh
 from rlmix.mixing.core import Mixed, blend, check_mixing, sample_center, sample_pairing, soft_targets
+from rlmix.option_groups import EnvConfig, PPOConfig
 from rlmix.training.guard import finite_saliency
 from rlmix.training.trainer import Batch
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import derive
 from rlmix.common.transfer import to_device
-from rlmix.config import Config, Unseeded
+from rlmix.config import Config
 from rlmix.data.dataset import Dataset
 from rlmix.data.registry import load_data
 from rlmix.envs.credit import share_credit
@@ -26,6 +26,7 @@ from rlmix.maps.gradient import Saliency, patch_saliency
 from rlmix.maps.patches import check_patches, pixel_share
 from rlmix.mixing.actions import Action, Weighed, action_table, arrange, as_action, check_finest, weigh
 from rlmix.mixing.core import Mixed, Pairing, blend, check_mixing, sample_center, sample_pairing, soft_targets, top_k_values
+from rlmix.option_groups import Unseeded
 from rlmix.training.guard import finite_saliency
 from rlmix.training.trainer import Batch, Training
 

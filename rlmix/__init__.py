@@ -5,16 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlmix.agents.transform import RLMix as RLMix
-    from rlmix.config import AgentConfig as AgentConfig
     from rlmix.config import Config as Config
-    from rlmix.config import DataConfig as DataConfig
-    from rlmix.config import DeviceConfig as DeviceConfig
-    from rlmix.config import EnvConfig as EnvConfig
-    from rlmix.config import MixingConfig as MixingConfig
-    from rlmix.config import ModelConfig as ModelConfig
-    from rlmix.config import OptimConfig as OptimConfig
-    from rlmix.config import PPOConfig as PPOConfig
-    from rlmix.config import RunConfig as RunConfig
     from rlmix.envs.making import make_env as make_env
     from rlmix.envs.making import make_vec_env as make_vec_env
     from rlmix.experiments.callbacks import Callback as Callback
@@ -37,21 +28,30 @@ if TYPE_CHECKING:
     from rlmix.mixing.core import RMix as RMix
     from rlmix.mixing.core import mix as mix
     from rlmix.mixing.mixer import mixer as mixer
+    from rlmix.option_groups import AgentConfig as AgentConfig
+    from rlmix.option_groups import DataConfig as DataConfig
+    from rlmix.option_groups import DeviceConfig as DeviceConfig
+    from rlmix.option_groups import EnvConfig as EnvConfig
+    from rlmix.option_groups import MixingConfig as MixingConfig
+    from rlmix.option_groups import ModelConfig as ModelConfig
+    from rlmix.option_groups import OptimConfig as OptimConfig
+    from rlmix.option_groups import PPOConfig as PPOConfig
+    from rlmix.option_groups import RunConfig as RunConfig
 
 __version__ = "0.1.0"
 
 _HOME = {
     # what is trained, and how: groups of options
-    "AgentConfig": "rlmix.config",
+    "AgentConfig": "rlmix.option_groups",
     "Config": "rlmix.config",
-    "DataConfig": "rlmix.config",
-    "DeviceConfig": "rlmix.config",
-    "EnvConfig": "rlmix.config",
-    "MixingConfig": "rlmix.config",
-    "ModelConfig": "rlmix.config",
-    "OptimConfig": "rlmix.config",
-    "PPOConfig": "rlmix.config",
-    "RunConfig": "rlmix.config",
+    "DataConfig": "rlmix.option_groups",
+    "DeviceConfig": "rlmix.option_groups",
+    "EnvConfig": "rlmix.option_groups",
+    "MixingConfig": "rlmix.option_groups",
+    "ModelConfig": "rlmix.option_groups",
+    "OptimConfig": "rlmix.option_groups",
+    "PPOConfig": "rlmix.option_groups",
+    "RunConfig": "rlmix.option_groups",
     # what the commands do
     "Callback": "rlmix.experiments.callbacks",
     "Compare": "rlmix.experiments.commands.compare",

@@ -7,8 +7,9 @@ import pytest
 
 from rlmix.common.groups import options_of
 from rlmix.common.saved_config import read_config
-from rlmix.config import NOT_SAVED, Config
+from rlmix.config import Config
 from rlmix.experiments.settings import settled
+from rlmix.option_groups import NOT_SAVED
 
 
 def value(config, name):

@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.sb3.ppo import PPOAgent, Rollout
-from rlmix.config import PPOConfig
+from rlmix.option_groups import PPOConfig
 
 
 @ALGORITHMS.register(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.sb3.ppo import PPOAgent
-from rlmix.config import PPOConfig
+from rlmix.option_groups import PPOConfig
 
 MEMORY = 25_000
 """Transitions that DQN keeps."""

@@ -21,11 +21,11 @@ from rlmix.agents.sb3.ppo import PPOAgent, build_ppo, one_thread
 from rlmix.agents.tensor_features import tensor_features
 from rlmix.common.seeding import stream
 from rlmix.common.transfer import to_device
-from rlmix.config import PPOConfig
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.observations import observe
 from rlmix.envs.process import Decision
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.option_groups import PPOConfig
 
 FIGURES = ("policy_loss", "value_loss", "policy_entropy", "clip_fraction", "approx_kl")
 """Of a minibatch."""

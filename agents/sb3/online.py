@@ -14,10 +14,10 @@ from rlmix.agents.actors import SPACE
 from rlmix.agents.features import feature_space, num_features, policy_features
 from rlmix.agents.sb3.ppo import SLOT_ROLLOUT, UNDRAWABLE, build_ppo, shared_arguments
 from rlmix.common.seeding import derive, drawing_from, stream
-from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.process import Decision
 from rlmix.mixing.actions import Action
+from rlmix.option_groups import PPOConfig
 
 
 class Slots(VecEnv):

@@ -23,10 +23,10 @@ from rlmix.agents.features import BatchFeatures
 from rlmix.agents.sb3.joint import JointPolicy
 from rlmix.agents.sb3.vec_env import SlotVecEnv
 from rlmix.common.seeding import derive
-from rlmix.config import PPOConfig
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.option_groups import PPOConfig
 from rlmix.training.guard import check_agent
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from rlmix.common.ranges import at_least, up_to
-from rlmix.config import Config, DataConfig, DeviceConfig, MixingConfig, ModelConfig, OptimConfig
+from rlmix.config import Config
+from rlmix.option_groups import DataConfig, DeviceConfig, MixingConfig, ModelConfig, OptimConfig
 
 
 @dataclass(frozen=True)

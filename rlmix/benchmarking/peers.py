@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from rlmix.common.registry import Registry
-from rlmix.config import MASK_PATCHES
 from rlmix.mixing.core import Mixed, sample_pairing, sample_top_k, soft_targets
 from rlmix.mixing.objective import Method
+from rlmix.option_groups import MASK_PATCHES
 
 PEERS: Registry[Callable[[int], Method]] = Registry("peer")
 """Functions of the number of classes. Traits: ``package``, what must be installed beyond rlmix's own dependencies, or None; ``ours``, our

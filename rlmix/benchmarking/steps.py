@@ -19,7 +19,7 @@ from rlmix.benchmarking.peers import PEERS, check_installed
 from rlmix.benchmarking.reference_loop import best_loop
 from rlmix.benchmarking.stopwatch import Span, time_parts, time_steps
 from rlmix.common.names import check_name
-from rlmix.config import Config, PPOConfig
+from rlmix.config import Config
 from rlmix.data.memory import ImageData
 from rlmix.data.registry import load_data
 from rlmix.envs.conversion import render_process
@@ -28,6 +28,7 @@ from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.mixing.core import RMix
 from rlmix.mixing.registry import METHODS
+from rlmix.option_groups import PPOConfig
 from rlmix.training.board import TAGS
 from rlmix.training.run_folder import Run, writes_behind
 from rlmix.training.trainer import Training

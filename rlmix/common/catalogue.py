@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from rlmix.common.registry import Registry, find_registry
 
 PACKAGE = Path(__file__).parents[1]
-LIGHT = ("dataclasses", "rlmix.config")
+LIGHT = ("dataclasses", "rlmix.option_groups")
 """Modules whose names a registration may be written with: they import no torch."""
 _MODEL = re.compile(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)", re.MULTILINE)
 

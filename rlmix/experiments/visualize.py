@@ -14,7 +14,7 @@ from rlmix.common.files import check_place
 from rlmix.common.groups import check_values, options_of
 from rlmix.common.names import check_name
 from rlmix.common.seeding import stream
-from rlmix.config import Config, EnvConfig
+from rlmix.config import Config
 from rlmix.data.augmentation import denormalize, normalize
 from rlmix.data.picture_folder import read_pictures
 from rlmix.envs.process import Decision
@@ -33,6 +33,7 @@ from rlmix.mixing.actions import as_action
 from rlmix.mixing.core import sample_center, sample_pairing
 from rlmix.models import build_model
 from rlmix.models.weights import load_weights, read_weights
+from rlmix.option_groups import EnvConfig
 from rlmix.reporting.mixing_figures import MixedBatch, draw_pairs, draw_steps, mix_batch
 from rlmix.reporting.output import make_console
 from rlmix.reporting.plots import top_k_histograms

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from rlmix.common.names import check_name
 from rlmix.common.registry import Registry
 from rlmix.common.transfer import to_device
-from rlmix.config import MASK_PATCHES
 from rlmix.data.augmentation import CropFlip, ResizedCrop
 from rlmix.maps.gradient import check_images, check_labels, patch_saliency, saliency, salient_mask
 from rlmix.maps.patches import check_patches, enlarge, pixel_share
 from rlmix.maps.recycled import RecycledMaps
+from rlmix.option_groups import MASK_PATCHES
 
 RULES: Registry[Callable[[Tensor, Tensor, Tensor], Tensor]] = Registry("rule")
 """Functions of a patch's own mask and the partner's, bool (B, p, p), and lam, which broadcasts to them: the image's own part of it."""

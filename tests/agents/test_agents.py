@@ -21,9 +21,9 @@ from rlmix.agents.policies import ConstantPolicy, FixedRandomPolicy
 from rlmix.agents.sb3.joint import JointPolicy
 from rlmix.agents.sb3.ppo import PPOAgent, split_epoch
 from rlmix.agents.sb3.vec_env import SlotVecEnv
-from rlmix.config import PPOConfig
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.option_groups import PPOConfig
 from rlmix.training.trainer import Training
 
 FORMS = {"image": RLMixVectorEnv, "batch": RLMixEnv}

@@ -14,11 +14,11 @@ from rlmix.agents import features
 from rlmix.agents.algorithms import ALGORITHMS, build_agent
 from rlmix.agents.features import feature_space, num_features, policy_features
 from rlmix.agents.learned import LearnedPolicy
-from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.option_groups import PPOConfig
 from rlmix.scripts import train as command
 
 QUICK = PPOConfig(policy_layers=(16,), value_layers=(16,), passes=2, minibatch_size=16)

@@ -16,12 +16,12 @@ from rlmix.agents.features import policy_features
 from rlmix.agents.sb3.a2c import A2CAgent
 from rlmix.agents.sb3.online import OnlinePPO
 from rlmix.agents.sb3.ppo import COEFFICIENTS, PPOAgent, adapted
-from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import Decision
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.mixing.actions import action_table
+from rlmix.option_groups import PPOConfig
 
 SLOTS, STEPS = 6, 8
 """Of one rollout, in the middle of which an episode ends."""

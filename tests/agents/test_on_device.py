@@ -16,13 +16,13 @@ from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.sb3.on_device import DeviceAgent
 from rlmix.agents.sb3.ppo import FIRST_COEFFICIENT, PPOAgent, adapted
 from rlmix.agents.tensor_features import tensor_features
-from rlmix.config import PPOConfig
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.observations import observe
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.mixing.actions import action_table
+from rlmix.option_groups import PPOConfig
 from rlmix.scripts.main import main as rlmix_main
 
 

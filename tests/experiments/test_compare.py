@@ -21,7 +21,6 @@ from scipy import stats
 from toys import NETWORK, picture_size, write_npz
 
 from rlmix.common.saved_config import read_config
-from rlmix.config import MixingConfig
 from rlmix.evaluation import reliability_bins
 from rlmix.evaluation.calibration import pool_bins
 from rlmix.experiments import executors as engines
@@ -32,6 +31,7 @@ from rlmix.experiments.reliability import load_reliability
 from rlmix.experiments.settings import settled
 from rlmix.models import MODELS
 from rlmix.models.preactresnet import PreActResNet
+from rlmix.option_groups import MixingConfig
 from rlmix.reporting import interactive, tables
 from rlmix.reporting.report import render
 from rlmix.reporting.statistics import paired_difference, summarize

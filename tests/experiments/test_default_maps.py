@@ -7,7 +7,7 @@ import yaml
 from toys import toy_config, write_folder
 
 from rlmix.common.saved_config import read_config
-from rlmix.config import Config, MixingConfig
+from rlmix.config import Config
 from rlmix.data.memory import image_data
 from rlmix.data.own import settle_given
 from rlmix.envs.process import MixingProcess
@@ -19,6 +19,7 @@ from rlmix.experiments.saved_run import load_run
 from rlmix.experiments.settings import settled
 from rlmix.experiments.train import train
 from rlmix.maps.approximate import SaliencySource
+from rlmix.option_groups import MixingConfig
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.trainer import Training
 

@@ -13,7 +13,6 @@ from rlmix.agents.policies import FixedRandomPolicy
 from rlmix.agents.sb3.on_device import DeviceAgent
 from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.common.transfer import to_device
-from rlmix.config import PPOConfig
 from rlmix.envs import process as process_module
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import REWARDS
@@ -21,6 +20,7 @@ from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.maps.approximate import SALIENCY_MODES
 from rlmix.maps.composition import move_back
 from rlmix.mixing.registry import METHODS
+from rlmix.option_groups import PPOConfig
 from rlmix.training.trainer import Training
 
 SMALL = {"model": "small_network:make"}

@@ -22,7 +22,11 @@ def progress_of(num_steps, epochs, mixed_epochs):
 def test_every_step_of_a_training(num_steps, epochs, mixed):
     mixed = min(mixed, epochs)
     progress = progress_of(num_steps, epochs, mixed)
-    assert (progress.steps_per_epoch, progress.num_steps, progress.mixed_steps) == (num_steps, num_steps * epochs, num_steps * mixed)
+    assert (progress.steps_per_epoch, progress.num_steps, progress.mixed_steps) == (
+        num_steps,
+        num_steps * epochs,
+        num_steps * mixed,
+    )
     assert (progress.epoch, progress.global_step, progress.steps_left) == (0, 0, num_steps)
     assert progress.at_epoch_end
     assert not progress.finished

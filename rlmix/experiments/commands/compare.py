@@ -4,17 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlmix.config import (
-    AgentConfig,
-    Config,
-    DataConfig,
-    DeviceConfig,
-    EnvConfig,
-    MixingConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-)
+from rlmix.config import Config
 from rlmix.experiments.arms import Arm, Study
 from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.families import hyperparameter_defaults
@@ -27,6 +17,16 @@ from rlmix.experiments.settings import (
     is_policy,
     method_names,
     policy_card,
+)
+from rlmix.option_groups import (
+    AgentConfig,
+    DataConfig,
+    DeviceConfig,
+    EnvConfig,
+    MixingConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
 )
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from rlmix.common.ranges import at_least, one_of
-from rlmix.config import Config, DataConfig, DeviceConfig, EnvConfig, MixingConfig, ModelConfig, OptimConfig
+from rlmix.config import Config
+from rlmix.option_groups import DataConfig, DeviceConfig, EnvConfig, MixingConfig, ModelConfig, OptimConfig
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,14 @@ import tyro
 from rlmix.common.groups import check_values, options_of
 from rlmix.common.names import check_name
 from rlmix.common.ranges import Range
-from rlmix.config import (
-    AgentConfig,
-    Config,
-    DataConfig,
-    DeviceConfig,
-    EnvConfig,
-    MixingConfig,
-    ModelConfig,
-    OptimConfig,
-)
+from rlmix.config import Config
 from rlmix.experiments.arms import check_out
 from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.options import parse, typed_options
 from rlmix.experiments.own_tables import OWN_TABLES
 from rlmix.experiments.paper_tables import PAPER_TABLES
 from rlmix.experiments.table_form import PaperTable
+from rlmix.option_groups import AgentConfig, DataConfig, DeviceConfig, EnvConfig, MixingConfig, ModelConfig, OptimConfig
 
 TABLES = PAPER_TABLES | OWN_TABLES
 TIMED_ONLY = frozenset({"table", "model", "models", "batch_size", "device", "precision", "threads", "out"})

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from rlmix.common.ranges import at_least
-from rlmix.config import DataConfig, DeviceConfig, MixingConfig, ModelConfig, OptimConfig
+from rlmix.option_groups import DataConfig, DeviceConfig, MixingConfig, ModelConfig, OptimConfig
 
 
 @dataclass(frozen=True)
