@@ -238,7 +238,7 @@ class Training(Progress):
             self.optimization.move_on(self.trained)
         return mixed.images.grad if isinstance(mixed, Mixed) else None
 
-    def look(self, mixed: Mixed) -> "Look":
+    def look(self, mixed: Mixed) -> Look:
         """What a step on ``mixed`` would compute, without taking it: the loss, and its gradient with respect to the mixed images alone."""
         images = mixed.images.detach().requires_grad_()
         with self.fabric.autocast(), frozen_statistics(self.model):
