@@ -7,7 +7,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlmix.agents.algorithms import ALGORITHMS
-from rlmix.agents.sb3.ppo import PPOAgent, Rollout
+from rlmix.agents.sb3.ppo import PPOAgent
+from rlmix.agents.sb3.rollout import Rollout
 from rlmix.option_groups import PPOConfig
 
 

@@ -17,7 +17,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from rlmix.agents.sb3.ppo import PPOAgent, build_ppo, one_thread
+from rlmix.agents.sb3.host_ppo import build_ppo, one_thread
+from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.agents.tensor_features import tensor_features
 from rlmix.common.seeding import stream
 from rlmix.common.transfer import to_device

@@ -19,7 +19,8 @@ import rlmix
 from rlmix.agents.features import BatchFeatures, feature_space, policy_features
 from rlmix.agents.policies import ConstantPolicy, FixedRandomPolicy
 from rlmix.agents.sb3.joint import JointPolicy
-from rlmix.agents.sb3.ppo import PPOAgent, split_epoch
+from rlmix.agents.sb3.ppo import PPOAgent
+from rlmix.agents.sb3.rollout import split_epoch
 from rlmix.agents.sb3.vec_env import SlotVecEnv
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv

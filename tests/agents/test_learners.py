@@ -14,8 +14,9 @@ from rlmix.agents.actors import check_algorithm
 from rlmix.agents.algorithms import ALGORITHMS, build_agent
 from rlmix.agents.features import policy_features
 from rlmix.agents.sb3.a2c import A2CAgent
+from rlmix.agents.sb3.host_ppo import COEFFICIENTS, adapted
 from rlmix.agents.sb3.online import OnlinePPO
-from rlmix.agents.sb3.ppo import COEFFICIENTS, PPOAgent, adapted
+from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import Decision

@@ -13,8 +13,9 @@ from toys import toy_config
 import rlmix
 from rlmix.agents.features import policy_features
 from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.sb3.host_ppo import FIRST_COEFFICIENT, adapted
 from rlmix.agents.sb3.on_device import DeviceAgent
-from rlmix.agents.sb3.ppo import FIRST_COEFFICIENT, PPOAgent, adapted
+from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.agents.tensor_features import tensor_features
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
