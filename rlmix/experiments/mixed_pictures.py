@@ -10,7 +10,7 @@ from rlmix.experiments.saved_run import SavedRun, load_run
 from rlmix.experiments.settings import is_policy
 from rlmix.experiments.visualize import Clean, mix_clean, policy_of
 from rlmix.mixing.core import Arranged, Mixed
-from rlmix.mixing.objective import Objective
+from rlmix.mixing.objective import Guided, Objective
 from rlmix.reporting.strips import Strips
 from rlmix.training.trainer import Batch, Training
 
@@ -40,7 +40,7 @@ def mixed_pictures(study: Study) -> Strips | None:
             else:
                 if isinstance(training.method, torch.nn.Module):
                     training.method.load_state_dict(state["training"]["method"])
-                shown[study.title(arm)] = under(training, always_mixing(training.method))
+                shown[study.title(arm)] = mixing(training, first)
         except (OSError, ValueError) as error:
             missing.append(f"{study.title(arm)} ({error})")
             continue
@@ -61,5 +61,18 @@ def chosen(found: SavedRun, policy: Policy, progress: float, first: Training) ->
         clean = Clean(batch, names, training.saliency(batch, first.order.moment), training.data.mean, training.data.std)
         mixed = mix_clean(clean, policy, options, generator, progress)
         return Mixed(mixed.mixed, mixed.targets)
+
+    return mix
+
+
+def mixing(training: Training, first: Training) -> Shown:
+    """What a run's method makes of a batch that ``first`` draws, by the maps that the run has, where the method takes maps."""
+    method = always_mixing(training.method)
+    if not (isinstance(method, Guided) and method.takes_maps):
+        return under(training, method)
+
+    def mix(batch: Batch, generator: Arranged) -> Mixed | Objective:
+        map = training.saliency(batch, first.order.moment).map
+        return method.mix_by(*batch, map, num_classes=training.data.num_classes, generator=generator).mixed
 
     return mix
