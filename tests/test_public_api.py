@@ -61,7 +61,7 @@ def test_the_help_is_short_and_names_every_option(command, capsys):
     assert f"rlmix {command} " in text.split("First of all")[0].split("\n", 2)[2]  # an example
     for name, option in options_of(KINDS[command]).items():
         if "Suppress" not in str(option.hint):
-            flag = name.upper() if "Positional" in str(option.hint) else name.replace("_", "-")
+            flag = name.upper() if option.positional else name.replace("_", "-")
             assert re.search(rf"(--(no-|\[no-\])?|^  ){re.escape(flag)}\b", text, re.M), name
             assert option.doc, name
 

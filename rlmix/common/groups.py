@@ -53,6 +53,11 @@ class Option(NamedTuple):
         notes = get_args(self.hint)[1:] if get_origin(self.hint) is Annotated else ()
         return tuple(_flat_name((*self.path[:-1], name)) for note in notes if isinstance(note, Also) for name in note.names)
 
+    @property
+    def positional(self) -> bool:
+        """Whether it is typed by itself, without a flag."""
+        return "Positional" in str(getattr(self.hint, "__metadata__", ()))  # tyro's marker; nothing here imports tyro
+
     def of(self, config: Any) -> Any:
         """Its value."""
         for name in self.path:

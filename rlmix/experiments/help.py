@@ -70,7 +70,7 @@ def spell_flag(name: str, option: Option) -> str:
     flag = f"--{name.replace('_', '-')}"
     if option.path[-1] == "hyperparameters":
         return f"{flag}.NAME VALUE"
-    if "Positional" in str(getattr(option.hint, "__metadata__", ())):
+    if option.positional:
         return name.upper()
     if option.type is bool:
         return f"--no-{flag[2:]}" if option.default is True else flag

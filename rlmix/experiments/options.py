@@ -17,7 +17,7 @@ import yaml
 from rlmix.common.groups import aliases_of, changed, compose, options_of
 from rlmix.common.ranges import Also
 from rlmix.config import followed
-from rlmix.experiments.help import print_help
+from rlmix.experiments.help import first_sentence, print_help
 from rlmix.recipes import AUTO
 
 Options = TypeVar("Options")
@@ -211,9 +211,16 @@ def _type(found: re.Match[str], known: Collection[str]) -> str:
     return f"{found[1]} must be {wanted}, got {' '.join(map(str, ast.literal_eval(found[2])))}"
 
 
+def _missing(found: re.Match[str], known: Collection[str]) -> str:
+    option = known.get(found[1]) if isinstance(known, Mapping) else None
+    return f"{found[1].upper()} must be given" + (f": {first_sentence(option.doc)}" if option is not None else "")
+
+
 _SAID: tuple[tuple[str, Callable[[re.Match[str], Collection[str]], str]], ...] = (
     (r"invalid choice '(.*?)' for argument '(--[\w.-]+)'. Expected one of \((.*)\) ?\.?", _choice),
     (r"Error parsing (--[\w.-]+): .*?(\[.*\])\.?", _type),
+    (r"Missing value for argument '(\w+)'.*", _missing),
+    (r"Missing from rlmix [\w-]+: \S+ (\w+) \(required\)", _missing),
     (r"Missing value for argument '(--[\w.-]+)'.*", lambda found, known: f"{found[1]} must be followed by a value, got none"),
 )
 """What tyro says, and how it is said here."""
@@ -233,6 +240,9 @@ def one_line(box: str, known: Collection[str] = ()) -> str:
     near = re.search(r"Perhaps you meant:.*?(--[\w.-]+)", " ".join(lines))
     typed = re.search(r"Unrecognized options: --([\w-]+)", what)
     name = typed[1].replace("-", "_") if typed else ""
+    option = known.get(name) if isinstance(known, Mapping) else None
+    if option is not None and option.positional:
+        return f"{name.upper()} must be given by itself, without --{name}"
     meant = [ELSEWHERE[name]] if ELSEWHERE.get(name) in known else get_close_matches(name, known, n=1, cutoff=0.75)
     hint = f"--{meant[0].replace('_', '-')}" if meant else near[1] if near else None
     return f"{what.rstrip('.')} (did you mean {hint}?)" if hint else what

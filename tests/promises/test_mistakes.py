@@ -188,6 +188,9 @@ NOT_READ = {
     "evaluate {run} --threshold 0.2": "--threshold must be left out without --boxes",
     "visualize {run} --epochs 3": "--epochs must be left out with a run's folder",
     "fidelity --method rmix": "Unrecognized options: --method, rmix",
+    "visualize --run {run}": "RUN must be given by itself, without --run",
+    "evaluate --source={run}": "SOURCE must be given: A run's folder, or a file with a state_dict",
+    "export": "RUN must be given: The run's folder",
 }
 WRONG_FOLDERS = {
     f"train {TINY} --out {{run}}": "--out must not hold a run already .*--overwrite, .*, got {run}",
