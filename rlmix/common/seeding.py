@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 def derive(seed: int, name: str) -> int:
     """A 63-bit seed for the stream ``name``: statistically independent of the other names' (numpy's SeedSequence)."""
     entropy = np.random.SeedSequence([seed, zlib.crc32(name.encode())])
-    return int(entropy.generate_state(1, np.uint64)[0] >> 1)
+    return int(entropy.generate_state(1, np.uint64)[0]) >> 1
 
 
 def stream(seed: int, name: str, device: torch.device | None = None) -> torch.Generator:

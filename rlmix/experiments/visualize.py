@@ -136,8 +136,10 @@ def measurement(options: Visualize, run: Config, folder: Path, learner: Path, ou
 
     Maps are exact ones: kept ones are made while a classifier trains.
     """
-    run = run.changed(freeze_from=str(folder), mixing_seed=None, saliency_mode="exact")
-    unfit = run.env.reward == UNMEASURED or build_reward(run.env.reward).updating
+    own = {"weights": None, "freeze_backbone": False, "layer_decay": 1.0}  # how the run began and learned, which is over
+    run = run.changed(freeze_from=str(folder), mixing_seed=None, saliency_mode="exact", **own)
+    reward = build_reward(run.env.reward)
+    unfit = run.env.reward == UNMEASURED or reward.updating or reward.average
     searched = options.searched
     if searched is None:
         searched = 0 if options.policy is None else min(2, options.batches)

@@ -83,6 +83,20 @@ def test_an_agents_run_shows_its_choices_and_another_has_none(run, tmp_path):
     assert files == {"figure2.png", "figure4.png"} | (choices if run.name == "rlmix" else set())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--freeze-backbone"], ["--weights", "{vanilla}", "--layer-decay", "0.9"], ["--reward", "difficulty_gap", "--ema", "0.9"]],
+    ids=lambda options: options[0],
+)
+def test_how_a_classifier_was_trained_does_not_keep_its_policy_from_being_measured(options, runs, tmp_path, capsys):
+    args = ["--data", f"npz:{runs / 'toy16.npz'}", "--model", NETWORK, "--device", "cpu", "--learning-rate", "0.05"]
+    args += ["--batch-size", "16", "--epochs", "1", "--picture-every", "0", "--num-top-k", "3", "--out", str(tmp_path / "run")]
+    train.main([*args, "--method", "rlmix", *(word.format(vanilla=runs / "vanilla") for word in options)])
+    capsys.readouterr()
+    visualize.main([str(tmp_path / "run"), "--num-images", "2", "--batches", "2"])
+    assert f"written to {tmp_path / 'run' / 'policy'}" in capsys.readouterr().out.splitlines()
+
+
 def test_a_policy_meets_the_classifier_of_another_run(runs, tmp_path, capsys):
     args = [str(runs / "vanilla"), "--policy", str(runs / "rlmix"), "--num-images", "2", "--batches", "3", "--searched", "1"]
     visualize.main([*args, "--out", str(tmp_path / "seen")])
