@@ -112,15 +112,15 @@ def test_a_policy_of_ones_own_may_choose_partners():
     images, labels, policy = torch.rand(5, 3, 16, 16), torch.arange(5), Chooses("top_k_partner", 3)
     mixed = rlmix.RLMix(policy)(network(), images, labels, generator=torch.Generator().manual_seed(3))
     maps = rlmix.patch_saliency(policy.seen[0].saliency.map, 8).flatten(1)
-    overlap = torch.minimum(maps[:, None], maps[None]).sum(2)
+    overlap = (maps[:, None] * maps[None]).sum(2)
     fit = {
         order: sum(float(overlap[image, other]) for image, other in enumerate(order))
         for order in itertools.permutations(range(5))
         if all(image != other for image, other in enumerate(order))
     }
-    partner = torch.tensor(min(fit, key=fit.__getitem__))
-    lam = draws(3, 5)[1]
-    torch.testing.assert_close(mixed.images, lam * images + (1 - lam) * images[partner])
+    least, lam = min(fit.values()), draws(3, 5)[1]
+    wanted = [order for order, found in fit.items() if found < least + 1e-6]  # a permutation and its inverse overlap alike
+    assert any(torch.allclose(mixed.images, lam * images + (1 - lam) * images[torch.tensor(order)]) for order in wanted)
 
 
 @pytest.mark.parametrize("rule", RULES)

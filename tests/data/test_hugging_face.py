@@ -83,8 +83,9 @@ def test_validation_is_tested_on_where_there_is_no_test_split(tmp_path):
 
 
 def test_a_fifth_is_kept_of_a_data_set_without_splits(tmp_path):
+    name = write(tmp_path / "data", "one split")
     with pytest.warns(UserWarning, match=r"hf:.* has no test split: 4 of its 16 images, a fifth of every class"):
-        data = load(write(tmp_path / "data", "one split"))
+        data = load(name)
     assert (data.train_labels.bincount().tolist(), data.test_labels.bincount().tolist()) == ([6, 6], [2, 2])
 
 

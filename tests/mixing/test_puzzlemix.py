@@ -68,7 +68,8 @@ def minimum_cut(linear, first, second, forth, back, scale=2**20):
     row, column = np.concatenate([first, second, source, nodes]), np.concatenate([second, first, nodes, sink])
     capacity = np.concatenate([forth, back, np.maximum(-linear, 0), np.maximum(linear, 0)])
     capacity = np.rint(capacity * scale).astype(np.int32)
-    graph = coo_array((capacity, (row, column)), shape=(count + 2, count + 2)).tocsr()
+    place = (row.astype(np.int32), column.astype(np.int32))  # older versions of scipy take no other
+    graph = coo_array((capacity, place), shape=(count + 2, count + 2)).tocsr()
     left = (graph - maximum_flow(graph, count, count + 1).flow).maximum(0)
     left.eliminate_zeros()
     return np.isin(nodes, breadth_first_order(left, count, return_predecessors=False))
