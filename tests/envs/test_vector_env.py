@@ -249,6 +249,8 @@ def test_normalized_observations_have_mean_0_and_deviation_1(small):
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_statistics_are_of_the_episodes(small, mode):
+    if mode is AutoresetMode.SAME_STEP and gymnasium.__version__ < "1.3":
+        pytest.skip("Gymnasium 1.2 leaves a step of the second episode out")
     env = wrappers.RecordEpisodeStatistics(make(small, autoreset_mode=mode))
     env.reset(seed=0)
     earned = np.zeros((2, SLOTS))
