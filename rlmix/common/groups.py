@@ -8,7 +8,7 @@ outer one's before its own (``agent.ppo.gamma`` is ``--agent.gamma``).
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -70,7 +70,7 @@ def aliases_of(kind: type[Any]) -> dict[str, str]:
     return {alias: name for name, option in options_of(kind).items() for alias in option.aliases}
 
 
-def check_option(name: str, allowed: Iterable[str], known: Mapping[str, Option]) -> None:
+def check_option(name: str, allowed: Collection[str], known: Mapping[str, Option]) -> None:
     """Raise ValueError where ``name`` is no option; of a run's many, the nearest and the command that lists them."""
     check_name("option", name, allowed, "rlmix list options" if "epochs" in known else None)
 

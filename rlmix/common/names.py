@@ -9,7 +9,7 @@ MANY = 20
 """More names than so many are not listed in a line."""
 
 
-def check_name(kind: str, name: str, allowed: Iterable[str], listing: str | None = None) -> None:
+def check_name(kind: str, name: str, allowed: Collection[str], listing: str | None = None) -> None:
     """Raise a ValueError that lists what is allowed, and the nearest name, where ``name`` is not among it.
 
     Args:
@@ -18,9 +18,9 @@ def check_name(kind: str, name: str, allowed: Iterable[str], listing: str | None
         allowed: All there are.
         listing: The command that lists them: where they are many, it and the three nearest stand for them.
     """
-    allowed = list(allowed)
     if name in allowed:
         return
+    allowed = list(allowed)
     many = listing is not None and len(allowed) > MANY
     near = [repr(other) for other in get_close_matches(name, allowed, n=3 if many else 1, cutoff=0.5)]
     hint = f" (did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?)" if near else ""

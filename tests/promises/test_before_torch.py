@@ -37,7 +37,7 @@ REFUSED = {
     "train --method cutmix --mixing.severity 3": "which has probability",
     "compare --methods rlmix rmx": "rmix",
     "compare --methods rlmix --seeds 0 0": "differ",
-    "evaluate": "source",
+    "evaluate": "SOURCE must be given",
     "reproduce table99": "table9",
     "policies --rewrd cosine": "--reward",
     "visualize --num-image 3": "--num-images",

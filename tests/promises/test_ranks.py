@@ -133,7 +133,7 @@ def test_training_accuracy_is_over_the_images_of_all_ranks(digits, name):
 def test_one_policy_decides_for_the_slots_of_all_ranks(digits):
     """What either rank mixed by are its rows of what rank 0's agent chose, and all rewards came back to it."""
     folder, (first, second) = digits
-    actions = torch.tensor(first["collected"])  # of the last epoch; the update has laid them out slot by slot
+    actions = torch.tensor(first["collected"]).long()  # of the last epoch; the update has laid them out slot by slot
     chosen = torch.cat([first["top_k"], second["top_k"]], 1)[-4:]
     values = torch.linspace(0, 0.99, 10)
     assert torch.equal(values[actions.flatten()].reshape(32, 4).T, chosen)
