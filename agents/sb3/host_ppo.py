@@ -14,6 +14,9 @@ from torch import nn
 from rlmix.agents.sb3.rollout import Rollout
 from rlmix.option_groups import PPOConfig
 
+UNDRAWABLE = ("of distribution", "probability tensor")
+"""What torch's errors say of scores that nothing can be drawn from."""
+
 
 def fitting_minibatch(total: int, wanted: int) -> int:
     """A minibatch's size near ``wanted`` that divides a rollout of ``total`` decisions, so that no small rest is left over."""

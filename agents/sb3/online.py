@@ -12,8 +12,7 @@ from torch import Tensor
 
 from rlmix.agents.actors import SPACE
 from rlmix.agents.features import feature_space, num_features, policy_features
-from rlmix.agents.sb3.host_ppo import build_ppo, shared_arguments
-from rlmix.agents.sb3.ppo import UNDRAWABLE
+from rlmix.agents.sb3.host_ppo import UNDRAWABLE, build_ppo, shared_arguments
 from rlmix.agents.sb3.rollout import SLOT_ROLLOUT
 from rlmix.common.seeding import derive, drawing_from, stream
 from rlmix.envs.conversion import to_host

@@ -16,7 +16,7 @@ from torch import nn
 from rlmix.agents.actors import SPACE, check_algorithm
 from rlmix.agents.algorithms import ALGORITHMS
 from rlmix.agents.features import BatchFeatures
-from rlmix.agents.sb3.host_ppo import build_ppo, shared_arguments
+from rlmix.agents.sb3.host_ppo import UNDRAWABLE, build_ppo, shared_arguments
 from rlmix.agents.sb3.joint import JointPolicy
 from rlmix.agents.sb3.rollout import JOINT_ROLLOUT, SLOT_ROLLOUT, Rollout, split_epoch
 from rlmix.agents.sb3.vec_env import SlotVecEnv
@@ -26,9 +26,6 @@ from rlmix.envs.process import MixingProcess
 from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.option_groups import PPOConfig
 from rlmix.training.guard import check_agent
-
-UNDRAWABLE = ("of distribution", "probability tensor")
-"""What torch's errors say of scores that nothing can be drawn from."""
 
 
 @ALGORITHMS.register(

@@ -10,7 +10,7 @@ from rlmix.experiments.saved_run import SavedRun, load_run
 from rlmix.experiments.settings import is_policy
 from rlmix.experiments.visualize import Clean, mix_clean, policy_of
 from rlmix.mixing.core import Arranged, Mixed
-from rlmix.mixing.objective import Guided, Objective
+from rlmix.mixing.objective import Objective, is_guided
 from rlmix.reporting.strips import Strips
 from rlmix.training.trainer import Batch, Training
 
@@ -68,11 +68,12 @@ def chosen(found: SavedRun, policy: Policy, progress: float, first: Training) ->
 def mixing(training: Training, first: Training) -> Shown:
     """What a run's method makes of a batch that ``first`` draws, by the maps that the run has, where the method takes maps."""
     method = always_mixing(training.method)
-    if not (isinstance(method, Guided) and method.takes_maps):
+    if not is_guided(method):
         return under(training, method)
 
     def mix(batch: Batch, generator: Arranged) -> Mixed | Objective:
         map = training.saliency(batch, first.order.moment).map
-        return method.mix_by(*batch, map, num_classes=training.data.num_classes, generator=generator).mixed
+        with training.fabric.autocast():
+            return method.mix_by(*batch, map, num_classes=training.data.num_classes, generator=generator).mixed
 
     return mix

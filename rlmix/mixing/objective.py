@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,11 @@ class Guided(Protocol):
             generator: Draws all that is random, the same as a call without maps does.
         """
         ...
+
+
+def is_guided(method: Method) -> TypeGuard[Guided]:
+    """Whether a method takes the maps that a training has, as its hyperparameters are."""
+    return isinstance(method, Guided) and method.takes_maps
 
 
 def score(mixed: Mixed | Objective, network: nn.Module) -> Scored:

@@ -21,7 +21,7 @@ def logits_of(output: Any) -> Tensor:
         found = output.get("logits", output.get("out"))
     elif not isinstance(output, Tensor) and hasattr(output, "logits"):
         found = output.logits
-    elif isinstance(output, (tuple, list)) and output:
+    elif isinstance(output, tuple | list) and output:
         found = output[0]
     if not isinstance(found, Tensor) or found.ndim != 2:
         shape = f" of shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""

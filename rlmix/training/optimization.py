@@ -28,6 +28,7 @@ class Optimization:
         config: Resolved.
         num_classes: Of the classifier, which ``layer_decay`` finds its head by.
         groups: The batches that are a step each.
+        num_updates: Steps of the optimizer in the whole training.
         fabric: Of the training.
 
     Attributes:
@@ -43,16 +44,17 @@ class Optimization:
         config: Config,
         num_classes: int,
         groups: Accumulation,
+        num_updates: int,
         fabric: Fabric,
     ) -> None:
-        self.groups, self._num_updates = groups, groups.per_epoch * config.recipe.epochs
+        self.groups, self._num_updates = groups, num_updates
         self._model, self._parameters = model, [*model.parameters(), *others]
         frozen, decay = config.model.freeze_from is not None, config.optim.layer_decay
-        ema = None if frozen else config.optim.ema
-        self.average = None if ema is None else make_average(model, ema, next(model.parameters()).device)
         rates = layer_rates(model, num_classes, decay) if decay < 1 and not frozen else None
         optimizer = make_optimizer(model, others, config, rates)
-        self.scheduler = make_schedule(optimizer, config, self._num_updates)
+        self.scheduler = make_schedule(optimizer, config, num_updates)
+        ema = None if frozen else config.optim.ema
+        self.average = None if ema is None else make_average(model, ema, next(model.parameters()).device)
         self.optimizer: Any = fabric.setup_optimizers(optimizer)
         self._guarded = is_guarded(config.optim.optimizer)
         self._clip_norm = config.recipe.clip_norm

@@ -19,7 +19,7 @@ from rlmix.maps.approximate import Evidence
 from rlmix.maps.composition import Composition
 from rlmix.maps.gradient import Saliency, saliency
 from rlmix.mixing.core import Mixed, smoothed
-from rlmix.mixing.objective import Guided, Method, Objective, score
+from rlmix.mixing.objective import Method, Objective, is_guided, score
 from rlmix.mixing.registry import build_method
 from rlmix.mixing.vanilla import Vanilla
 from rlmix.models.as_found import frozen_statistics
@@ -97,7 +97,9 @@ class Training(Progress):
             others = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
         # beside the inner module, whose input gradients do not pass through a wrapper; DDP refuses what asks for no gradient
         self._network = self.model if self.frozen else self.fabric.setup_module(self.model)
-        self.optimization = Optimization(self.model, others, config, data.num_classes, self.updates, self.fabric)
+        self.optimization = Optimization(
+            self.model, others, config, data.num_classes, self.updates, self.num_updates, self.fabric
+        )
         compiles = config.model.compile and can_compile(device)
         self._forward = compile_training(self._network) if compiles else self._network
         self._saliency_forward = compile_saliency(self.model) if compiles else None
@@ -277,7 +279,7 @@ class Training(Progress):
         with self.fabric.autocast():
             targets = self.targets(labels)
             options: dict[str, Any] = {"num_classes": self.data.num_classes, "generator": self.batch_generator()}
-            if isinstance(method, Guided) and method.takes_maps:
+            if is_guided(method):
                 return method.mix_by(images, targets, self.saliency(batch).map, **options)
             try:
                 return method(self.model, images, targets, **options), None

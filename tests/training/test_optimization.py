@@ -23,7 +23,8 @@ def network():
 def optimization_of(model, batches=4, others=(), count=1, **options):
     """Of ``batches`` an epoch, of which ``count`` make a step."""
     config = rlmix.Config.flat(**(OPTIONS | {"epochs": 2, "accumulation": count} | options)).resolved()
-    return Optimization(model, others, config, 10, Accumulation(count, batches), Fabric(accelerator="cpu", devices=1))
+    groups, fabric = Accumulation(count, batches), Fabric(accelerator="cpu", devices=1)
+    return Optimization(model, others, config, 10, groups, -(-batches // count) * config.recipe.epochs, fabric)
 
 
 def train(optimization, model, batches, begin=1):
