@@ -19,6 +19,7 @@ from rlmix.data.registry import load_data
 from rlmix.envs.credit import share_credit
 from rlmix.envs.isolation import isolated
 from rlmix.envs.map_rewards import rarity
+from rlmix.envs.record import EpochRecord
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
 from rlmix.maps.approximate import SaliencySource
 from rlmix.maps.composition import Pairs
@@ -108,29 +109,13 @@ class MixingProcess:
         self.boxes = False
         self.offer(self.actions)
         self._reward = build_reward(config.env.reward)
-        if config.model.freeze_from is not None and self._reward.updating:
-            raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {config.env.reward}")
-        if self._reward.average and (config.optim.ema is None or config.model.freeze_from is not None):
-            raise ValueError(
-                f"reward {config.env.reward} must go with ema, a moving average of a classifier's weights that changes, such as 0.99"
-            )
-        if self._reward.validation and "val" not in self.data.measured:
-            raise ValueError(
-                f"reward {config.env.reward} must have a validation split: give val_fraction, such as 0.1, or data with one"
-            )
-        if config.optim.accumulation > 1 and self._reward.updating:
-            raise ValueError(
-                f"accumulation must be 1 with reward {config.env.reward}, which looks at what each batch's own step does, "
-                f"got {config.optim.accumulation}"
-            )
+        self._reward.check(config, self.data)
         self.training: Training | None = None
         self.outcome: Outcome | None = None
         self.on_epoch_end: Callable[[Training], None] = lambda training: None
         self.listeners: list[SaliencySource] = []
         self._decision: Decision | None = None
-        self._rewards: list[Tensor] = []
-        self._top_k: list[Tensor] = []
-        self._others: dict[str, list[Tensor]] = {}
+        self._record = EpochRecord(measured=config.env.reward != UNMEASURED)
         self._undrawn: list[Tensor] = []
         self._loaded = False
 
@@ -216,12 +201,9 @@ class MixingProcess:
             rewards = judge(mixed, Reaction(decision.saliency.map, gradient, partner, share, training.last_logits, mixed.targets))
         self.outcome, self._decision = Outcome(decision, pairing, mask, chosen.top_k, mixed), None
         if training.trained == 1:
-            self._rewards, self._top_k, self._others = [], [], {}
+            self._record.begin()
         rewards = torch.where(training.was_finite, rewards, float("nan"))
-        self._rewards.append(rewards)
-        self._top_k.append(chosen.top_k)
-        for name, column in chosen.others.items():
-            self._others.setdefault(name, []).append(column.float())
+        self._record.add(rewards, chosen)
         rewards = torch.where(rewards.isfinite(), rewards, 0.0)
         rewards = share_credit(rewards, rewards[partner.argsort()], self.credit)
         if self.config.env.diversity:
@@ -293,23 +275,16 @@ class MixingProcess:
     @isolated()
     def epoch_metrics(self) -> dict[str, float]:
         """Means over this epoch's images so far of what was chosen, and of the reward before credit is shared, where one is measured."""
-        rewards = self._gather(self._rewards)
-        rewards = rewards[rewards.isfinite()]
-        measured = {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std(correction=0))}
-        measured = measured if self.config.env.reward != UNMEASURED else {}
-        others = {f"{name}_mean": float(self._gather(values).mean()) for name, values in self._others.items()}
-        return measured | {"top_k_mean": float(self.epoch_top_k().mean())} | others
+        return self._record.means(self.ranks)
 
     @isolated()
     def step_metrics(self, steps: int) -> dict[str, float]:
         """Over the images of this epoch's last ``steps``: mean ``reward``, where one is measured, and mean ``top_k``."""
-        rewards, top_k = (self._gather(values[-steps:]) for values in (self._rewards, self._top_k))
-        measured = {"reward": float(rewards[rewards.isfinite()].mean())} if self.config.env.reward != UNMEASURED else {}
-        return measured | {"top_k": float(top_k.mean())}
+        return self._record.last_means(steps, self.ranks)
 
     def epoch_top_k(self) -> Float[Tensor, " images"]:
         """Every top-k value chosen in this epoch so far, on the host."""
-        return self._gather(self._top_k).flatten()
+        return self._record.top_k(self.ranks)
 
     def epoch_top_k_counts(self) -> list[int]:
         """How often each of the K values was chosen in this epoch so far; a value between two counts for the nearer."""
@@ -321,22 +296,14 @@ class MixingProcess:
         state = self.require_training().state_dict()
         if self._decision is not None:
             state["generators"] = self._undrawn
-        for name, values in (("rewards", self._rewards), ("top_k", self._top_k)):
-            state[name] = self._gather(values)
-        state["others"] = {name: self._gather(values) for name, values in self._others.items()}
-        return state
+        return state | self._record.state_dict(self.ranks)
 
     @isolated()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken; nothing of ``state`` is shared."""
         training, state = self.require_training(), copy.deepcopy(state)
         training.load_state_dict(state)
-        ranks = training.ranks
-        self._others = {name: [] for name in state.get("others", {})}
-        others = [(self._others[name], values) for name, values in state.get("others", {}).items()]
-        for own, values in ((self._rewards, state["rewards"]), (self._top_k, state["top_k"]), *others):
-            part = values[ranks.rank] if len(values) == ranks.size else values.flatten().chunk(ranks.size)[ranks.rank]
-            own[:] = [part.to(training.device)]
+        self._record.load_state_dict(state, training.ranks, training.device)
         self._decision = self.outcome = None
         self._loaded = True
 
@@ -358,9 +325,6 @@ class MixingProcess:
         if state["waiting"]:
             self.observe()
         self.outcome, self._loaded, self.unseeded = state["outcome"], state["loaded"], state["unseeded"]
-
-    def _gather(self, values: list[Tensor]) -> Float[Tensor, "rank images"]:
-        return self.require_training().ranks.gather(torch.cat(values) if values else torch.empty(0))
 
     @property
     def observation(self) -> str:

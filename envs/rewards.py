@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rlmix.common.registry import Registry
+from rlmix.config import Config
+from rlmix.data.dataset import Dataset
 from rlmix.maps.gradient import gradient_map
 from rlmix.mixing.core import Mixed
 from rlmix.training.trainer import Training
@@ -74,6 +76,22 @@ class Reward:
     """Whether it needs a moving average of the classifier's weights."""
     validation: bool = False
     """Whether it needs a validation split."""
+
+    def check(self, config: Config, data: Dataset) -> None:
+        """Raise ValueError where the training so configured, on this data, has not got what the reward needs."""
+        frozen, accumulation = config.model.freeze_from is not None, config.optim.accumulation
+        if frozen and self.updating:
+            raise ValueError(f"reward must be one that needs no change of a frozen classifier, got {self.name}")
+        if self.average and (config.optim.ema is None or frozen):
+            raise ValueError(
+                f"reward {self.name} must go with ema, a moving average of a classifier's weights that changes, such as 0.99"
+            )
+        if self.validation and "val" not in data.measured:
+            raise ValueError(f"reward {self.name} must have a validation split: give val_fraction, such as 0.1, or data with one")
+        if accumulation > 1 and self.updating:
+            raise ValueError(
+                f"accumulation must be 1 with reward {self.name}, which looks at what each batch's own step does, got {accumulation}"
+            )
 
     @property
     def needs_gradient(self) -> bool:

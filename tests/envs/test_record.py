@@ -1,0 +1,71 @@
+"""An epoch's record: figures of hand-made choices and rewards, alone and in parts."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rlmix.common.ranks import Ranks
+from rlmix.envs.record import EpochRecord
+from rlmix.mixing.actions import Action
+
+NAN = float("nan")
+STEPS = (([0.5, NAN, 0.25], [0.0, 0.3, 0.9]), ([1.0, 0.0, 0.75], [0.6, 0.6, 0.3]))
+
+
+def filled(measured=True):
+    record = EpochRecord(measured)
+    for rewards, top_k in STEPS:
+        record.add(torch.tensor(rewards), Action(torch.tensor(top_k), apart=torch.tensor([True, False, False])))
+    return record
+
+
+def test_means_leave_out_what_counts_for_nothing():
+    rewards = [0.5, 0.25, 1.0, 0.0, 0.75]
+    figures = filled().means(Ranks())
+    assert figures["reward_mean"] == pytest.approx(0.5)
+    assert figures["reward_std"] == pytest.approx(math.sqrt(sum((reward - 0.5) ** 2 for reward in rewards) / 5))
+    assert figures["top_k_mean"] == pytest.approx(2.7 / 6)
+    assert figures["apart_mean"] == pytest.approx(1 / 3)
+
+
+def test_the_last_steps_have_figures_of_their_own():
+    assert filled().last_means(1, Ranks()) == pytest.approx({"reward": 1.75 / 3, "top_k": 0.5})
+    assert filled().last_means(2, Ranks()) == pytest.approx({"reward": 0.5, "top_k": 0.45})
+
+
+def test_nothing_is_told_of_a_reward_that_is_not_measured():
+    assert list(filled(measured=False).means(Ranks())) == ["top_k_mean", "apart_mean"]
+    assert list(filled(measured=False).last_means(1, Ranks())) == ["top_k"]
+
+
+def test_a_new_epoch_knows_nothing_of_the_last():
+    record = filled()
+    record.begin()
+    assert record.top_k(Ranks()).tolist() == []
+    record.add(torch.tensor([0.1, 0.3]), Action(torch.tensor([0.2, 0.4])))
+    assert record.means(Ranks()) == pytest.approx({"reward_mean": 0.2, "reward_std": 0.1, "top_k_mean": 0.3})
+
+
+def test_what_is_loaded_is_what_was_saved():
+    record = EpochRecord(True)
+    record.load_state_dict(filled().state_dict(Ranks()), Ranks(), torch.device("cpu"))
+    assert record.means(Ranks()) == filled().means(Ranks())
+    assert torch.equal(record.top_k(Ranks()), filled().top_k(Ranks()))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_several_ranks_divide_what_one_has_saved(size):
+    """Each has a part, and all of them together the whole; the parts of a state saved by as many are those they had."""
+    state, parts = filled().state_dict(Ranks()), []
+    for rank in range(size):
+        record, ranks = EpochRecord(True), SimpleNamespace(rank=rank, size=size)
+        record.load_state_dict(state, ranks, torch.device("cpu"))
+        parts.append(record.state_dict(Ranks()))
+    for name, whole in (("rewards", state["rewards"]), ("top_k", state["top_k"])):
+        torch.testing.assert_close(torch.cat([part[name] for part in parts], 1), whole, equal_nan=True)
+    saved = {"rewards": torch.arange(6.0).view(2, 3), "top_k": torch.zeros(2, 3)}
+    record = EpochRecord(True)
+    record.load_state_dict(saved, SimpleNamespace(rank=1, size=2), torch.device("cpu"))
+    assert record.state_dict(Ranks())["rewards"].tolist() == [[3.0, 4.0, 5.0]]
