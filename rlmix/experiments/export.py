@@ -14,9 +14,9 @@ from rlmix.common.names import check_name
 from rlmix.config import Config
 from rlmix.experiments.commands.export import Export
 from rlmix.experiments.saved_run import read_settings
-from rlmix.experiments.session import Task
 from rlmix.experiments.settings import leaves_policy, settled
 from rlmix.experiments.standalone import FORMATS, Standalone, classifier_of, policy_of
+from rlmix.experiments.task import Task
 from rlmix.mixing.actions import action_table
 from rlmix.reporting.bar import Bar
 from rlmix.training.run_folder import Run

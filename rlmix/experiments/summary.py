@@ -3,8 +3,8 @@
 from typing import Any
 
 from rlmix.config import Config
-from rlmix.experiments.session import Task
 from rlmix.experiments.settings import is_policy, learns
+from rlmix.experiments.task import Task
 from rlmix.training.devices import precision_on
 from rlmix.training.trainer import Training
 

@@ -15,12 +15,14 @@ from rlmix.data.dataset import Dataset
 from rlmix.data.own import settle_given
 from rlmix.experiments.callbacks import CallbackError, Callbacks
 from rlmix.experiments.loggers import build_logger
+from rlmix.experiments.patience import Patience
 from rlmix.experiments.result import Result
 from rlmix.experiments.resuming import check_resumable
-from rlmix.experiments.session import Patience, Session, Task
+from rlmix.experiments.session import Session
 from rlmix.experiments.settings import settled
 from rlmix.experiments.stopping import StopRequest
 from rlmix.experiments.summary import summary
+from rlmix.experiments.task import Task
 from rlmix.models.given import Make, giving, name_of
 from rlmix.reporting.output import make_console
 from rlmix.training.allocator import keep_freed_memory

@@ -25,8 +25,8 @@ from rlmix.experiments.commands.policies import Policies
 from rlmix.experiments.commands.visualize import Visualize
 from rlmix.experiments.policies import measure, say
 from rlmix.experiments.saved_run import load_run, read_settings
-from rlmix.experiments.session import fixed_policy
 from rlmix.experiments.settings import is_policy, learns, leaves_policy, settled
+from rlmix.experiments.task import fixed_policy
 from rlmix.maps.gradient import Saliency, saliency
 from rlmix.maps.patches import check_patches
 from rlmix.mixing.actions import as_action

@@ -6,7 +6,8 @@ import pytest
 import torch
 from toys import NETWORK, write_npz
 
-from rlmix.experiments.session import Session, exhausted
+from rlmix.experiments.patience import exhausted
+from rlmix.experiments.session import Session
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import newest_state
 from rlmix.training.run_folder import read_metrics

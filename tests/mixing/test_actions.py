@@ -12,8 +12,8 @@ from toys import NETWORK
 import rlmix
 from rlmix.agents.policies import FunctionPolicy
 from rlmix.experiments.reading import refusal
-from rlmix.experiments.session import Task
 from rlmix.experiments.settings import settled
+from rlmix.experiments.task import Task
 from rlmix.experiments.train import train
 from rlmix.mixing.actions import ACTIONS, LAMS, SIDES, Action, action_table, as_action, boxes, weigh
 from rlmix.mixing.core import Pairing, mix, top_k_values

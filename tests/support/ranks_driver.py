@@ -8,8 +8,8 @@ from torch import nn
 
 import rlmix.models
 from rlmix.config import Config
-from rlmix.experiments import session as running
 from rlmix.experiments.reading import read_options
+from rlmix.experiments.task import Task
 from rlmix.experiments.train import train
 from rlmix.maps.store import MapStore
 from rlmix.mixing.core import RMix
@@ -106,7 +106,7 @@ def main(folder, data, train_images):
     found["block own"], found["block taken"] = block_gradients(data, train_images)
 
     choices = []
-    fit = running.Task.fit
+    fit = Task.fit
 
     def watch(task, session):
         act = task.process.act
@@ -123,7 +123,7 @@ def main(folder, data, train_images):
         else:
             task.process.epoch_metrics()
 
-    running.Task.fit = watch
+    Task.fit = watch
     options = ["--data", data, "--train-images", str(train_images), "--batch-size", "32", "--epochs", "2", "--model", "norm_free"]
     train(read_options([*options, "--method", "rlmix", "--out", str(folder / "run")]), quiet=True)
     found["top_k"] = torch.stack(choices)
