@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from rlmix.maps.gradient import salient_mask as salient_mask
     from rlmix.maps.recycled import RecycledMaps as RecycledMaps
     from rlmix.mixing.core import Mixed as Mixed
-    from rlmix.mixing.core import RMix as RMix
     from rlmix.mixing.core import mix as mix
     from rlmix.mixing.mixer import mixer as mixer
+    from rlmix.mixing.rmix import RMix as RMix
     from rlmix.option_groups import AgentConfig as AgentConfig
     from rlmix.option_groups import DataConfig as DataConfig
     from rlmix.option_groups import DeviceConfig as DeviceConfig
@@ -71,7 +71,7 @@ _HOME = {
     "RLMix": "rlmix.agents.transform",
     "Mixed": "rlmix.mixing.core",
     "RecycledMaps": "rlmix.maps.recycled",
-    "RMix": "rlmix.mixing.core",
+    "RMix": "rlmix.mixing.rmix",
     "mix": "rlmix.mixing.core",
     "mixer": "rlmix.mixing.mixer",
     "Saliency": "rlmix.maps.gradient",

@@ -26,8 +26,8 @@ from rlmix.envs.conversion import render_process
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED
 from rlmix.envs.vector_env import RLMixVectorEnv
-from rlmix.mixing.core import RMix
 from rlmix.mixing.registry import METHODS
+from rlmix.mixing.rmix import RMix
 from rlmix.option_groups import PPOConfig
 from rlmix.training.board import TAGS
 from rlmix.training.run_folder import Run, writes_behind

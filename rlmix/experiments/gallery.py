@@ -11,9 +11,10 @@ from torch import Tensor
 from rlmix.config import Config
 from rlmix.envs.process import MixingProcess
 from rlmix.envs.rewards import AGENT_PATCHES
-from rlmix.mixing.core import Arranged, Mixed, RMix
+from rlmix.mixing.core import Arranged, Mixed
 from rlmix.mixing.objective import Method, Objective
 from rlmix.mixing.registry import METHODS, build_method
+from rlmix.mixing.rmix import RMix
 from rlmix.reporting.bar import Bar
 from rlmix.reporting.strips import Strip, Strips, Tile, draw_strips
 from rlmix.training.trainer import Batch, Training

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from rlmix.common.names import check_name
 from rlmix.evaluation.prediction import evaluating
 from rlmix.maps.gradient import check_images, check_labels
-from rlmix.mixing.core import Mixed, RMix
+from rlmix.mixing.core import Mixed
 from rlmix.mixing.objective import Method, Objective
 from rlmix.mixing.registry import METHODS
+from rlmix.mixing.rmix import RMix
 from rlmix.models.as_found import frozen_statistics
 from rlmix.models.outputs import logits_of
 

@@ -20,7 +20,7 @@ from rlmix.benchmarking.peers import (
 from rlmix.benchmarking.steps import check_timed
 from rlmix.maps.gradient import gradient_map, patch_saliency, salient_mask
 from rlmix.maps.gradient import saliency as own_saliency
-from rlmix.mixing.core import RMix
+from rlmix.mixing.rmix import RMix
 from rlmix.scripts import benchmark
 from rlmix.scripts.main import main as rlmix_main
 

@@ -11,7 +11,8 @@ from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
 from rlmix.maps.gradient import patch_saliency
 from rlmix.maps.patches import enlarge, patch_sides, pixel_share, pool
-from rlmix.mixing.core import RMix, mix
+from rlmix.mixing.core import mix
+from rlmix.mixing.rmix import RMix
 from rlmix.scripts import train as command
 
 CASES = [(30, 30, 4), (28, 28, 8), (33, 50, 7), (9, 31, 8), (250, 150, 16), (8, 8, 8), (13, 11, 1), (32, 24, 4)]

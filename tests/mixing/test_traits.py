@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from rlmix.mixing.core import Mixed, RMix
+from rlmix.mixing.core import Mixed
 from rlmix.mixing.objective import Objective
 from rlmix.mixing.registry import METHODS, Setting
+from rlmix.mixing.rmix import RMix
 from rlmix.mixing.traits import TRAITS, spell
 from rlmix.models import build_model
 

@@ -13,8 +13,9 @@ import rlmix.models
 from rlmix.envs.classifier_rewards import held_out_batch, held_out_loss
 from rlmix.maps.gradient import saliency
 from rlmix.mixing.comixup import CoMixup
-from rlmix.mixing.core import Mixed, RMix
+from rlmix.mixing.core import Mixed
 from rlmix.mixing.puzzlemix import PuzzleMix
+from rlmix.mixing.rmix import RMix
 from rlmix.training.trainer import Training
 
 

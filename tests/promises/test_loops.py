@@ -18,8 +18,9 @@ from torch.nn.utils import parametrizations, spectral_norm
 from rlmix import evaluation as metrics
 from rlmix.maps.gradient import patch_saliency, saliency, salient_mask
 from rlmix.mixing.comixup import clean_pass
-from rlmix.mixing.core import RMix, mix, patch_weights
+from rlmix.mixing.core import mix, patch_weights
 from rlmix.mixing.registry import METHODS, Setting
+from rlmix.mixing.rmix import RMix
 from rlmix.models import build_model
 from rlmix.models.as_found import frozen_statistics
 from rlmix.models.stages import stages

@@ -17,7 +17,8 @@ import rlmix.models
 from rlmix.common.ranks import Ranks, peers
 from rlmix.common.seeding import stream
 from rlmix.experiments.launching import launch
-from rlmix.mixing.core import Mixed, RMix
+from rlmix.mixing.core import Mixed
+from rlmix.mixing.rmix import RMix
 from rlmix.mixing.vanilla import Vanilla
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.training.run_folder import read_metrics

@@ -12,7 +12,7 @@ from rlmix.experiments.reading import read_options
 from rlmix.experiments.task import Task
 from rlmix.experiments.train import train
 from rlmix.maps.store import MapStore
-from rlmix.mixing.core import RMix
+from rlmix.mixing.rmix import RMix
 from rlmix.training.trainer import Training
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rlmix.mixing.comixup import CoMixup
-from rlmix.mixing.core import RMix
+from rlmix.mixing.rmix import RMix
 
 
 def gradients(method, wrapped: bool) -> list[torch.Tensor]:

@@ -16,7 +16,8 @@ from torch import nn
 import rlmix
 from rlmix.common.seeding import stream
 from rlmix.data.memory import image_data
-from rlmix.mixing.core import Mixed, RMix, mix
+from rlmix.mixing.core import Mixed, mix
+from rlmix.mixing.rmix import RMix
 from rlmix.mixing.vanilla import Vanilla
 from rlmix.training.schedules import make_schedule
 from rlmix.training.trainer import Training
