@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlmix.common.groups import check_values
+from rlmix.common.members import has_members
 from rlmix.common.registry import load_attribute
 from rlmix.config import Config
 from rlmix.data.dataset import Dataset
@@ -67,7 +68,7 @@ def settle_given(data: Any, config: Config) -> tuple[Dataset | None, Config]:
     Raises:
         ValueError: If it is something else, or the configuration names other data.
     """
-    if data is None or isinstance(data, Dataset):
+    if data is None or has_members(data, Dataset):
         kept = data is None or isinstance(data, ImageData)
         return data, config if kept else config.changed(saliency_mode=config.map_source)  # rmix keeps maps of images in memory
     if not isinstance(data, tuple | list) or len(data) != 2:

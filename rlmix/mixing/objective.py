@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from rlmix.common.members import has_members
 from rlmix.maps.composition import Composition
 from rlmix.mixing.core import Mixed
 
@@ -105,7 +106,8 @@ class Guided(Protocol):
 
 def is_guided(method: Method) -> TypeGuard[Guided]:
     """Whether a method takes the maps that a training has, as its hyperparameters are."""
-    return isinstance(method, Guided) and method.takes_maps
+    found: Any = method
+    return has_members(found, Guided) and bool(found.takes_maps)
 
 
 def score(mixed: Mixed | Objective, network: nn.Module) -> Scored:

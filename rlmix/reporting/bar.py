@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from rlmix.data.dataset import Dataset
 from rlmix.reporting.output import make_console
 from rlmix.reporting.progress import Part, spell_seconds
 
@@ -65,6 +66,7 @@ class Bar:
             self.advance()
 
 
+@Dataset.register
 class Watched:
     """A data set of which every image that is read counts.
 

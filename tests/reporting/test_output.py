@@ -63,7 +63,7 @@ def test_dollars_in_names_are_no_formula(name):
     assert label_weights(torch.tensor([1.0, 0.0]), [name, "other"]) == f"{literal(name)} 1.00"
 
 
-class Dead(io.TextIOBase):
+class Dead(io.StringIO):
     """A stream whose reader is gone."""
 
     def write(self, text):
