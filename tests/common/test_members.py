@@ -1,10 +1,13 @@
 """What has the members of a protocol, of its own or handed on, on every version of Python."""
 
+import ast
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import rlmix
 from rlmix.common.members import has_members
 from rlmix.data.dataset import Dataset
 from rlmix.data.memory import image_data
@@ -12,6 +15,9 @@ from rlmix.mixing.input_mixup import InputMixup
 from rlmix.mixing.objective import Guided, is_guided
 from rlmix.mixing.puzzlemix import PuzzleMix
 from rlmix.reporting.bar import Bar, Watched
+
+ROOT = Path(rlmix.__file__).parents[1]
+SOURCES = [path for folder in ("rlmix", "envs", "agents", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 class Handing:
@@ -58,3 +64,18 @@ def test_a_method_takes_maps_through_a_wrapper_too():
 
 def test_a_watched_data_set_is_one_to_whoever_asks(data):
     assert isinstance(Watched(data, Bar("", 6, quiet=True)), Dataset)
+
+
+def test_nobody_asks_isinstance_of_a_protocol():
+    """It would say no of what is handed on, on Python 3.12 and newer alone."""
+    trees = [ast.parse(path.read_text()) for path in SOURCES]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    protocols = {node.name for node in nodes if isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases)}
+    assert {"Dataset", "Method", "Guided", "Agent"} <= protocols
+    asked = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass")]
+    assert len(asked) > 100
+    assert not [
+        ast.unparse(call)
+        for call in asked
+        if protocols & {name.id for name in ast.walk(call.args[1]) if isinstance(name, ast.Name)}
+    ]
