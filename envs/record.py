@@ -44,7 +44,7 @@ class EpochRecord:
         return figures | {"top_k_mean": float(self.top_k(ranks).mean())} | others
 
     def last_means(self, steps: int, ranks: Ranks) -> dict[str, float]:
-        """The same of the last ``steps`` alone: ``reward`` and ``top_k``."""
+        """Means over all ranks' images of the last ``steps``: ``reward``, where one is measured, and ``top_k`` in [0, 1)."""
         rewards, top_k = (_gathered(values[-steps:], ranks) for values in (self._rewards, self._top_k))
         measured = {"reward": float(_finite(rewards).mean())} if self.measured else {}
         return measured | {"top_k": float(top_k.mean())}
@@ -54,7 +54,7 @@ class EpochRecord:
         return _gathered(self._top_k, ranks).flatten()
 
     def state_dict(self, ranks: Ranks) -> dict[str, Any]:
-        """Of all ranks."""
+        """All ranks' values, a row a rank: ``rewards`` and ``top_k`` (ranks, images), and ``others`` by name."""
         others = {name: _gathered(values, ranks) for name, values in self._others.items()}
         return {"rewards": _gathered(self._rewards, ranks), "top_k": _gathered(self._top_k, ranks), "others": others}
 
