@@ -10,6 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+if dist.is_available():
+    import torch.distributed.nn.functional  # default arguments of its functions keep the group that they find when first imported
+
 
 class Ranks:
     """This process among the others; alone where no process group is there. Every method must be called by all ranks alike.
@@ -75,7 +78,10 @@ def peers(ranks: Ranks) -> Iterator[None]:
 
 
 def leave() -> None:
-    """End the process group, where there is one, after everything that used it is gone: torch aborts in some exits otherwise."""
+    """End the process group, where there is one, after everything that used it is gone: torch aborts in some exits otherwise.
+
+    Gloo's threads end with the last owner of the group, and C++ aborts where they still run when the interpreter is gone.
+    """
     if dist.is_available() and dist.is_initialized():
         gc.collect()
         dist.destroy_process_group()

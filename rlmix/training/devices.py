@@ -1,5 +1,6 @@
 """The device a configuration names, and lightning-fabric on it: alone, or one of the processes that torchrun started."""
 
+import atexit
 import logging
 import os
 from inspect import signature
@@ -10,6 +11,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
+from rlmix.common.ranks import leave
 from rlmix.config import Config
 
 
@@ -54,6 +56,7 @@ def open_device(config: Config) -> tuple[torch.device, Fabric]:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets
     fabric = Fabric(accelerator=device.type, devices=local, num_nodes=size // local, strategy=strategy, precision=mode)  # type: ignore[arg-type]
     fabric.launch()
+    atexit.register(leave)  # a training that an error or a signal has stopped has not left
     return fabric.device, fabric
 
 

@@ -234,7 +234,10 @@ def test_a_saliency_pass_through_ddp_leaves_the_ranks_gradients_alike(tmp_path):
     args = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(DRIVER), str(tmp_path)]
     done = subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    (first, *threads), (second, *others) = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    for there, left in (threads, others):
+        assert there, "gloo has threads while there is a group"
+        assert left == []
     for name, gradients in first.items():
         for own, other, plain in zip(gradients, second[name], first[name.replace("True", "False")], strict=True):
             assert torch.equal(own, other), name

@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from exit_driver import gloo_threads
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rlmix.common.ranks import leave
 from rlmix.mixing.comixup import CoMixup
 from rlmix.mixing.rmix import RMix
 
@@ -33,9 +35,10 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     methods = {"rmix": RMix(), "comixup": CoMixup(num_patches=2, clean_lam=0.0)}
     found = {f"{name} {wrapped}": gradients(method, wrapped) for name, method in methods.items() for wrapped in (True, False)}
-    torch.save(found, folder / f"rank{dist.get_rank()}.pt")
+    rank, there = dist.get_rank(), gloo_threads()
     dist.barrier()
-    dist.destroy_process_group()
+    leave()
+    torch.save((found, there, gloo_threads()), folder / f"rank{rank}.pt")
 
 
 if __name__ == "__main__":
