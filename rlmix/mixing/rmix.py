@@ -88,9 +88,9 @@ class RMix:
         pairing = sample_pairing(len(images), self.num_patches, self.alpha, generator)
         pairing = pairing._replace(partner=to_device(pairing.partner, images.device))
         top_k = sample_top_k(len(images), self.num_top_k, top_k_generator or generator)
-        mixed = self.apply(images, labels, map, pairing, top_k, num_classes=num_classes)
+        mask = self._mask(map, pairing, top_k)
+        mixed = mix(images, labels, mask, pairing.partner, pairing.lam, self.rule, num_classes=num_classes)
         if self.recycle is not None and indices is not None:
-            mask = self._mask(map, pairing, top_k)
             weights = patch_weights(mask, mask[pairing.partner], pairing.lam, self.rule)
             self.recycle.expect(indices, draw, weights, pairing.partner)
             mixed = mixed._replace(images=mixed.images.detach().requires_grad_())

@@ -15,6 +15,7 @@ from rlmix.training.trainer import Training
 
 NETWORKS = ("preactresnet18_w16", "preactresnet18", "resnext29_4x24", "wideresnet16_8", "wideresnet28_10")
 METHODS = [name for name in method_names() if name not in ("constant", "policy")]
+FAST = ("rlmix", "cutmix")
 CHANCE = math.log(4)
 """Loss of a guess."""
 
@@ -88,8 +89,7 @@ def test_a_run_from_before_there_was_a_bound_goes_on_without(tmp_path):
     assert [line.partition("epoch_seconds")[0] for line in first] == [line.partition("epoch_seconds")[0] for line in second]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in METHODS])
 def test_every_method_survives_its_first_run(method):
     config = Config.flat(
         data="npz:photographs",
@@ -102,12 +102,12 @@ def test_every_method_survives_its_first_run(method):
     ).resolved()
     data = image_data(*photographs(200, 32, 0), *photographs(80, 32, 1))
     if is_policy(method):
-        process = MixingProcess(config.training, data)
+        process = MixingProcess(config, data)
         training = process.reset()
         while not training.finished:
             process.run_epoch(lambda decision: torch.rand(len(decision.patches)))
     else:
-        training = Training(config.training, data, method)
+        training = Training(config, data, method)
         losses(training)
     assert training.evaluate()["test_loss"] < 1.3 * CHANCE
 
