@@ -3,17 +3,20 @@
 import json
 import re
 import shutil
+from dataclasses import fields
 
 import pytest
 import torch
 import yaml
 from PIL import Image
-from toys import write_folder, write_npz
+from toys import NETWORK, write_folder, write_npz
 
 from rlmix.config import Config
 from rlmix.data.registry import load_data
+from rlmix.experiments.commands.evaluate import OF_STATE_DICT, Evaluate
 from rlmix.models import build_model
 from rlmix.models.weights import identify
+from rlmix.option_groups import DataConfig
 from rlmix.scripts import evaluate as command
 from rlmix.scripts import train
 from rlmix.scripts.main import main as rlmix_main
@@ -118,6 +121,19 @@ def test_a_state_dict_gives_what_its_run_gives(run, data, evaluated, wrap, legac
     assert [result[name] for name in measures] == [evaluated[name] for name in measures]
 
 
+def test_the_splits_that_are_named_are_measured(tmp_path):
+    data = write_folder(tmp_path / "data", size=(32, 32), num_val=2)
+    (tmp_path / "data" / "val").rename(tmp_path / "data" / "late")
+    (tmp_path / "data" / "train").rename(tmp_path / "data" / "early")
+    torch.save(build_model(NETWORK, 3).state_dict(), tmp_path / "weights.pt")
+    small = ["--model", NETWORK, "--data", data, "--image-size", "32", "--workers", "0", "--attacks", "--device", "cpu"]
+    counts = []
+    for splits in (["early", "late"], ["late", "early"]):
+        command.main([str(tmp_path / "weights.pt"), *small, "--splits", *splits])
+        counts.append(json.loads((tmp_path / "evaluate.json").read_text())["num_images"])
+    assert counts == [6, 24]
+
+
 def test_localization_through_the_command(tmp_path, capsys):
     data = write_folder(tmp_path / "data", size=(32, 32))
     small = ["--batch-size", "8", "--epochs", "1", "--image-size", "32", "--workers", "0", "--out", str(tmp_path / "run")]
@@ -196,6 +212,7 @@ def test_files_that_are_no_state_dict_are_one_line(data, tmp_path, content, mess
     [
         (["--model", "resnet50"], "model must be left out with a run's folder"),
         (["--threshold", "0.5"], r"threshold must be in \[0.15, 0.25\], got 0.5"),
+        (["--splits", "a", "b"], "splits must be left out with a run's folder"),
         (["--mean", "0.5"], "mean must be left out with a run's folder"),
         (["--epsilon", "300"], r"epsilon must be in \[0, 255\], got 300"),
         (["--boxes", "boxes.csv"], "boxes must be given with an imagefolder only, got npz:"),
@@ -205,6 +222,11 @@ def test_files_that_are_no_state_dict_are_one_line(data, tmp_path, content, mess
 )
 def test_options_that_do_not_fit_are_one_line(run, args, message, capsys):
     assert re.search(message, refused(capsys, [run, *args]))
+
+
+def test_every_option_of_data_is_a_state_dicts():
+    offered = {field.name for field in fields(Evaluate)} & {field.name for field in fields(DataConfig)}
+    assert offered - {"workers"} <= {*OF_STATE_DICT}
 
 
 def test_a_state_dict_needs_model_and_data(tmp_path, capsys):

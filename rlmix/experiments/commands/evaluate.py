@@ -80,6 +80,7 @@ OF_DATA = (
     "image_size",
     "image_fit",
     "keys",
+    "splits",
     "value_range",
     "resize_size",
     "skip_corrupt",
