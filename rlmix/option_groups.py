@@ -275,7 +275,8 @@ class RunConfig:
     dry_run: bool = False
     """Say what would be trained, and stop. Data and classifier are loaded, and nothing is written."""
     resume: Path | None = None
-    """Go on with the run in this folder, with its options. Typed ones may change what the training does not depend on."""
+    """Go on with the run in this folder, with its options. Typed ones may change what the training does not depend on, and --epochs
+    where it would have been the same so far: docs/reliability.md."""
     config: Path | None = None
     """Read options from this YAML file. Such as a run's config.yaml; typed ones win."""
     metrics: Annotated[tuple[str, ...], one_of("rlmix.evaluation.metrics:METRICS")] = ("ece", "fgsm_error")

@@ -3,6 +3,11 @@
 from rlmix.training.sampler import Order
 
 
+def count_mixed(part: float, epochs: int) -> int:
+    """How many of so many epochs mix, where that part of them does: one at least."""
+    return max(1, round(part * epochs))
+
+
 class Progress:
     """Epochs and steps of a training: how many there are, and how many are done.
 

@@ -30,7 +30,7 @@ from rlmix.training.frozen import check_data
 from rlmix.training.guard import Guard, restore_where_not, spoil_unless
 from rlmix.training.network import make_network
 from rlmix.training.optimization import Optimization
-from rlmix.training.progress import Progress
+from rlmix.training.progress import Progress, count_mixed
 from rlmix.training.sampler import Order
 from rlmix.training.tally import Tally
 
@@ -82,7 +82,7 @@ class Training(Progress):
         self.share = recipe.batch_size // self.ranks.size
         """Images of a batch that are this process's; partners are drawn within."""
         self.data = data.to(device)
-        mixed_epochs = recipe.epochs if self.frozen else max(1, round(config.mixing.mix_until * recipe.epochs))
+        mixed_epochs = recipe.epochs if self.frozen else count_mixed(config.mixing.mix_until, recipe.epochs)
         super().__init__(Order(self.data, recipe, config.run.seed, self.ranks), recipe.epochs, mixed_epochs)
         self.updates = Accumulation(1 if self.frozen else config.optim.accumulation, self.steps_per_epoch)
         self.num_updates = self.updates.per_epoch * recipe.epochs

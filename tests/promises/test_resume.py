@@ -16,7 +16,9 @@ from toys import NETWORK, write_npz
 
 import rlmix.mixing.registry
 from rlmix.agents.sb3 import dqn
+from rlmix.config import Config
 from rlmix.experiments.command import run_command
+from rlmix.experiments.resuming import what_looks_ahead
 from rlmix.experiments.stopping import SIGNALS, StopRequest
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
@@ -340,3 +342,41 @@ def test_more_epochs_are_refused_after_a_milestone(half, capsys):
     line = stopped(capsys, ["train", "--resume", out, "--epochs", "4"], 2)
     assert "epochs is 2 in" in line
     assert "4 would have had other learning rates by now (schedule multistep)" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--method", "input_mixup", "--mix-until", "0.5"], "mixed in other epochs by now (mix_until 0.5)"),
+        (METHODS["rlmix"], "had other choices from the first step (observation pair looks at how much of the training is over)"),
+        ([*METHODS["rlmix-dqn"], "--observation", "paper"], "had other choices from the first step (algorithm dqn looks at"),
+    ],
+)
+def test_more_epochs_are_refused_where_the_longer_run_had_mixed_otherwise(tiny, options, reason, tmp_path, capsys):
+    command.main([*tiny, *MULTISTEP[2:-1], "0.99", *options, "--out", str(tmp_path / "run")])
+    capsys.readouterr()
+    line = stopped(capsys, ["train", "--resume", tmp_path / "run", "--epochs", "4"], 2)
+    assert f"and 4 would have {reason}" in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--method", "rlmix", "--observation", "paper", "--mix-until", "0.5"], ["--method", "coin", "--mix-until", "0.5"]],
+    ids=["agent", "coin"],
+)
+def test_more_epochs_are_taken_where_those_behind_are_mixed_alike(tiny, half, options, tmp_path):
+    schedule = [*MULTISTEP[2:-1], "0.99"]
+    out = half(*schedule, *options)
+    go_on(out, "--epochs", "4")
+    command.main([*tiny, *schedule, *options, "--epochs", "4", "--out", str(tmp_path / "whole")])
+    assert_same_run(tmp_path / "whole", out)
+
+
+def test_a_policy_that_does_not_look_ahead_leaves_the_epochs_open(runs, tiny, tmp_path):
+    seen, config = {}, Config.flat(method="policy")
+    for observation in ("pair", "paper"):
+        out = tmp_path / observation
+        command.main([*tiny, *METHODS["rlmix"], "--epochs", "1", "--observation", observation, "--out", str(out)])
+        seen[observation] = what_looks_ahead(config.changed(policy=str(out)))
+    assert seen == {"pair": f"policy {tmp_path / 'pair'}", "paper": None}
+    assert what_looks_ahead(config.changed(policy="module:function")) == "policy module:function"
