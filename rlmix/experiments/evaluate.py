@@ -19,6 +19,7 @@ from rlmix.experiments.options import UsageError
 from rlmix.experiments.saved_run import load_run
 from rlmix.models.weights import load_weights, read_weights
 from rlmix.reporting.bar import Bar, Watched
+from rlmix.training.run_folder import DIAGRAM, EVALUATION
 from rlmix.training.trainer import Training
 
 
@@ -36,11 +37,9 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     result |= {"ema": True} if options.ema else {}
     result |= measure(training, options)
     options.folder.mkdir(parents=True, exist_ok=True)
-    write_json(options.folder / "evaluate.json", result)
+    write_json(options.folder / EVALUATION, result)
     picture = draw_reliability(result["reliability"], result["ece"])
-    write_atomically(
-        options.folder / "reliability.png", lambda handle: picture.savefig(handle, dpi=110, metadata={"Software": ""})
-    )
+    write_atomically(options.folder / DIAGRAM, lambda handle: picture.savefig(handle, dpi=110, metadata={"Software": ""}))
     return result
 
 

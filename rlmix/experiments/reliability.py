@@ -9,8 +9,7 @@ from rlmix.common.files import write_atomically
 from rlmix.evaluation import ReliabilityBins, reliability_bins
 from rlmix.experiments.saved_run import load_run
 from rlmix.training.checkpoints import list_checkpoints
-
-FILE = "reliability.json"
+from rlmix.training.run_folder import RELIABILITY
 
 
 def save_reliability(folder: Path) -> None:
@@ -18,14 +17,14 @@ def save_reliability(folder: Path) -> None:
     training = load_run(folder).training
     bins = reliability_bins(training.predict().softmax(1), training.data.labels("test"))
     text = json.dumps({name: values.tolist() for name, values in bins._asdict().items()}) + "\n"
-    write_atomically(folder / FILE, lambda handle: handle.write(text.encode()))
+    write_atomically(folder / RELIABILITY, lambda handle: handle.write(text.encode()))
 
 
 def load_reliability(folder: Path) -> ReliabilityBins | None:
     """The bins of a finished run, computed where that was not done yet; None where its checkpoints are gone."""
-    if not (folder / FILE).exists():
+    if not (folder / RELIABILITY).exists():
         if not list_checkpoints(folder / "checkpoints"):
             return None
         save_reliability(folder)
-    sums = json.loads((folder / FILE).read_text())
+    sums = json.loads((folder / RELIABILITY).read_text())
     return ReliabilityBins(*(torch.tensor(sums[name], dtype=torch.float64) for name in ReliabilityBins._fields))

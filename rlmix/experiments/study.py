@@ -23,7 +23,7 @@ from rlmix.reporting.report import Drawn
 from rlmix.reporting.reward_accuracy import reward_correlations
 from rlmix.reporting.statistics import paired_difference, summarize
 from rlmix.reporting.tables import run_figures
-from rlmix.training.run_folder import check_free, read_metrics
+from rlmix.training.run_folder import RESULT, check_free, read_metrics
 
 COMPARED = ("top1", "top1_median10", "reward_mean")
 """Figures compared pair by pair beside the metrics; reward_mean where a method has one."""
@@ -52,7 +52,7 @@ def run_study(study: Study, engine: EngineConfig, *, quiet: bool = False) -> dic
     write_json(study.out / "study.json", {"threads": threads, "timing": timing})
     run_all(missing, engine, threads, quiet)
     results = {
-        arm.name: {seed: json.loads((study.run(arm, seed).folder / "result.json").read_text()) for seed in study.seeds}
+        arm.name: {seed: json.loads((study.run(arm, seed).folder / RESULT).read_text()) for seed in study.seeds}
         for arm in study.arms
     }
     return build_report(study, results, timing) | {"threads": threads}
@@ -77,7 +77,7 @@ def plan_run(options: Config) -> Config | None:
     different = [f"{name} {saved.get(name)!r} is not {wanted[name]!r}" for name in wanted if saved.get(name) != wanted[name]]
     if different:
         raise ValueError(f"{folder} holds a run with other options: {', '.join(different)}")
-    return None if (folder / "result.json").exists() else options.changed(resume=folder)
+    return None if (folder / RESULT).exists() else options.changed(resume=folder)
 
 
 def settle_threads(folder: Path, engine: EngineConfig) -> int:

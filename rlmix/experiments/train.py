@@ -154,6 +154,8 @@ def _resume(options: Config, task: Task) -> Run:
     """Go on with the run."""
     run = _open(options, task)
     if task.training.ranks.first:
+        if not task.training.finished:
+            run.withdraw_result()
         run.rewrite_metrics()
         run.write_config(options.as_dict())
     return run

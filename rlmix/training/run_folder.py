@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 TABLES = {"epochs": "epochs.csv", "steps": "steps.csv"}
 """What a logger of tables leaves in a run's folder."""
+RESULT, RELIABILITY = "result.json", "reliability.json"
+"""What a run came to; one that goes on has come to nothing yet."""
+EVALUATION, DIAGRAM = "evaluate.json", "reliability.png"
+"""What rlmix evaluate writes beside them."""
 
 
 class Run:
@@ -195,7 +199,7 @@ class Run:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write result.json, and its figures to TensorBoard, which end the run."""
-        write_json(self.folder / "result.json", result)
+        write_json(self.folder / RESULT, result)
         for name, value in result.items():
             if isinstance(value, float):
                 self._events.add_summary(board.scalar(board.result_tag(name), value), self.epochs[-1]["step"])
@@ -210,6 +214,11 @@ class Run:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+
+    def withdraw_result(self) -> None:
+        """Remove what the run came to, before it goes on: whoever finds it takes the run for finished."""
+        for name in (RESULT, RELIABILITY):
+            (self.folder / name).unlink(missing_ok=True)
 
     def rewrite_metrics(self) -> None:
         """Make metrics.jsonl what the checkpoint knows: lines after it are dropped, damaged ones mended."""
@@ -261,7 +270,7 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 
 def _run_files(folder: Path) -> list[Path]:
-    names = ("config.yaml", "metrics.jsonl", "result.json", *TABLES.values())
+    names = ("config.yaml", "metrics.jsonl", RESULT, RELIABILITY, EVALUATION, DIAGRAM, *TABLES.values())
     return [folder / name for name in names if (folder / name).exists()] + list(folder.glob("events.out.tfevents.*"))
 
 

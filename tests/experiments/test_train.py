@@ -25,7 +25,7 @@ from rlmix.experiments.train import train
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
-from rlmix.training.run_folder import Run, read_metrics
+from rlmix.training.run_folder import DIAGRAM, EVALUATION, RELIABILITY, Run, read_metrics
 
 TINY = arguments(DIGITS)
 METHODS = {
@@ -241,7 +241,11 @@ def test_resume_goes_on_where_the_run_is(runs, option):
 
 def test_overwrite_replaces_a_run(runs, tiny, tmp_path):
     out = shutil.copytree(runs("vanilla"), tmp_path / "copy")
+    measured = [out / name for name in (RELIABILITY, EVALUATION, DIAGRAM)]
+    for path in measured:
+        path.touch()
     command.main([*tiny, "--epochs", "1", *METHODS["rmix"], "--out", str(out), "--overwrite"])
+    assert not any(path.exists() for path in measured)
     assert len(read_metrics(out)) == 1
     assert json.loads((out / "result.json").read_text())["method"] == "rmix"
     assert [path.name for path in list_checkpoints(out / "checkpoints")] == ["epoch-0001.pt"]

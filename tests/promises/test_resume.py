@@ -18,12 +18,13 @@ import rlmix.mixing.registry
 from rlmix.agents.sb3 import dqn
 from rlmix.config import Config
 from rlmix.experiments.command import run_command
+from rlmix.experiments.reliability import save_reliability
 from rlmix.experiments.resuming import what_looks_ahead
 from rlmix.experiments.stopping import SIGNALS, StopRequest
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
-from rlmix.training.run_folder import read_metrics
+from rlmix.training.run_folder import RELIABILITY, RESULT, read_metrics
 
 METHODS = {
     "rlmix": ["--method", "rlmix", "--agent.gamma", "0.5"],
@@ -335,6 +336,23 @@ def test_a_finished_run_is_extended_where_the_schedule_has_no_milestone_behind_i
     go_on(tmp_path / "run", "--epochs", "2")
     command.main([*tiny, *constant, "--epochs", "2", "--out", str(tmp_path / "whole")])
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_that_goes_on_has_no_result_until_it_ends(tiny, tmp_path, monkeypatch, capsys):
+    out, results = tmp_path / "run", [tmp_path / "run" / name for name in (RESULT, RELIABILITY)]
+    command.main([*tiny, *MULTISTEP[:-1], "0.99", "--epochs", "1", "--out", str(out)])
+    save_reliability(out)
+    before = [path.read_text() for path in results]
+    rlmix_main(["train", "--resume", str(out), "--epochs", "3", "--dry-run"])
+    go_on(out)  # which leaves nothing to train
+    assert [path.exists() for path in results] == [True, True]
+    assert results[1].read_text() == before[1]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7, signal.SIGTERM)
+        stopped(capsys, ["train", "--resume", out, "--epochs", "3"], 143)
+    assert [path.exists() for path in results] == [False, False]
+    go_on(out)
+    assert [path.exists() for path in results] == [True, False]
 
 
 def test_more_epochs_are_refused_after_a_milestone(half, capsys):
