@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rlmix.benchmarking import measure as benchmark
 from rlmix.common.files import write_json
 from rlmix.common.saved_config import read_config
 from rlmix.config import Config
+from rlmix.data.registry import load_data
 from rlmix.experiments.arms import Study
 from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.executors import run_all, using_threads
@@ -23,6 +24,7 @@ from rlmix.reporting.report import Drawn
 from rlmix.reporting.reward_accuracy import reward_correlations
 from rlmix.reporting.statistics import paired_difference, summarize
 from rlmix.reporting.tables import run_figures
+from rlmix.training.checkpoints import list_checkpoints, newest_state
 from rlmix.training.run_folder import RESULT, check_free, read_metrics
 
 COMPARED = ("top1", "top1_median10", "reward_mean")
@@ -42,6 +44,7 @@ def run_study(study: Study, engine: EngineConfig, *, quiet: bool = False) -> dic
     runs = {study.run(arm, seed).folder.name: study.run(arm, seed) for seed in study.seeds for arm in study.arms}
     planned = {name: plan_run(run) for name, run in runs.items()}
     missing = {name: run for name, run in planned.items() if run is not None}
+    check_data([run for name, run in runs.items() if name not in missing], list(missing.values()))
     if not quiet:
         finished = f", {len(runs) - len(missing)} of them finished" if len(missing) < len(runs) else ""
         make_console().print(f"{len(runs)} trainings in {study.out / 'runs'}{finished}", soft_wrap=True)
@@ -78,6 +81,20 @@ def plan_run(options: Config) -> Config | None:
     if different:
         raise ValueError(f"{folder} holds a run with other options: {', '.join(different)}")
     return None if (folder / RESULT).exists() else options.changed(resume=folder)
+
+
+def check_data(finished: Sequence[Config], missing: Sequence[Config]) -> None:
+    """Raise ValueError where the data of missing runs are not those any more that finished ones were trained on."""
+    trained = {settled(run).data: run.folder for run in finished}
+    for wanted in {settled(run).data: settled(run) for run in missing}.values():
+        folder = trained.get(wanted.data)
+        if folder is None or not list_checkpoints(folder / "checkpoints"):
+            continue
+        known = newest_state(folder).get("data")
+        if known is not None and known != load_data(wanted).checksum():
+            raise ValueError(
+                f"the data must be those that the run in {folder} was trained on; the images or labels of {wanted.data.name} differ"
+            )
 
 
 def settle_threads(folder: Path, engine: EngineConfig) -> int:

@@ -347,6 +347,19 @@ def test_a_run_of_an_earlier_version_is_finished_too(folder, options):
         path.write_text(config)
 
 
+def test_other_data_than_those_of_the_finished_runs_are_noticed(tmp_path, capsys):
+    small = ["--model", NETWORK, "--batch-size", "16", "--epochs", "1", "--device", "cpu", "--seeds", "0", "--no-timing"]
+    args = ["--data", write_npz(tmp_path, 8), *small, "--out", str(tmp_path / "out"), "--methods", "vanilla"]
+    command.main(args)
+    command.main([*args, "input_mixup"])
+    write_npz(tmp_path, 8, num_train=65)
+    command.main(args)  # nothing is missing
+    capsys.readouterr()
+    run = tmp_path / "out" / "runs" / "vanilla-s0"
+    assert f"the data must be those that the run in {run} was trained on; the" in refused(capsys, [*args, "rmix"])
+    assert not (tmp_path / "out" / "runs" / "rmix-s0").exists()
+
+
 def test_bad_input_is_one_line(folder, options, capsys, tmp_path):
     assert "--methods must be one of rlmix, rmix" in refused(capsys, ["--methods", "rmixx", "--out", str(tmp_path / "x")])
     args = ["--methods", "vanilla", "--baseline", "rmix", "--out", str(tmp_path / "x")]
