@@ -112,7 +112,8 @@ def _train(
         session = Session(run, options, task, stop, quiet, callbacks)
         with session.progress, peers(ranks):
             with contextlib.suppress(Patience):
-                session.check_patience()  # a run that goes on may have stopped before
+                if task.training.at_epoch_end:
+                    session.check_patience()  # a run that goes on may have stopped before
                 task.fit(session)
             result = session.finish()
             ranks.any(False)  # the others wait for rank 0's last measurements

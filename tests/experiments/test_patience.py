@@ -1,12 +1,16 @@
 """Measuring less often, and stopping when the validation top-1 does not rise any more."""
 
 import json
+import signal
 
 import pytest
 import torch
+from stops import stop_at
 from toys import NETWORK, write_npz
 
+from rlmix.evaluation.metrics import ece
 from rlmix.experiments.patience import exhausted
+from rlmix.experiments.saved_run import load_run
 from rlmix.experiments.session import Session
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import newest_state
@@ -46,6 +50,7 @@ def same(first, second):
         ([3, 2, 1], 3, False),
         ([3, 2, 4], 2, False),
         ([3, None, 2, None, 1], 2, True),
+        ([3, 2, 1, None], 2, False),
         ([3, 2, 1], None, False),
         ([], 1, False),
     ],
@@ -68,6 +73,30 @@ def test_less_is_measured_and_the_same_is_trained(method, run):
     assert results[0]["top1"] == results[1]["top1"] == lines(often)[-1]["test_top1"]
     best = max((record for record in lines(seldom) if "val_top1" in record), key=lambda record: record["val_top1"])
     assert results[1]["top1_best"] == best["test_top1"]
+
+
+@pytest.mark.parametrize("step", [13, 15])
+def test_a_run_that_goes_on_with_patience_ends_with_a_measured_epoch(step, run, tmp_path, monkeypatch):
+    """It was stopped within the fifth epoch, or at its end, of which every second is measured."""
+    close = Session.close_epoch
+
+    def measured(session, training):
+        close(session, training)
+        if "val_top1" in session._record:
+            session._record["val_top1"] = 30.0
+
+    monkeypatch.setattr(Session, "close_epoch", measured)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, signal.SIGTERM)
+        with pytest.raises(SystemExit, match="143"):
+            run("run", "--method", "vanilla", "--epochs", "8", "--eval-every", "2", "--ema", "0.9")
+    rlmix_main(["train", "--resume", str(tmp_path / "run"), "--patience", "1"])
+    last, result = lines(tmp_path / "run")[-1], json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (last["epoch"], result["epochs"]) == (6, 6)
+    found = [result[name] for name in ("top1", "val_top1", "top1_ema")]
+    assert found == [last[name] for name in ("test_top1", "val_top1", "top1_ema")]
+    training = load_run(tmp_path / "run").training
+    assert result["ece"] == ece(training.predict(), training.data.labels("test"))
 
 
 @pytest.mark.parametrize("method", ["vanilla", "rlmix"])
