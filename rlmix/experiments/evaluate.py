@@ -16,6 +16,7 @@ from rlmix.data.folder import FolderData
 from rlmix.data.registry import load_data
 from rlmix.experiments.commands.evaluate import OF_DATA, Evaluate
 from rlmix.experiments.options import UsageError
+from rlmix.experiments.result import finite
 from rlmix.experiments.saved_run import load_run
 from rlmix.models.weights import load_weights, read_weights
 from rlmix.reporting.bar import Bar, Watched
@@ -37,7 +38,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     result |= {"ema": True} if options.ema else {}
     result |= measure(training, options)
     options.folder.mkdir(parents=True, exist_ok=True)
-    write_json(options.folder / EVALUATION, result)
+    write_json(options.folder / EVALUATION, finite(result))
     picture = draw_reliability(result["reliability"], result["ece"])
     write_atomically(options.folder / DIAGRAM, lambda handle: picture.savefig(handle, dpi=110, metadata={"Software": ""}))
     return result

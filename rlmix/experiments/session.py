@@ -13,6 +13,7 @@ from rlmix.evaluation.metrics import METRICS, measure_metric
 from rlmix.experiments.batch_picture import batch_strips
 from rlmix.experiments.callbacks import Callbacks
 from rlmix.experiments.patience import Patience, exhausted
+from rlmix.experiments.result import finite
 from rlmix.experiments.stopping import Interrupted, StopRequest
 from rlmix.experiments.task import Task
 from rlmix.reporting.bar import Watched
@@ -177,9 +178,10 @@ class Session:
             "peak_memory_mb": peak_memory_mb(training.device),
             "reward_mean": epochs[min(training.mixed_epochs, len(epochs)) - 1].get("reward_mean"),
         }
+        result = finite(result)
         self.run.finish(result)
         self.callbacks.call("on_end", result)
-        calibration = f", calibration error {result['ece']:.2f} %" if "ece" in result else ""
+        calibration = f", calibration error {result['ece']:.2f} %" if result.get("ece") is not None else ""
         averaged = f", averaged {result['top1_ema']:.2f} %" if "top1_ema" in result else ""
         self.progress.say(f"test top-1 {result['top1']:.2f} %{averaged}{calibration}, {seconds:.0f} s: {self.run.folder}")
         return result

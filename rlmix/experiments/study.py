@@ -1,7 +1,6 @@
 """Trainings that belong together: every arm under every seed, what is missing trained, and what they come to."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from rlmix.experiments.arms import Study
 from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.executors import run_all, using_threads
 from rlmix.experiments.reliability import load_reliability
+from rlmix.experiments.result import finite
 from rlmix.experiments.resuming import completed
 from rlmix.experiments.settings import settled
 from rlmix.reporting.output import make_console
@@ -55,7 +55,7 @@ def run_study(study: Study, engine: EngineConfig, *, quiet: bool = False) -> dic
     write_json(study.out / "study.json", {"threads": threads, "timing": timing})
     run_all(missing, engine, threads, quiet)
     results = {
-        arm.name: {seed: json.loads((study.run(arm, seed).folder / RESULT).read_text()) for seed in study.seeds}
+        arm.name: {seed: finite(json.loads((study.run(arm, seed).folder / RESULT).read_text())) for seed in study.seeds}
         for arm in study.arms
     }
     return build_report(study, results, timing) | {"threads": threads}
@@ -160,17 +160,11 @@ def build_report(
     correlations = reward_correlations(rows, pooled="reward" in shared)
     reported = list(dict.fromkeys(name for arm in study.arms for name in arm.options.run.metrics))
     found = {"seeds": list(study.seeds), "config": shared, "metrics": reported, "methods": rows, "reward_top1": correlations}
-    return _finite(found)
+    report: dict[str, Any] = finite(found)
+    return report
 
 
 def _read_study(folder: Path) -> dict[str, Any]:
     path = folder / "study.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
-
-
-def _finite(value: Any) -> Any:
-    """NaN, which JSON does not have, as null."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -183,7 +183,7 @@ def as_csv(report: dict[str, Any]) -> str:
 
 def mean_std(figure: Mapping[str, Any], digits: int = 2) -> str:
     """``mean ± deviation``; the deviation where there is one, and nothing where there is no figure."""
-    if not figure:
+    if figure.get("mean") is None:
         return ""
     spread = "" if figure["std"] is None else f" ± {figure['std']:.{digits}f}"
     return f"{figure['mean']:.{digits}f}{spread}"
@@ -197,7 +197,7 @@ def interval(figure: Mapping[str, Any], digits: int = 2) -> str:
 def difference(figure: Mapping[str, Any], digits: int = 2) -> str:
     """``+mean [low, high]`` of the paired difference, or nothing."""
     found = figure.get("difference")
-    if found is None:
+    if found is None or found["mean"] is None:
         return ""
     bounds = "" if found["low"] is None else f" [{found['low']:+.{digits}f}, {found['high']:+.{digits}f}]"
     return f"{found['mean']:+.{digits}f}{bounds}"

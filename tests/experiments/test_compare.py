@@ -23,6 +23,7 @@ from toys import NETWORK, picture_size, write_npz
 from rlmix.common.saved_config import read_config
 from rlmix.evaluation import reliability_bins
 from rlmix.evaluation.calibration import pool_bins
+from rlmix.evaluation.metrics import METRICS
 from rlmix.experiments import executors as engines
 from rlmix.experiments import study
 from rlmix.experiments.commands.compare import Compare
@@ -331,6 +332,22 @@ def refused(capsys, args):
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_figure_that_is_not_finite_is_none(value, options, tmp_path, register):
+    register(METRICS, "odd", lambda logits: value)
+    args = [*options, "--methods", "vanilla", "input_mixup", "--epochs", "1", "--seeds", "0", "1", "--metrics", "odd"]
+    command.main([*args, "--no-timing", "--out", str(tmp_path)])
+    runs = [json.loads(path.read_text(), parse_constant=pytest.fail) for path in tmp_path.glob("runs/*/result.json")]
+    assert [run["odd"] for run in runs] == [None] * 4
+    run = tmp_path / "runs" / "vanilla-s0" / "result.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"odd": value}))  # an earlier version's
+    command.main([*args, "--no-timing", "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "compare.json").read_text(), parse_constant=pytest.fail)
+    assert report["methods"]["vanilla"]["runs"]["0"]["odd"] is None
+    assert "odd" not in tables.cells(report)[0]
+    assert tables.mean_std({"mean": None, "std": None}) == ""
 
 
 def test_a_run_of_an_earlier_version_is_finished_too(folder, options):
