@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
@@ -83,9 +84,17 @@ def _attempt(run: Config, threads: int, quiet: bool) -> str | None:
         try:
             train(run, quiet=quiet)
             save_reliability(run.folder)
-        except (ValueError, OSError, FloatingPointError) as error:
-            return str(error)
+        except Exception as error:  # whatever a driver, a library or somebody's own code stumbles over; the other runs go on
+            if os.environ.get("RLMIX_TRACEBACK"):
+                traceback.print_exc()
+            return reason(error)
     return None
+
+
+def reason(error: Exception) -> str:
+    """An error in a line; of those that are not meant for people, cut short and with their kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | OSError | FloatingPointError) else f"{type(error).__name__}: {text[:200]}"
 
 
 def _run_here(runs: Mapping[str, Config], threads: int, quiet: bool, begin: Callable[[str], None]) -> Outcomes:

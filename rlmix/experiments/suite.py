@@ -22,6 +22,7 @@ from rlmix.data.memory import ImageData
 from rlmix.experiments.arms import Study
 from rlmix.experiments.commands.engine import EngineConfig
 from rlmix.experiments.commands.suite import ARMS, COMPARED_EPOCHS, SEEDS, arm_config, compared, schedule
+from rlmix.experiments.executors import reason
 from rlmix.experiments.scaling import recipe_options, scale_images
 from rlmix.experiments.study import run_study
 from rlmix.experiments.suite_tables import as_markdown
@@ -200,12 +201,6 @@ def attempt(stage: Stage) -> dict[str, Any]:
     except Exception as error:
         outcome = {"failed": reason(error)}
     return {"stage": stage.name, "seconds": time.monotonic() - begun, **outcome}
-
-
-def reason(error: Exception) -> str:
-    """An error in a line; of those that are not meant for people, with their kind."""
-    text = " ".join(str(error).split())[:200]
-    return text if isinstance(error, ValueError | OSError | FloatingPointError) else f"{type(error).__name__}: {text}"
 
 
 def release() -> None:

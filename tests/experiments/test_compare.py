@@ -260,17 +260,24 @@ def test_ray_gives_the_same_to_the_bit(options, in_process, tmp_path):
     assert small(options, tmp_path, "--engine", "ray") == in_process
 
 
-def test_a_failed_run_is_named_and_does_not_stop_the_others(options, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FloatingPointError("the loss is nan in epoch 1"), "the loss is nan in epoch 1"),
+        (RuntimeError("out of\nmemory"), "RuntimeError: out of memory"),
+    ],
+)
+def test_a_failed_run_is_named_and_does_not_stop_the_others(error, said, options, tmp_path, capsys, monkeypatch):
     train = engines.train
 
     def diverge(run, quiet):
         if run.run.method == "vanilla":
-            raise FloatingPointError("the loss is nan in epoch 1")
+            raise error
         return train(run, quiet=quiet)
 
     monkeypatch.setattr(engines, "train", diverge)
     args = [*options, "--methods", "vanilla", "rmix", "--seeds", "1", "--no-timing", "--out", str(tmp_path)]
-    assert "1 of 2 runs failed, the others are kept; vanilla-s1: the loss is nan in epoch 1" in refused(capsys, args)
+    assert f"1 of 2 runs failed, the others are kept; vanilla-s1: {said}" in refused(capsys, args)
     assert (tmp_path / "runs" / "rmix-s1" / "result.json").exists()
 
 
