@@ -11,7 +11,7 @@ from rlmix.training.progress import count_mixed
 from rlmix.training.schedules import SCHEDULES
 from rlmix.training.trainer import Training
 
-FREE = frozenset({"data_root", "download", "metrics", "on_nonfinite", "devices", "nodes", "time_limit"})
+FREE = frozenset({"data_root", "download", "workers", "metrics", "on_nonfinite", "devices", "nodes", "time_limit"})
 FREE |= {"picture_every", "log_every", "loggers", "checkpoint_every", "checkpoint_epochs", "eval_every", "patience"}
 """Options that what is trained does not depend on."""
 STEADY = ("ppo", "a2c", "bandit")

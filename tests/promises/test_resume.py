@@ -6,26 +6,28 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from sameness import assert_same_run
 from stops import stop_at
-from toys import NETWORK, write_npz
+from toys import NETWORK, write_folder, write_npz
 
 import rlmix.mixing.registry
 from rlmix.agents.sb3 import dqn
 from rlmix.config import Config
 from rlmix.experiments.command import run_command
 from rlmix.experiments.reliability import save_reliability
-from rlmix.experiments.resuming import what_looks_ahead
+from rlmix.experiments.resuming import FREE, what_looks_ahead
 from rlmix.experiments.stopping import SIGNALS, StopRequest
 from rlmix.scripts import train as command
 from rlmix.scripts.main import main as rlmix_main
 from rlmix.training.checkpoints import list_checkpoints, load_checkpoint
 from rlmix.training.run_folder import RELIABILITY, RESULT, read_metrics
 
+RELIABILITY_PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 METHODS = {
     "rlmix": ["--method", "rlmix", "--agent.gamma", "0.5"],
     "rlmix-short": ["--method", "rlmix", "--agent.gamma", "0.5", "--agent.rollout-steps", "3"],
@@ -316,6 +318,18 @@ def test_other_data_under_the_same_name_are_noticed(tmp_path, capsys):
     rlmix_main([*options(0), "--model", NETWORK, "--out", str(tmp_path / "run")])
     options(1)
     assert "the data must be those that the run" in stopped(capsys, ["train", "--resume", tmp_path / "run"], 2)
+
+
+def test_what_is_free_to_change_is_said():
+    (row,) = [line for line in RELIABILITY_PAGE.read_text().splitlines() if "Free to change are" in line]
+    assert set(re.findall(r"`--([\w-]+)`", row.partition("Free to change are")[2])) == {name.replace("_", "-") for name in FREE}
+
+
+def test_other_workers_are_no_other_training(tmp_path):
+    small = ["--image-size", "8", "--batch-size", "8", "--epochs", "1", "--device", "cpu", "--metrics", "ece"]
+    data, out = write_folder(tmp_path / "data", size=(8, 8)), tmp_path / "run"
+    rlmix_main(["train", "--data", data, "--model", NETWORK, "--method", "vanilla", *small, "--workers", "1", "--out", str(out)])
+    go_on(out, "--workers", "0")
 
 
 MULTISTEP = ["--method", "vanilla", "--schedule", "multistep", "--milestones", "0.8"]
