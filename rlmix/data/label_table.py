@@ -82,5 +82,5 @@ def find_base(root: Path, name: str) -> Path:
 
 def order_classes(labels: set[str]) -> list[str]:
     """The classes in order: numbers by their value, words by the alphabet."""
-    numbers = all(label.lstrip("-").isdecimal() for label in labels)
+    numbers = all(label.removeprefix("-").isdecimal() for label in labels)
     return sorted(labels, key=lambda label: (int(label), label)) if numbers else sorted(labels)

@@ -69,11 +69,11 @@ def list_table(root: Path, config: Config) -> Listing:
         ValueError: If it is malformed, or has fewer than two classes, or no split to train on.
     """
     rows, named = read_table(root, config.data.keys), config.data.splits
-    class_names = order_classes({row.label for row in rows})
-    if len(class_names) < 2:
-        raise ValueError(f"{root / NAME} must have at least 2 classes, got 1 ({class_names[0]})")
     found = {row.split for row in rows}
     roles = {"train": ""} if found == {""} and not named else assign_splits(found - {""}, named, str(root / NAME))
+    class_names = order_classes({row.label for row in rows if row.split in roles.values()})
+    if len(class_names) < 2:
+        raise ValueError(f"{root / NAME} must have at least 2 classes, got 1 ({class_names[0]})")
     index, splits = {name: label for label, name in enumerate(class_names)}, {}
     for role, split in roles.items():
         own = [row for row in rows if row.split == split]

@@ -127,6 +127,17 @@ def test_a_table_names_labels_and_splits(table, prefix, header):
     assert levels(named, "test") == levels(data, "train")
 
 
+def test_a_class_of_a_split_that_is_not_used_is_none(table):
+    split = ["train"] * 4 + ["test"] * 4 + ["extra"] * 2
+    kinds = [*(KINDS[index % 2] for index in range(8)), "bat", "bat"]
+    write_table(table, [(f"{index}.png", kinds[index], split[index]) for index in range(10)], "path,label,split")
+    data = load_data(config_of(table, resize_size=16))
+    assert data.class_names == ["cat", "owl"]
+    assert levels(data, "train") == [(index, KINDS[index % 2]) for index in range(4)]
+    with pytest.raises(ValueError, match="must hold images of every class that is tested, and holds none of 1: bat"):
+        load_data(config_of(table, splits=("train", "extra")))
+
+
 def test_a_table_without_splits_keeps_a_fifth(table):
     write_table(table, [(f"{index}.png", KINDS[index % 2], "x") for index in range(10)], "file,kind,note")
     with pytest.raises(
@@ -142,6 +153,7 @@ def test_a_table_without_splits_keeps_a_fifth(table):
 def test_numbers_are_in_the_order_of_their_values():
     assert order_classes({"10", "9", "-1"}) == ["-1", "9", "10"]
     assert order_classes({"10", "9", "b"}) == ["10", "9", "b"]
+    assert order_classes({"-5", "--5", "1"}) == ["--5", "-5", "1"]
 
 
 @pytest.mark.parametrize(
