@@ -231,7 +231,7 @@ def image_data(
 
 def _checked_labels(images: np.ndarray, labels: np.ndarray, split: str, source: str) -> np.ndarray:
     """Labels (n,) of so many images, which are some; ValueError where they are none."""
-    if images.size == 0:
+    if images.size == 0 or images.ndim == 0:
         raise ValueError(f"x_{split} of {source} must hold at least one image, got shape {images.shape}")
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.dtype.kind not in "iu" or flat.shape != images.shape[:1]:

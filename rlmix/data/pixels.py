@@ -22,8 +22,8 @@ def to_bytes(values: np.ndarray, value_range: tuple[float, ...], name: str) -> U
         ValueError: If there are others; it names ``name``.
     """
     low, high = value_range
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must hold numbers, got {values.dtype}")
+    if values.dtype.kind not in "biuf" or values.ndim == 0:
+        raise ValueError(f"{name} must hold numbers, got {values.dtype} of shape {values.shape}")
     if values.size and not (values.min() >= low and values.max() <= high):
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], the value_range, got {values.min():g} to {values.max():g}")
     pixels = np.empty(values.shape, np.uint8)

@@ -93,6 +93,14 @@ def test_what_does_not_fit_is_refused(tmp_path, options, message):
         load_data(Config.flat(data=name, **options).resolved())
 
 
+@pytest.mark.parametrize("options", [{}, {"value_range": (0.0, 255.0)}])
+@pytest.mark.parametrize("labels", [LABELS["train"], np.array(3)])
+def test_a_number_is_no_images(tmp_path, options, labels):
+    name = save(tmp_path, "x_{}", "y_{}", x_train=np.array(7, np.uint8), y_train=labels)
+    with pytest.raises(ValueError, match=r"x_train of npz:.*a.npz must hold .*shape \(\)$"):
+        load(name, **options)
+
+
 def test_a_validation_split_beside_its_own_is_refused(tmp_path):
     name = save(tmp_path, "{}_images", "{}_labels", tuple(SPLITS))
     with pytest.raises(ValueError, match=r"val_fraction must be left out with npz.*, which has a validation split, got 0.5"):
