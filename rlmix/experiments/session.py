@@ -101,8 +101,8 @@ class Session:
             self.run.log_epoch(record)
         self._training_seconds = 0.0
         self._resumed_at = time.perf_counter()
-        known = [other["val_top1"] for other in self.run.epochs if "val_top1" in other]
-        best = "val_top1" in record and record["val_top1"] >= max(known)
+        known = [other["val_top1"] for other in self.run.epochs[:-1] if "val_top1" in other]
+        best = "val_top1" in record and all(record["val_top1"] > other for other in known)
         training = self.task.training
         due = best or training.finished or record["epoch"] % self.options.run.checkpoint_epochs == 0
 

@@ -130,7 +130,7 @@ def accuracy_by_time(curves: Curves, bins: Bins) -> list[Drawing]:
 
 
 def reward_scatter(curves: Curves, bins: Bins) -> list[Drawing]:
-    """The last epoch's mean reward against its test top-1, a point a run; nothing where fewer than four runs have a reward."""
+    """The last mixed epoch's mean reward against test top-1, a point a run; nothing where fewer than four runs have a reward."""
     accuracies = {name: values[:, -1] for _, name, values in series(curves, "test_top1")}
     traces = [
         _trace(name, color, values[:, -1], accuracies[name], "markers", marker={"size": 9, "color": color})

@@ -82,7 +82,7 @@ def reward(curves: Curves, bins: Bins) -> Figure | None:
 
 @PLOTS.register("reward_top1")
 def reward_top1(curves: Curves, bins: Bins) -> Figure | None:
-    """Reward against test top-1 over the runs, both of the last epoch: a point a run."""
+    """Reward of the last mixed epoch against the last test top-1 over the runs: a point a run."""
     return reward_scatter(curves)
 
 
@@ -150,7 +150,7 @@ def accuracy_by_time(curves: Curves) -> Figure | None:
 
 
 def reward_scatter(curves: Curves) -> Figure | None:
-    """The last epoch's mean reward against its test top-1, a point a run; None where fewer than four runs have a reward."""
+    """The last mixed epoch's mean reward against test top-1, a point a run; None where fewer than four runs have a reward."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     accuracies = {name: values[:, -1] for _, name, values in series(curves, "test_top1")}

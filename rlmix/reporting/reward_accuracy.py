@@ -15,7 +15,7 @@ POOLED = {
 
 
 def reward_correlations(rows: Mapping[str, Mapping[str, Any]], pooled: bool = True) -> dict[str, Any]:
-    """The last epoch's mean reward against test top-1 over runs; empty where fewer than four runs have a reward.
+    """The last mixed epoch's mean reward against test top-1 over runs; empty where fewer than four runs have a reward.
 
     Args:
         rows: ``methods`` of compare.json, with the ``runs`` of each.

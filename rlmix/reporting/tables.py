@@ -83,7 +83,7 @@ def notes(report: dict[str, Any]) -> list[str]:
     if seeds == 1:
         lines += ["One seed: no spread and no interval can be given, and differences separate nothing."]
     if any("reward_mean" in row for row in report["methods"].values()):
-        lines += ["The reward is the last epoch's mean, before credit is shared."]
+        lines += ["The reward is the last mixed epoch's mean, before credit is shared."]
     if any("step_ratio" in row for row in report["methods"].values()):
         lines += [
             f"Steps are medians, relative to vanilla's, timed interleaved in one process (CPU threads: {report['threads']})."
@@ -127,8 +127,8 @@ def correlation_cells(report: dict[str, Any]) -> Cells | None:
 def correlation_notes(report: dict[str, Any]) -> list[str]:
     """What the correlations are, in sentences."""
     lines = [
-        "Spearman's and Pearson's correlation of the last epoch's mean reward with test top-1, with Fisher's 95 % interval. Rows of one "
-        "method, of four runs or more, ask whether its runs that earn more classify better.",
+        "Spearman's and Pearson's correlation of the last mixed epoch's mean reward with test top-1, with Fisher's 95 % interval. Rows of "
+        "one method, of four runs or more, ask whether its runs that earn more classify better.",
     ]
     if "within_seeds" in report["reward_top1"]:
         lines += [

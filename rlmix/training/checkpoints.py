@@ -19,7 +19,7 @@ from rlmix.common.files import write_atomically
 KEPT = 2
 """Checkpoints a run keeps, beside the best."""
 BEST = "best.pt"
-"""The checkpoint of the epoch with the highest accuracy on the validation split."""
+"""The checkpoint of the first epoch with the highest accuracy on the validation split."""
 _NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.pt")
 _DIGEST = 64
 """Length of a SHA-256 in hexadecimal digits."""

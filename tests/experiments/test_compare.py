@@ -150,6 +150,7 @@ def test_reward_is_set_against_top1_over_the_runs(folder):
         assert found[key]["linear"] == pytest.approx(np.corrcoef(rest, rowvar=False)[0, 1])
     text = (folder / "report.md").read_text()
     assert "| all methods, each seed's mean removed | 6 |" in text
+    assert text.count("last mixed epoch's mean") == 2  # under --mix-until the last one has no reward
     assert tables.CORRELATIONS in (folder / "report.html").read_text()
 
 

@@ -13,7 +13,7 @@ from rlmix.experiments.patience import exhausted
 from rlmix.experiments.saved_run import load_run
 from rlmix.experiments.session import Session
 from rlmix.scripts.main import main as rlmix_main
-from rlmix.training.checkpoints import newest_state
+from rlmix.training.checkpoints import BEST, load_checkpoint, newest_state
 from rlmix.training.run_folder import read_metrics
 
 
@@ -116,6 +116,7 @@ def test_a_run_stops_when_it_gets_no_better_and_goes_on_alike(method, run, tmp_p
     result = json.loads((stopped / "result.json").read_text())
     assert (result["epochs"], result["top1"]) == (4, lines(whole)[3]["test_top1"])
     assert result["top1_best"] == lines(whole)[1]["test_top1"]
+    assert load_checkpoint(stopped / "checkpoints" / BEST)["epoch"] == 2  # the first of equals too
     before = weights(stopped)
     rlmix_main(["train", "--resume", str(stopped)])  # it has stopped already
     assert lines(stopped) == lines(whole)[:4]

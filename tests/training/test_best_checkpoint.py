@@ -34,9 +34,9 @@ def whole(tmp_path_factory):
 
 
 def best_epochs(folder):
-    """Epochs that were the best so far, the later of equals."""
+    """Epochs that were the best so far, the first of equals."""
     top1 = [record["val_top1"] for record in read_metrics(folder)]
-    return [epoch for epoch in range(1, len(top1) + 1) if top1[epoch - 1] == max(top1[:epoch])]
+    return [epoch for epoch in range(1, len(top1) + 1) if top1[epoch - 1] > max(top1[: epoch - 1], default=-1)]
 
 
 def best(folder):
