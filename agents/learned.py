@@ -14,6 +14,7 @@ from rlmix.common.ranks import Ranks
 from rlmix.common.seeding import stream
 from rlmix.config import Config
 from rlmix.envs.conversion import to_host
+from rlmix.envs.isolation import isolated
 from rlmix.envs.process import Decision
 from rlmix.mixing.actions import Action
 
@@ -37,6 +38,7 @@ class LearnedPolicy:
         ValueError: If nobody learned in it, or the zip holds another kind of policy.
     """
 
+    @isolated()
     def __init__(self, source: Path, seed: int, ranks: Ranks | None = None) -> None:
         actor = read_actor(source)
         self.actor, self.actions, self.observation, self.greedy = actor
@@ -56,6 +58,7 @@ class LearnedPolicy:
         """The top-k value of each choice."""
         return self.actions.top_k
 
+    @isolated()
     @torch.no_grad()
     def probabilities(self, decision: Decision) -> Float[Tensor, "batch choices"]:
         """How likely each choice is, for each image of all ranks' batch; on the host."""

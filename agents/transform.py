@@ -11,6 +11,7 @@ from rlmix.agents.learned import LearnedPolicy
 from rlmix.agents.policies import Policy
 from rlmix.agents.sb3.online import OnlinePPO
 from rlmix.common.files import write_atomically
+from rlmix.common.ranks import Ranks
 from rlmix.common.saved_config import read_config
 from rlmix.common.transfer import to_device
 from rlmix.config import Config
@@ -30,8 +31,8 @@ class RLMix:
     """RL-Mix for any training loop, used as :class:`rlmix.RMix` is: ``mixed = mixer(model, images, labels)``.
 
     With a run, ``RLMix("runs/...")``, the policy that was learned there decides, frozen; what it mixes with is that run's. With
-    ``RLMix(learn=True)`` PPO learns in this loop: after ``loss.backward()`` a call of :meth:`feedback` pays it. Every process of several
-    learns a policy of its own.
+    ``RLMix(learn=True)`` PPO learns in this loop: after ``loss.backward()`` a call of :meth:`feedback` pays it. Processes
+    of several say nothing to each other: each mixes, draws by its own ``seed``, and learns a policy of its own.
 
     Args:
         policy: A run's folder, a zip of Stable-Baselines3, or a :class:`~rlmix.agents.policies.Policy`.
@@ -94,7 +95,7 @@ class RLMix:
         config = Config()
         self.policy: Policy | None = None
         if isinstance(policy, str | Path):
-            self.policy = LearnedPolicy(Path(policy), seed)
+            self.policy = LearnedPolicy(Path(policy), seed, Ranks(alone=True))
             config = config if Path(policy).suffix == ".zip" else Config.from_mapping(read_config(Path(policy)))
         elif policy is not None:
             self.policy = policy

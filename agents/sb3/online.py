@@ -16,6 +16,7 @@ from rlmix.agents.sb3.host_ppo import UNDRAWABLE, build_ppo, shared_arguments
 from rlmix.agents.sb3.rollout import SLOT_ROLLOUT
 from rlmix.common.seeding import derive, drawing_from, stream
 from rlmix.envs.conversion import to_host
+from rlmix.envs.isolation import isolated
 from rlmix.envs.process import Decision
 from rlmix.mixing.actions import Action
 from rlmix.option_groups import PPOConfig
@@ -73,6 +74,7 @@ class OnlinePPO:
         self.ppo: Any = None
         self._asked: tuple[Any, ...] | None = None
 
+    @isolated()
     @torch.no_grad()
     def __call__(self, decision: Decision) -> Action:
         """Choose for a batch; where a rollout is complete, after the update on it.
@@ -148,8 +150,10 @@ class OnlinePPO:
         parts = {"policy": self.ppo.policy.state_dict(), "optimizer": self.ppo.policy.optimizer.state_dict()}
         return state | parts | {"rollout": kept, "num_slots": self.ppo.n_envs, "ent_coef": self.ppo.ent_coef}
 
+    @isolated()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken."""
+        self.ppo = None
         if state["num_slots"]:
             self._build(state["num_slots"])
             self.ppo.policy.load_state_dict(state["policy"])

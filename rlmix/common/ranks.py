@@ -19,13 +19,16 @@ class Ranks:
 
     What is told lies on the host, over gloo, whatever the gradients go over: no call waits for the device.
 
+    Args:
+        alone: Whether to take no notice of the others.
+
     Attributes:
         size: How many there are.
         rank: Which one this is; 0 decides, writes and prints.
     """
 
-    def __init__(self) -> None:
-        together = dist.is_available() and dist.is_initialized()
+    def __init__(self, alone: bool = False) -> None:
+        together = not alone and dist.is_available() and dist.is_initialized()
         self.size, self.rank = (dist.get_world_size(), dist.get_rank()) if together else (1, 0)
         self._group: Any = dist.new_group(backend="gloo") if together and dist.get_backend() != "gloo" else None
 

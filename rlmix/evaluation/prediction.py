@@ -16,9 +16,9 @@ BATCH_PIXELS = 500 * 64 * 64
 
 
 def topk_correct(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], k: int) -> Int[Tensor, ""]:
-    """How many images have their label among the k largest logits (all of them where there are fewer classes)."""
+    """How many images have their label among the k largest logits (all of them where there are fewer classes), and no nan in them."""
     best = logits.topk(min(k, logits.shape[1])).indices
-    return (best == labels[:, None]).any(1).sum()
+    return ((best == labels[:, None]).any(1) & ~logits.isnan().any(1)).sum()
 
 
 def accuracy(logits: Float[Tensor, "images classes"], labels: Int[Tensor, " images"], split: str = "test") -> dict[str, float]:

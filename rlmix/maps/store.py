@@ -126,13 +126,16 @@ class MapStore:
         self._new[places] = True
 
     def exchange(self) -> None:
-        """Learn what other processes have put since the last time; by all alike, before any image is put a second time."""
+        """Learn what other processes have put since the last time; by all alike, before any image is put a second time.
+
+        Of an image that several have put, such as those by which ``DistributedSampler`` fills up, they keep the mean.
+        """
         if self.ranks.size > 1:
             for kept in (self.maps, self.logits):
                 rows = self._new.reshape(-1, *[1] * (kept.ndim - 1))
-                whole = self.ranks.gather(torch.where(rows, kept, 0)).sum(0).to(kept.device)
-                known = self.ranks.gather(self._new).any(0).to(kept.device).reshape(rows.shape)
-                kept.copy_(torch.where(known, whole, kept))
+                whole = self.ranks.gather(torch.where(rows, kept, 0)).sum(0, dtype=torch.float32).to(kept.device)
+                times = self.ranks.gather(self._new).sum(0).to(kept.device).reshape(rows.shape)
+                kept.copy_(torch.where(times > 0, whole / times.clamp(min=1), kept))
             self._new.zero_()
 
     def state_dict(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Action:
 
     def everyone(self, row: int, number: int) -> "Action":
         """Give one row to so many images."""
-        return self[torch.full((number,), row)]
+        return self[torch.full((number,), row, device=self.top_k.device)]
 
     @property
     def others(self) -> dict[str, Tensor]:
@@ -111,20 +111,20 @@ def top_k(num_top_k: int) -> Action:
 def top_k_mix(num_top_k: int) -> Action:
     """The quantile, or that the image is not mixed."""
     values = top_k_values(num_top_k)
-    return Action(torch.cat([values, values[:1]]), mixes=torch.arange(num_top_k + 1) < num_top_k)
+    return Action(torch.cat([values, values[:1]]), mixes=torch.arange(num_top_k + 1, device="cpu") < num_top_k)
 
 
 @ACTIONS.register("top_k_lam")
 def top_k_lam(num_top_k: int) -> Action:
     """The quantile, and lam: 0.1, 0.3, 0.5, 0.7 or 0.9."""
-    values, lams = top_k_values(num_top_k), torch.tensor(LAMS)
+    values, lams = top_k_values(num_top_k), torch.tensor(LAMS, dtype=torch.float32, device="cpu")
     return Action(values.repeat_interleave(len(lams)), lam=lams.repeat(num_top_k))
 
 
 @ACTIONS.register("top_k_patches")
 def top_k_patches(num_top_k: int) -> Action:
     """The quantile, and how many patches a side the masks have: 2, 4 or 8."""
-    values, sides = top_k_values(num_top_k), torch.tensor(SIDES)
+    values, sides = top_k_values(num_top_k), torch.tensor(SIDES, device="cpu")
     return Action(values.repeat_interleave(len(sides)), num_patches=sides.repeat(num_top_k))
 
 
@@ -132,14 +132,16 @@ def top_k_patches(num_top_k: int) -> Action:
 def top_k_cut(num_top_k: int) -> Action:
     """The quantile, or a box of the partner's, as large as one of CutMix's may be."""
     values = top_k_values(num_top_k)
-    areas = (torch.arange(num_top_k) + 0.5) / num_top_k  # as many, as likely as CutMix's alpha 1 has them
-    return Action(torch.cat([values, torch.zeros(num_top_k)]), box=torch.cat([torch.zeros(num_top_k), areas.sqrt()]))
+    places = torch.arange(num_top_k, dtype=torch.float32, device="cpu")
+    areas = (places + 0.5) / num_top_k  # as many, as likely as CutMix's alpha 1 has them
+    none = torch.zeros_like(values)
+    return Action(torch.cat([values, none]), box=torch.cat([none, areas.sqrt()]))
 
 
 @ACTIONS.register("top_k_partner")
 def top_k_partner(num_top_k: int) -> Action:
     """The quantile, and whether the partner is as chance has it or one whose saliency lies apart from the image's own."""
-    return Action(top_k_values(num_top_k).repeat(2), apart=torch.arange(2 * num_top_k) >= num_top_k)
+    return Action(top_k_values(num_top_k).repeat(2), apart=torch.arange(2 * num_top_k, device="cpu") >= num_top_k)
 
 
 def action_table(name: str, num_top_k: int) -> Action:

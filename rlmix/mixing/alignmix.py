@@ -12,9 +12,10 @@ from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least
 from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
-from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
+from rlmix.mixing.core import Mixed, device_of, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.objective import Objective, Scored
 from rlmix.mixing.registry import METHODS, Setting
+from rlmix.models.outputs import logits_of
 from rlmix.models.stages import maps_of, stage, transformed, with_maps
 
 
@@ -105,7 +106,7 @@ class AlignMix:
 
         def score(network: nn.Module) -> Scored:
             with transformed(model, "last", mix):
-                logits = network(images).float()
+                logits = logits_of(network(images)).float()
             return Scored(F.cross_entropy(logits, targets), logits)
 
         return Objective(targets, score)
@@ -115,7 +116,7 @@ def sample_align(batch_size: int, alpha: float, generator: torch.Generator | Non
     """Draw partners, ``lam ~ Beta(alpha, alpha)`` and the two coins of a batch, on the host."""
     partner = sample_partner(batch_size, generator)
     lam = sample_lam(alpha, generator)
-    align, move_partner = torch.randint(2, (2,), generator=generator).bool().tolist()
+    align, move_partner = torch.randint(2, (2,), generator=generator, device=device_of(generator)).bool().tolist()
     return AlignDraw(partner, lam, align, move_partner)
 
 

@@ -15,9 +15,10 @@ from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least, within
 from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
-from rlmix.mixing.core import soft_targets
+from rlmix.mixing.core import device_of, soft_targets
 from rlmix.mixing.objective import Objective, Scored
 from rlmix.mixing.registry import METHODS, Setting
+from rlmix.models.outputs import logits_of
 
 
 class AugDraw(NamedTuple):
@@ -102,13 +103,14 @@ class AugMix:
         if not len(self.mean) == len(self.std) == images.shape[1]:
             raise ValueError(f"mean and std must have {images.shape[1]} channels, got {len(self.mean)} and {len(self.std)}")
         draw = sample_augmentations(2 * len(images), self.alpha, self.severity, self.num_chains, self.max_depth, generator)
-        mean, std = (to_device(torch.as_tensor(values, dtype=torch.float32), images.device) for values in (self.mean, self.std))
+        given = (values if isinstance(values, Tensor) else torch.tensor(values, device="cpu") for values in (self.mean, self.std))
+        mean, std = (to_device(values.float(), images.device) for values in given)
         augmented = augment(torch.cat([images, images]), draw, mean, std)
         views = torch.cat([images, augmented])
         targets = soft_targets(labels, num_classes)
 
         def score(network: nn.Module) -> Scored:
-            logits = network(views).float().unflatten(0, (3, -1))
+            logits = logits_of(network(views)).float().unflatten(0, (3, -1))
             divergence = jensen_shannon(logits.log_softmax(2))
             return Scored(F.cross_entropy(logits[0], targets) + self.consistency * divergence, logits[0])
 
@@ -119,8 +121,7 @@ def sample_augmentations(
     batch_size: int, alpha: float, severity: float, num_chains: int, max_depth: int, generator: torch.Generator | None = None
 ) -> AugDraw:
     """Draw a view of each image, on the host: weights, the depth of each chain, its operations and their levels."""
-    device = generator.device if generator is not None else torch.device("cpu")
-    rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator, device=device)))
+    rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator, device=device_of(generator))))
     shape = (batch_size, num_chains, max_depth)
     depth = rng.integers(1, max_depth + 1, shape[:2])
     operations = np.where(np.arange(max_depth) < depth[:, :, None], rng.integers(0, len(OPERATIONS), shape), -1)
@@ -254,8 +255,8 @@ def warp(pixels: Pixels, x: tuple[Tensor, Tensor, Tensor], y: tuple[Tensor, Tens
     ``(u, v)`` is the pixel's centre, counted from the image's corner, as in Pillow.
     """
     height, width = pixels.shape[2:]
-    u = torch.arange(width, device=pixels.device) + 0.5
-    v = torch.arange(height, device=pixels.device)[:, None] + 0.5
+    u, v = (torch.arange(side, dtype=torch.float32, device=pixels.device) + 0.5 for side in (width, height))
+    v = v[:, None]
     columns, rows = (c[0][:, None, None] * u + c[1][:, None, None] * v + c[2][:, None, None] for c in (x, y))
     grid = torch.stack([2 * columns / width - 1, 2 * rows / height - 1], 3)
     sampled = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -16,6 +16,7 @@ from rlmix.maps.gradient import check_images
 from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.objective import Objective, Scored, score
 from rlmix.mixing.registry import METHODS, Setting
+from rlmix.models.outputs import logits_of
 from rlmix.models.stages import maps_of, stage
 
 
@@ -104,7 +105,7 @@ class AutoMix(nn.Module):
         self.steps = 0
         self.encoder = averaged_copy(model)
         with drawing_from(torch.Generator().manual_seed(seed)):
-            self.block = MixBlock(_num_channels(self.encoder, image_size))
+            self.block = MixBlock(_num_channels(self.encoder, image_size)).to(next(self.encoder.parameters()).device)
 
     @classmethod
     def for_training(cls, setting: Setting, **hyperparameters: Any) -> "AutoMix":
@@ -130,7 +131,7 @@ class AutoMix(nn.Module):
         first = slice(max(2, math.ceil(self.block_share * len(images))))  # batch norm may need two
 
         def score_all(network: nn.Module) -> Scored:
-            clean = F.cross_entropy(network(images).float(), targets)
+            clean = F.cross_entropy(logits_of(network(images)).float(), targets)
             loss, logits = score(mixed, network)
             return Scored(clean + loss + self.block_loss(images, targets, features, blocks, first), logits)
 

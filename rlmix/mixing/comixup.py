@@ -1,5 +1,6 @@
 """Co-Mixup: a group of images mixed jointly, each result a salient collage of several, all results together diverse."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -14,13 +15,14 @@ from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, at_least, within
 from rlmix.common.transfer import to_device
 from rlmix.maps.composition import Collage
-from rlmix.maps.gradient import check_images, gradient_map, patch_saliency, saliency
+from rlmix.maps.gradient import check_images, check_labels, gradient_map, patch_saliency, saliency
 from rlmix.maps.patches import check_dividing
-from rlmix.mixing.core import Mixed, soft_targets
+from rlmix.mixing.core import Mixed, device_of, soft_targets
 from rlmix.mixing.objective import Composed, Objective, Scored
 from rlmix.mixing.registry import METHODS, Setting, dividing
 from rlmix.models.loss_gradient import in_float16, loss_gradients
-from rlmix.models.wrappers import inner
+from rlmix.models.outputs import logits_of
+from rlmix.models.wrappers import inner, inner_forward
 
 NEVER = 1e9
 """Cost of what is not allowed."""
@@ -58,7 +60,7 @@ class CoMixup:
 
     **Cost** 2 passes, forward and backward, and the solver: one pass of the clean batch gives the saliency (its input gradient)
     and the clean loss's weight gradient, which :meth:`Objective.score <rlmix.mixing.objective.Objective>` adds to the mixed one. The
-    call leaves the model as found; the running statistics of batch norms see the clean batch and then the mixed one when the
+    call leaves weights and buffers as found; the running statistics of batch norms see the clean batch and then the mixed one when the
     objective is scored, as in the published code. With ``clean_lam`` 0 the saliency pass is :func:`rlmix.saliency`, statistics
     see the mixed batch only, the result is a plain :class:`~rlmix.mixing.core.Mixed`, and maps may come from elsewhere
     (``--saliency-mode``), which leaves 1 pass; otherwise the clean loss needs its pass, whatever the maps, and gives them with it.
@@ -132,7 +134,7 @@ class CoMixup:
 
         def score(network: nn.Module) -> Scored:
             clean.record(model)
-            logits = network(mixed.images).float()
+            logits = logits_of(network(mixed.images)).float()
             return Scored(F.cross_entropy(logits, mixed.targets) + self.clean_lam * clean.loss(model), logits)
 
         return Objective(mixed.targets, score, mixed.images)
@@ -214,13 +216,19 @@ class CleanPass(NamedTuple):
 def clean_pass(
     model: nn.Module, images: Float[Tensor, "batch channel height width"], labels: Shaped[Tensor, "batch *classes"]
 ) -> CleanPass:
-    """One forward and backward pass: the saliency map and the gradients of the mean cross-entropy; the model is left as found."""
-    model = inner(model)
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    """One forward and backward pass: the saliency map and the gradients of the mean cross-entropy.
+
+    Weights and buffers are left as found.
+    """
+    model, run = inner_forward(model)
+    labels = check_labels(labels, len(images))
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        images, labels = (value.clone() if value.is_inference() else value for value in (images, labels))
         inputs = images.detach().requires_grad_()
-        output = functional_call(model, buffers, (inputs,))
+        replaced = {f"model.{name}": buffer for name, buffer in buffers.items()}
+        output = logits_of(functional_call(_Run(model, run), replaced, (inputs,)))
         half = in_float16(inputs, output)
         loss, (gradient, *rest) = loss_gradients(output.float(), labels, [inputs, *parameters.values()], half)
     if gradient is None:
@@ -229,12 +237,23 @@ def clean_pass(
     return CleanPass(gradient_map(gradient), loss.detach(), gradients, buffers)
 
 
+class _Run(nn.Module):
+    """A model, run at the precision of what it was wrapped in."""
+
+    def __init__(self, model: nn.Module, run: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.run = (run,)  # in a tuple it is no part of this module
+
+    def forward(self, images: Tensor) -> Any:
+        return self.run[0](images)
+
+
 def sample_prior(
     batch_size: int, group_size: int, alpha: float, generator: torch.Generator | None = None
 ) -> Float[Tensor, " batch"]:
     """Draw ``Dir(alpha)`` over the inputs of each group; a smaller last group has its own."""
-    device = "cpu" if generator is None else generator.device
-    seed = torch.randint(2**63 - 1, (), generator=generator, device=device)
+    seed = torch.randint(2**63 - 1, (), generator=generator, device=device_of(generator))
     gamma = np.random.default_rng(int(seed)).standard_gamma(alpha, batch_size)
     starts = np.arange(0, batch_size, group_size)
     total = np.add.reduceat(gamma, starts)
@@ -308,6 +327,7 @@ def solve(
     blend = near.sum(1) / 4  # what smoothness gains where a patch shows two inputs
     eye = torch.eye(count, dtype=cost.dtype, device=cost.device)
     inputs = torch.arange(count, device=cost.device).expand(groups, -1)
+    never = cost.new_full((), NEVER)  # of two numbers torch.where makes a tensor of the default type
     transposed = compatible.transpose(1, 2).contiguous()
 
     shown = _start(cost)[..., None].repeat(1, 1, 1, 2)
@@ -323,8 +343,8 @@ def solve(
         others = torch.where(burden == largest[:, :1], largest[:, 1:], largest[:, :1])
         room = torch.where(heavy, -1, limit - others)
         top = used & (patches >= patches.topk(min(3, count), 2).values[..., -1:])
-        no_whole = torch.where(room >= 1, 0, NEVER)[:, :, None]
-        no_half = torch.where(top & (room >= 0.5), 0, NEVER)[:, :, None]
+        no_whole = torch.where(room >= 1, 0, never)[:, :, None]
+        no_half = torch.where(top & (room >= 0.5), 0, never)[:, :, None]
 
         now = shown[:, :, start:stop]
         alone = unary[:, :, start:stop] - near[start:stop, other] @ z[:, :, other]
@@ -332,7 +352,7 @@ def solve(
         whole = now[..., 0] == now[..., 1]
         present = (alone.gather(3, now) + excess).mean(3) - torch.where(whole, 0, blend[start:stop])
         change = alone - present[..., None]
-        change.scatter_(3, now[..., :1], change.gather(3, now[..., :1]) + torch.where(whole, NEVER, 0)[..., None])
+        change.scatter_(3, now[..., :1], change.gather(3, now[..., :1]) + torch.where(whole, never, 0)[..., None])
         blendable = whole & top.gather(2, now[..., 0])
         moved = (change + no_whole).flatten(1, 2)
         halved = (change / 2 + torch.where(blendable, -blend[start:stop], NEVER)[..., None] + no_half).flatten(1, 2)
@@ -385,7 +405,7 @@ def match(benefit: Float[Tensor, "group row column"], rounds: int = 16, step: fl
 
 def _checkerboard(num_patches: int) -> tuple[Int[Tensor, " site"], Float[Tensor, "site site"], int]:
     """The patches, one colour before the other; which are neighbours, in that order; how many have the first colour."""
-    place = torch.arange(num_patches**2)
+    place = torch.arange(num_patches**2, device="cpu")
     row, column = place // num_patches, place % num_patches
     order = ((row + column) % 2).argsort(stable=True)
     row, column = row[order], column[order]

@@ -59,14 +59,14 @@ def sample_partner(batch_size: int, generator: torch.Generator | None = None) ->
     """Draw whom each image is mixed with: a permutation."""
     if isinstance(generator, Arranged):
         return generator.partner
-    return torch.randperm(batch_size, generator=generator, device=_device(generator))
+    return torch.randperm(batch_size, generator=generator, device=device_of(generator))
 
 
 def sample_lam(alpha: float, generator: torch.Generator | None = None) -> float:
     """Draw ``lam ~ Beta(alpha, alpha)``; torch's own Beta takes no generator."""
     if isinstance(generator, Arranged):
         return generator.lam
-    seed = torch.randint(2**63 - 1, (), generator=generator, device=_device(generator))
+    seed = torch.randint(2**63 - 1, (), generator=generator, device=device_of(generator))
     return float(np.random.default_rng(int(seed)).beta(alpha, alpha))
 
 
@@ -74,7 +74,7 @@ def sample_pairing(
     batch_size: int, num_patches: tuple[int, ...], alpha: float, generator: torch.Generator | None = None
 ) -> Pairing:
     """Draw partners, ``lam ~ Beta(alpha, alpha)`` and one of ``num_patches`` for a batch."""
-    device = _device(generator)
+    device = device_of(generator)
     partner = sample_partner(batch_size, generator)
     lam = sample_lam(alpha, generator)
     index = torch.randint(len(num_patches), (), generator=generator, device=device)
@@ -83,7 +83,7 @@ def sample_pairing(
 
 def sample_center(batch_size: int, generator: torch.Generator | None = None) -> Float[Tensor, "batch 2"]:
     """Draw where each image's box would lie, everywhere equally likely: parts of the sides, in [0, 1)."""
-    return torch.rand(batch_size, 2, generator=generator, device=_device(generator))
+    return torch.rand(batch_size, 2, dtype=torch.float32, generator=generator, device=device_of(generator))
 
 
 def top_k_values(num_top_k: int) -> Float[Tensor, " values"]:
@@ -95,7 +95,7 @@ def top_k_values(num_top_k: int) -> Float[Tensor, " values"]:
 
 def sample_top_k(batch_size: int, num_top_k: int, generator: torch.Generator | None = None) -> Float[Tensor, " batch"]:
     """Draw one of the top-k values for each image, all equally likely: the fixed-random policy of R-Mix."""
-    index = torch.randint(num_top_k, (batch_size,), generator=generator, device=_device(generator))
+    index = torch.randint(num_top_k, (batch_size,), generator=generator, device=device_of(generator))
     return top_k_values(num_top_k).to(index.device)[index]
 
 
@@ -266,5 +266,6 @@ def _validate(images: Tensor, targets: Tensor, mask: Tensor, partner: Tensor, la
         raise ValueError(f"lam must be in [0, 1], got {high if 0 <= low <= 1 else low}")
 
 
-def _device(generator: torch.Generator | None) -> torch.device:
+def device_of(generator: torch.Generator | None) -> torch.device:
+    """Where to draw: on the generator's device, and on the host by the global one, whatever torch's default device is."""
     return generator.device if generator is not None else torch.device("cpu")

@@ -12,7 +12,7 @@ from rlmix.common.groups import check_values
 from rlmix.common.ranges import above, within
 from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
-from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
+from rlmix.mixing.core import Mixed, device_of, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.registry import METHODS, Setting
 
 
@@ -27,7 +27,7 @@ def sample_centers(
     num_boxes: int, size: tuple[int, ...] | torch.Size, generator: torch.Generator | None = None
 ) -> Int[Tensor, "box 2"]:
     """Draw the pixel (row, column) at the centre of each box, every pixel of the image equally likely."""
-    return torch.stack([torch.randint(side, (num_boxes,), generator=generator) for side in size], 1)
+    return torch.stack([torch.randint(side, (num_boxes,), generator=generator, device=device_of(generator)) for side in size], 1)
 
 
 def box_mask(
@@ -100,7 +100,7 @@ class CutMix:
     ) -> Mixed:
         check_images(images)
         targets = soft_targets(labels, num_classes)
-        if float(torch.rand((), dtype=torch.float32, generator=generator)) >= self.probability:
+        if float(torch.rand((), dtype=torch.float32, generator=generator, device=device_of(generator))) >= self.probability:
             return Mixed(images, targets)
         partner = to_device(sample_partner(len(images), generator), images.device)
         sides = box_sides(sample_lam(self.alpha, generator), images.shape[2:])

@@ -11,7 +11,7 @@ from rlmix.common.groups import check_values
 from rlmix.common.ranges import above
 from rlmix.common.transfer import to_device
 from rlmix.maps.gradient import check_images
-from rlmix.mixing.core import Mixed, sample_lam, sample_partner, soft_targets
+from rlmix.mixing.core import Mixed, device_of, sample_lam, sample_partner, soft_targets
 from rlmix.mixing.input_mixup import interpolate
 from rlmix.mixing.objective import Objective, Scored, score
 from rlmix.mixing.registry import METHODS, Setting
@@ -72,7 +72,7 @@ class ManifoldMixup:
     ) -> Mixed | Objective:
         check_images(images)
         self._check(model)
-        layer = self.layers[int(torch.randint(len(self.layers), (), generator=generator))]
+        layer = self.layers[int(torch.randint(len(self.layers), (), generator=generator, device=device_of(generator)))]
         partner = to_device(sample_partner(len(images), generator), images.device)
         lam = sample_lam(self.alpha, generator)
         targets = interpolate(soft_targets(labels, num_classes), partner, lam)

@@ -62,6 +62,13 @@ class Mixer:
             num_classes = labels.shape[1] if labels.ndim == 2 else self._count(model, images)
         return self.method(model, images, labels, num_classes=num_classes, generator=generator)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: what :meth:`__init__` takes; how many classes a model has is asked anew."""
+        return {"name": self.name, "method": self.method}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
     def _count(self, model: nn.Module, images: Tensor) -> int:
         if model not in self._classes:
             devices = [images.device] if images.device.type == "cuda" else []
@@ -78,9 +85,9 @@ def mixer(name: str, **hyperparameters: Any) -> Mixer:
 
     Args:
         name: ``rmix``, or one of :data:`~rlmix.mixing.registry.METHODS`, or ``module:attribute``.
-        hyperparameters: The method's own; ``rlmix list methods`` names them. ``automix`` needs the ``model`` and ``num_steps`` too, and is
-            a module: its parameters belong into the optimizer, and its ``after_step(model)`` behind every step. ``augmix`` needs the
-            ``mean`` and ``std`` that the images are normalised by.
+        hyperparameters: The method's own; ``rlmix list methods`` names them. ``automix`` needs the ``model`` and ``num_steps`` too, and its
+            ``.method`` is a module: the parameters of that belong into the optimizer, and its ``after_step(model)`` behind every step.
+            ``augmix`` needs the ``mean`` and ``std`` that the images are normalised by.
 
     Returns:
         A callable that gives images and targets. Manifold mix-up, AutoMix, AlignMix, AugMix and Co-Mixup bring a loss of their own: they

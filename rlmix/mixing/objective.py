@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rlmix.common.members import has_members
 from rlmix.maps.composition import Composition
 from rlmix.mixing.core import Mixed
+from rlmix.models.outputs import logits_of
 
 
 class Scored(NamedTuple):
@@ -114,5 +115,5 @@ def score(mixed: Mixed | Objective, network: nn.Module) -> Scored:
     """Softmax cross-entropy with soft targets of a mixed batch, or the objective's own loss; float32."""
     if isinstance(mixed, Objective):
         return mixed.score(network)
-    logits = network(mixed.images).float()
+    logits = logits_of(network(mixed.images)).float()
     return Scored(F.cross_entropy(logits, mixed.targets), logits)

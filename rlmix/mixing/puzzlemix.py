@@ -139,7 +139,7 @@ class PuzzleMix:
         partner = to_device(pairing.partner, images.device)
         theirs = own[partner]
         energy = mask_energy(images, own, partner, pairing.lam, self.beta, self.gamma, self.eta)
-        mask = 1 - minimise(energy) / 2
+        mask = 1 - minimise(energy).float() / 2
         others, source = images[partner], None
         if self.transport:
             shows = torch.cat([mask > 0, mask < 1])
@@ -291,11 +291,11 @@ def transport(
 @functools.cache
 def _nearest(num_patches: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The places around each block, nearest first, and the squared distance to them in units of that across the image."""
-    axis = torch.arange(num_patches)
+    axis = torch.arange(num_patches, device=device)
     row, column = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
     squared = (row[:, None] - row).square() + (column[:, None] - column).square()
     distance, order = squared.sort(dim=1, stable=True)
-    return order.to(device), (distance / (num_patches - 1) ** 2).to(device)
+    return order, distance.float() / (num_patches - 1) ** 2
 
 
 def move_blocks(
