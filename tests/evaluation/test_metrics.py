@@ -66,6 +66,14 @@ def test_topk_of_more_than_there_are_classes_is_all():
     assert int(metrics.topk_correct(torch.rand(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]), 5)) == 6
 
 
+def test_logits_that_are_not_a_number_are_right_about_nothing():
+    logits = torch.eye(10)
+    logits[:4] = torch.nan
+    logits[4, 9] = torch.nan
+    result = metrics.accuracy(logits, torch.arange(10))
+    assert result["test_top1"] == result["test_top5"] == 50
+
+
 def test_accuracy_is_in_percent():
     logits = torch.zeros(4, 10)
     logits[:, :6] = torch.tensor([6.0, 5.0, 4.0, 3.0, 2.0, 1.0])

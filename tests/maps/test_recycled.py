@@ -238,6 +238,10 @@ def test_processes_exchange_what_each_has_put():
         places = torch.tensor([5, 0, 3, 1])[rows]
         for each in (store, alone):
             each.put(places, maps[rows], logits[rows])
+    twice = torch.rand(2, 8, 8).half().float()
+    for own, store in zip(twice, stores, strict=True):  # as where DistributedSampler fills up with images that were dealt already
+        store.put(torch.tensor([2]), own[None], own[None, 0, :3])
+    alone.put(torch.tensor([2]), twice.mean(0)[None], twice.mean(0)[None, 0, :3])
     said = [
         [
             torch.where(store._new[:, None, None], store.maps, 0),

@@ -1,13 +1,18 @@
 """A loop of somebody's own may set torch as it likes: the transforms mix the same in it."""
 
+import copy
 import itertools
+import pickle
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import oracle
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 import rlmix
+from rlmix.mixing.comixup import CoMixup
 from rlmix.mixing.objective import score
 from rlmix.mixing.registry import METHODS
 from rlmix.models import build_model
@@ -110,3 +115,73 @@ def test_a_policy_learns_in_float32_within_a_callers_autocast():
     assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in weights[-1])
     changed = [any(not torch.equal(*pair) for pair in zip(*steps, strict=True)) for steps in itertools.pairwise(weights)]
     assert changed == [False, True, False, True]
+
+
+def test_a_state_from_before_the_first_batch_is_gone_back_to():
+    model = build_model("preactresnet18_w16", 4)
+    mixer = rlmix.RLMix(learn=True, agent=rlmix.PPOConfig(rollout_steps=2), action="top_k_cut", num_patches=(4,))
+    state = copy.deepcopy(mixer.state_dict())
+    first = learned(mixer, model)
+    mixer.load_state_dict(state)
+    for own, other in zip(first, learned(mixer, model), strict=True):
+        assert torch.equal(own, other)
+
+
+class Output(torch.nn.Module):
+    """A classifier that gives an object, as Hugging Face's do."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.stage1, self.stage2, self.stage3, self.stage4 = (getattr(model, f"stage{number}") for number in range(1, 5))
+
+    def forward(self, images):
+        return SimpleNamespace(logits=self.model(images))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_takes_models_that_give_an_object(name):
+    batches = []
+    for wrap in (lambda model: model, Output):
+        torch.manual_seed(0)
+        model = build_model("preactresnet18_w16", 4)
+        with oracle.unchecked():
+            batches.append(mixed_batches(transform(name, model), wrap(model)))
+    for expected, found in zip(*batches, strict=True):
+        for own, other in zip(expected, found, strict=True):
+            assert torch.equal(own, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_transform_is_pickled(name):
+    batches = []
+    for way in (lambda mixer: mixer, lambda mixer: pickle.loads(pickle.dumps(mixer))):
+        torch.manual_seed(0)
+        model = build_model("preactresnet18_w16", 4)
+        mixer = transform(name, model)
+        batches.append(mixed_batches(way(mixer), model, 1)[0])
+    for own, other in zip(*batches, strict=True):
+        assert torch.equal(own, other)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8])
+def test_co_mixup_takes_labels_of_any_integer_type(kind):
+    model, images = build_model("preactresnet18_w16", 4), IMAGES
+    found = [
+        CoMixup()(model, images, LABELS.to(dtype), num_classes=4, generator=torch.Generator().manual_seed(0))
+        for dtype in (torch.int64, kind)
+    ]
+    assert torch.equal(found[0].images, found[1].images)
+    assert torch.equal(found[0].targets, found[1].targets)
+
+
+def test_co_mixup_keeps_the_precision_of_fabrics_module():
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-true")
+    model = fabric.setup_module(build_model("preactresnet18_w16", 4))
+    with torch.inference_mode():
+        images = IMAGES.clone()
+    for given in (IMAGES, images):
+        mixed = rlmix.mixer("comixup")(model, given, LABELS, generator=torch.Generator().manual_seed(0))
+        loss, logits = mixed.score(model)
+        assert loss.isfinite()
+        assert logits.shape == (8, 4)

@@ -10,6 +10,7 @@ from exit_driver import gloo_threads
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rlmix.agents.transform import RLMix
 from rlmix.common.ranks import leave
 from rlmix.mixing.comixup import CoMixup
 from rlmix.mixing.rmix import RMix
@@ -31,10 +32,22 @@ def gradients(method, wrapped: bool) -> list[torch.Tensor]:
     return [parameter.grad.clone() for parameter in network.parameters()]
 
 
+def frozen(folder: Path) -> None:
+    """A learned policy mixes a batch of another size on each rank, and one more on the first alone: ranks do not wait for each other."""
+    network, rank = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), dist.get_rank()
+    learner = RLMix(learn=True)
+    learner(network, torch.rand(6, 3, 8, 8), torch.arange(6) % 3)
+    learner.save(folder / f"rank{rank}.zip")
+    mixer = RLMix(folder / f"rank{rank}.zip")
+    for size in (6 + 2 * rank, *([4] if rank == 0 else [])):
+        assert mixer(network, torch.rand(size, 3, 8, 8), torch.arange(size) % 3).images.shape == (size, 3, 8, 8)
+
+
 def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     methods = {"rmix": RMix(), "comixup": CoMixup(num_patches=2, clean_lam=0.0)}
     found = {f"{name} {wrapped}": gradients(method, wrapped) for name, method in methods.items() for wrapped in (True, False)}
+    frozen(folder)
     rank, there = dist.get_rank(), gloo_threads()
     dist.barrier()
     leave()
