@@ -15,7 +15,7 @@ from rlmix.agents.features import num_features
 from rlmix.common.archives import load_tensors
 from rlmix.common.saved_config import read_config
 from rlmix.envs.observations import OBSERVATIONS
-from rlmix.mixing.actions import Action, action_table
+from rlmix.mixing.actions import ACTIONS, Action, action_table
 from rlmix.training.checkpoints import newest_state
 
 SPACE = "rlmix_action"
@@ -64,7 +64,7 @@ def _of_run(folder: Path) -> Actor:
 
 
 def _of_zip(path: Path) -> Actor:
-    """Of the weights alone: what is pickled in the zip is not read."""
+    """Of its weights, and of what is plain in its data: what is pickled in the zip is not read, and what it names is not imported."""
     try:
         with zipfile.ZipFile(path) as archive:
             weights: Any = load_tensors(io.BytesIO(archive.read("policy.pth")))
@@ -88,7 +88,11 @@ def _of_zip(path: Path) -> Actor:
 
 
 def _of_size(name: str, number: int, path: Path) -> Action:
-    """The table of so many choices of the action space called so."""
+    """The table of so many choices of the action space called so; a zip's own word imports no module."""
+    if name not in ACTIONS:
+        raise ValueError(
+            f"policy {path} must choose by a registered action, got {name}: give the folder of its run, or register it under this name"
+        )
     for num_top_k in range(1, number + 1):
         actions = action_table(name, num_top_k)
         if len(actions) == number:

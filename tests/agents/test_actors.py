@@ -12,12 +12,14 @@ from torch import nn
 from toys import NETWORK, toy_config, write_npz
 
 import rlmix
+from rlmix.agents.actors import SPACE
 from rlmix.agents.features import policy_features
 from rlmix.agents.learned import LearnedPolicy
 from rlmix.common.saved_config import read_config
 from rlmix.envs.conversion import to_host
 from rlmix.envs.process import MixingProcess
 from rlmix.experiments.export import Export, export
+from rlmix.mixing.actions import ACTIONS
 from rlmix.scripts import train
 from rlmix.scripts.main import main as rlmix_main
 
@@ -93,6 +95,26 @@ def test_a_runs_zip_is_the_runs_policy_on_the_command_line_and_in_ones_own_loop(
     model = rlmix.load_model(tmp_path / "run", "cpu")
     mixed = rlmix.RLMix(name)(model, torch.rand(6, 3, 8, 8), torch.arange(6) % 4)
     assert mixed.targets.sum(1).tolist() == pytest.approx([1] * 6)
+
+
+@pytest.mark.parametrize("make", [lambda path: LearnedPolicy(path, seed=0), rlmix.RLMix], ids=["policy", "mixer"])
+def test_a_zip_imports_no_module_that_it_names(make, tmp_path, monkeypatch):
+    (tmp_path / "strange_actions.py").write_text(
+        "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nfrom rlmix.mixing.actions import top_k_lam as table\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model, name = PPO("MlpPolicy", Features(74, 10), device="cpu"), "strange_actions:table"
+    setattr(model, SPACE, name)
+    model.save(tmp_path / "policy.zip")
+    with pytest.raises(
+        ValueError, match=rf"policy.zip must choose by a registered action, got {name}: give the folder of its run"
+    ):
+        make(tmp_path / "policy.zip")
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setattr(ACTIONS, "_entries", {**ACTIONS._entries})
+    ACTIONS.add(name, ACTIONS["top_k_lam"])
+    make(tmp_path / "policy.zip")
+    assert LearnedPolicy(tmp_path / "policy.zip", seed=0).actions.lam.tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9] * 2)
 
 
 def test_what_is_no_such_policy_is_one_line(tmp_path, capsys):
