@@ -12,6 +12,14 @@ from rlmix.agents.sb3.rollout import Rollout
 from rlmix.option_groups import PPOConfig
 
 
+class HostA2C(A2C):
+    """Which takes the advantage of a rollout of one transition as it is: it has no deviation to be divided by."""
+
+    def train(self) -> None:
+        self.normalize_advantage = self.rollout_buffer.buffer_size * self.n_envs > 1
+        super().train()
+
+
 @ALGORITHMS.register(
     "a2c",
     reads=("learning_rate", "gamma", "entropy_coefficient", "policy_layers", "value_layers", "rollout_steps"),
@@ -24,4 +32,4 @@ class A2CAgent(PPOAgent):
 
     def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
         common |= {"n_steps": self.rollouts[0], "ent_coef": config.entropy_coefficient, "rollout_buffer_class": Rollout}
-        return A2C(policy, vec_env, normalize_advantage=True, **common)
+        return HostA2C(policy, vec_env, normalize_advantage=True, **common)

@@ -195,6 +195,27 @@ def test_a2cs_gradient_is_the_one_written_out():
         torch.testing.assert_close(ours, weight.grad, rtol=1e-3, atol=1e-5)
 
 
+def test_a2c_learns_from_a_rollout_of_one_transition(tmp_path):
+    """Whose advantage stays as it is; those of two are normalised, so that they are opposite."""
+    env = RLMixEnv(toy_config(tmp_path, 8, num_train=24, num_classes=4, batch_size=8, epochs=1))
+    agent, losses, expected = A2CAgent(env, PPOConfig(rollout_steps=2), seed=0), [], []
+    train = agent.ppo.train
+
+    def watched():
+        advantage, log_prob = (getattr(agent.rollout, name)[:, 0].astype(float) for name in ("advantages", "log_probs"))
+        if len(advantage) == 2:
+            advantage = np.array([1, -1]) * np.sign(advantage[0] - advantage[1]) / 2**0.5
+        expected.append(-(advantage * log_prob).mean())
+        train()
+        losses.append(float(agent.ppo.logger.name_to_value["train/policy_loss"]))
+
+    agent.ppo.train = watched
+    agent.learn(lambda: None, lambda figures: None)
+    assert agent.rollouts == [2, 1]
+    assert losses == pytest.approx(expected, rel=1e-3)
+    assert all(weight.isfinite().all() for weight in agent.policy.parameters())
+
+
 @pytest.mark.parametrize("entropy_coefficient", [0.0, 0.5])
 def test_the_bandits_gradient_is_that_of_reinforce_with_an_entropy_bonus(tmp_path, monkeypatch, entropy_coefficient):
     """Of ``-(mean of z-score of the reward * log probability) - coefficient * entropy``, a loop over images; then a step of Adam."""
