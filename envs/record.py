@@ -54,18 +54,24 @@ class EpochRecord:
         return _gathered(self._top_k, ranks).flatten()
 
     def state_dict(self, ranks: Ranks) -> dict[str, Any]:
-        """All ranks' values, a row a rank: ``rewards`` and ``top_k`` (ranks, images), and ``others`` by name."""
+        """All ranks' values, a row a rank: ``rewards`` and ``top_k`` (ranks, images), of so many steps, and ``others`` by name."""
         others = {name: _gathered(values, ranks) for name, values in self._others.items()}
-        return {"rewards": _gathered(self._rewards, ranks), "top_k": _gathered(self._top_k, ranks), "others": others}
+        figures = {"rewards": _gathered(self._rewards, ranks), "top_k": _gathered(self._top_k, ranks), "others": others}
+        return figures | {"recorded_steps": len(self._rewards)}
 
     def load_state_dict(self, state: dict[str, Any], ranks: Ranks, device: torch.device) -> None:
-        """This rank's part; of another number of ranks, parts that give the same figures together."""
+        """This rank's part of each step; of another number of ranks, parts that give the same figures together.
 
-        def own(values: Tensor) -> list[Tensor]:
-            part = values[ranks.rank] if len(values) == ranks.size else values.flatten().chunk(ranks.size)[ranks.rank]
-            return [part.to(device)]
+        A state of before steps were counted is taken as one step.
+        """
 
-        self._rewards, self._top_k = own(state["rewards"]), own(state["top_k"])
+        def own(values: Tensor, steps: int = 1) -> list[Tensor]:
+            if not steps:
+                return []
+            by_step = values.unflatten(1, (steps, -1)).transpose(0, 1).flatten(1)
+            return list(by_step.chunk(ranks.size, 1)[ranks.rank].to(device))
+
+        self._rewards, self._top_k = (own(state[name], state.get("recorded_steps", 1)) for name in ("rewards", "top_k"))
         self._others = {name: own(values) for name, values in state.get("others", {}).items()}
 
 
