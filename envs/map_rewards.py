@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from rlmix.envs.rewards import AGENT_PATCHES, REWARDS
@@ -108,10 +108,12 @@ def cosine_even(
     return rewards - slope * deviation
 
 
-def rarity(choices: Int[Tensor, " batch"], num_choices: int) -> Float[Tensor, " batch"]:
+def rarity(choices: Shaped[Tensor, "batch *columns"], num_choices: int) -> Float[Tensor, " batch"]:
     """How rare each choice is in its batch, ``-log(share of the batch that chose the same) / log K``.
 
     Its mean is the entropy of the batch's choices, from 0 (all the same) to 1 (all K equally frequent). 0 where there is no choice.
+    A choice of several columns is the same where all of them are.
     """
-    alike = (choices[:, None] == choices).sum(1)  # torch.bincount would wait for the device
+    same = (choices[:, None] == choices).unsqueeze(-1).flatten(2).all(2)
+    alike = same.sum(1)  # torch.bincount would wait for the device
     return (len(choices) / alike).log() / math.log(max(num_choices, 2))

@@ -207,7 +207,7 @@ class MixingProcess:
         rewards = torch.where(rewards.isfinite(), rewards, 0.0)
         rewards = share_credit(rewards, rewards[partner.argsort()], self.credit)
         if self.config.env.diversity:
-            rewards = rewards + self.config.env.diversity * rarity(self._nearest(chosen.top_k), len(self.values))
+            rewards = rewards + self.config.env.diversity * self._rarity(chosen)
         if training.at_epoch_end:
             self.on_epoch_end(training)
         return rewards
@@ -256,6 +256,10 @@ class MixingProcess:
         images, labels = decision.batch
         targets = soft_targets(self.require_training().targets(labels), self.data.num_classes)
         return blend(images, targets, weights, partner), pixel_share(weights, images.shape[2:])
+
+    def _rarity(self, chosen: Action) -> Tensor:
+        """Of each whole choice; of bare top-k values, which may lie between two of the K, that of the nearest."""
+        return rarity(chosen.rows, len(self.actions)) if chosen.others else rarity(self._nearest(chosen.top_k), len(self.values))
 
     def _nearest(self, top_k: Tensor) -> Tensor:
         """Index of the nearest of the K values."""

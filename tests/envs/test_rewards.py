@@ -123,6 +123,32 @@ def test_diversity_adds_to_what_is_earned_and_not_to_what_is_logged(config):
     assert found[0.3][1] == found[0.0][1]
 
 
+@pytest.mark.parametrize(
+    ("action", "rows", "alike"),
+    [
+        (
+            "top_k_cut",
+            [10, 11, 11, 14, 19, 0, 0, 0],
+            [1, 2, 2, 1, 1, 3, 3, 3],
+        ),  # rows from 10 on are boxes, with top-k 0 as row 0
+        ("top_k_lam", [2] * 8, [8] * 8),
+        ("top_k_lam", [2, 3, 7, 12, 12, 2, 2, 2], [4, 1, 1, 2, 2, 4, 4, 4]),
+        ("top_k_patches", [0, 1, 2, 3, 4, 5, 3, 0], [2, 1, 1, 2, 1, 1, 2, 2]),
+        ("top_k_partner", [4, 14, 4, 14, 4, 4, 4, 14], [5, 3, 5, 3, 5, 5, 5, 3]),
+        ("top_k_mix", [0, 10, 0, 10, 0, 0, 1, 1], [4, 2, 4, 2, 4, 4, 2, 2]),
+    ],
+)
+def test_diversity_is_of_the_whole_choice(config, action, rows, alike):
+    choices = {"top_k_cut": 20, "top_k_lam": 50, "top_k_patches": 30, "top_k_partner": 20, "top_k_mix": 11}[action]
+    found = {}
+    for weight in (0.0, 2.0):
+        process = MixingProcess(config.changed(diversity=weight, action=action))
+        process.reset()
+        found[weight] = process.act(process.actions[torch.tensor(rows)])
+    expected = torch.tensor([2 * math.log(8 / number) / math.log(choices) for number in alike])
+    torch.testing.assert_close(found[2.0] - found[0.0], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_alignment_is_the_cosine_of_the_gradients_that_autograd_gives():
     draw = torch.Generator().manual_seed(0)
     features, targets = torch.randn(5, 7, generator=draw), torch.rand(5, 4, generator=draw).softmax(1)
