@@ -37,7 +37,7 @@ class EpochBandit:
         seed: Of the network's weights and of its draws.
 
     Raises:
-        ValueError: If the environment has another form, or the data have no validation split.
+        ValueError: If the environment has another form, the classifier is frozen, or the data have no validation split.
     """
 
     algorithm = "epochs"
@@ -47,6 +47,11 @@ class EpochBandit:
         if not isinstance(env, RLMixVectorEnv):
             raise ValueError("granularity must be image under epochs, whose setting is every image's, got batch")
         self.process: MixingProcess = env.process
+        frozen = self.process.config.model.freeze_from
+        if frozen is not None:
+            raise ValueError(
+                f"freeze_from must not be given with algorithm epochs, which is paid by what the classifier learns, got {frozen}"
+            )
         training = self.process.reset()
         if "val" not in training.data.measured:
             raise ValueError("algorithm epochs must go with a validation split (--val-fraction, such as 0.1, or data with one)")

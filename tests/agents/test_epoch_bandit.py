@@ -117,6 +117,14 @@ def test_it_is_for_one_device():
         EpochBandit(envs, rlmix.PPOConfig(), 0)
 
 
+def test_a_frozen_classifier_teaches_it_nothing():
+    envs = rlmix.make_vec_env(config=rlmix.Config.flat(**TOY))
+    envs.process.config = envs.process.config.changed(freeze_from="runs/a")
+    message = "freeze_from must not be given with algorithm epochs, which is paid by what the classifier learns, got runs/a"
+    with pytest.raises(ValueError, match=message):
+        EpochBandit(envs, rlmix.PPOConfig(), 0)
+
+
 def test_it_learns_which_setting_pays_early_and_which_late():
     """The second choice early, all alike late; the gain has noise as large as the difference."""
     one, noise = agent(), np.random.default_rng(0)
