@@ -140,6 +140,7 @@ class PPOAgent:
             "train/clip_fraction": "clip_fraction",
             "train/value_loss": "value_loss",
             "train/policy_gradient_loss": "policy_loss",
+            "train/policy_loss": "policy_loss",  # A2C's
         }
         values = self.ppo.logger.name_to_value
         found = {name: float(values[key]) for key, name in names.items() if key in values}
