@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -12,9 +13,16 @@ from rlmix.envs.vector_env import RLMixVectorEnv
 
 
 class SlotVecEnv(VecEnv):
-    """A thin adapter: B slots of one classifier, observed as :func:`~rlmix.agents.features.policy_features`."""
+    """A thin adapter: B slots of one classifier, observed as :func:`~rlmix.agents.features.policy_features`.
+
+    Raises:
+        ValueError: If the environment resets itself otherwise than in the same step, as a VecEnv does.
+    """
 
     def __init__(self, env: RLMixVectorEnv) -> None:
+        mode = env.metadata["autoreset_mode"]
+        if mode is not AutoresetMode.SAME_STEP:
+            raise ValueError(f"autoreset_mode must be SameStep where an agent of Stable-Baselines3 learns, got {mode.value}")
         self.env = env
         super().__init__(env.num_envs, feature_space(env.process.observation), env.single_action_space)
 

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from toys import toy_config
 
+from rlmix.agents.algorithms import build_agent
 from rlmix.agents.sb3.vec_env import SlotVecEnv
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.vector_env import RLMixVectorEnv
+from rlmix.option_groups import PPOConfig
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,14 @@ def test_attributes_and_methods_are_those_of_the_form_that_all_slots_share(confi
     assert env.env_is_wrapped(gymnasium.Wrapper, [1]) == [False]
     assert env.seed(9) == [9] * 4
     env.close()
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+@pytest.mark.parametrize("algorithm", ["ppo", "a2c", "dqn"])
+def test_a_form_that_does_not_reset_in_the_same_step_is_refused(config, algorithm, mode):
+    env = RLMixVectorEnv(config=config, autoreset_mode=mode)
+    with pytest.raises(ValueError, match=f"autoreset_mode must be SameStep where .* learns, got {mode}"):
+        build_agent(algorithm, env, PPOConfig(), seed=0)
 
 
 def test_pictures_are_given_where_they_were_asked_for(config):
