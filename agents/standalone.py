@@ -108,7 +108,9 @@ def example_inputs(policy: StandalonePolicy, num_classes: int, batch_size: int =
 
 
 def _scaled(maps: Tensor) -> Tensor:
-    return maps / maps.sum((1, 2), keepdim=True)
+    """Of a sum of 1; what is undefined becomes uniform, as :func:`~rlmix.maps.gradient.patch_saliency` has it."""
+    total = maps.sum((1, 2), keepdim=True)
+    return torch.where(total.isfinite() & (total > 0), maps / total, 1 / AGENT_PATCHES**2)
 
 
 def _image_features(maps: Tensor, logits: Tensor) -> Tensor:

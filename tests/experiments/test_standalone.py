@@ -13,7 +13,7 @@ from without_rlmix import BLOCKED
 import rlmix
 from rlmix.agents.features import policy_features
 from rlmix.agents.learned import LearnedPolicy
-from rlmix.agents.standalone import StandalonePolicy, example_inputs, standalone_policy
+from rlmix.agents.standalone import StandalonePairPolicy, StandalonePolicy, example_inputs, standalone_policy
 from rlmix.data.augmentation import normalize
 from rlmix.envs.observations import observe
 from rlmix.envs.process import MixingProcess
@@ -62,6 +62,19 @@ def test_a_policys_module_decides_as_the_policy_does(folder, name, monkeypatch):
     observation = {part: value.numpy() for part, value in observe(decision, policy.observation).items()}
     assert seen[0].numpy() == pytest.approx(policy_features(observation), abs=1e-5)
     assert torch.allclose(module.probabilities(seen[0]), policy.probabilities(decision), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [StandalonePolicy, StandalonePairPolicy])
+def test_a_map_of_zeros_or_not_finite_is_as_an_even_one(kind):
+    seen = []
+    module = kind(torch.nn.Identity(), torch.zeros(1), greedy=True)
+    module.choose = lambda features: seen.append(features) or torch.zeros(len(features))
+    maps = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps[0], maps[1, 2, 3] = 0, float("nan")
+    for given in (maps, torch.cat([torch.full((2, 8, 8), 1 / 64), maps[2:]])):
+        module(*(example_inputs(module, 4, 3) | {"maps": given}).values())
+    assert seen[0][:2, :64] == pytest.approx(np.full((2, 64), 0.1))
+    assert torch.equal(*seen)
 
 
 def test_values_are_drawn_as_likely_as_the_policy_has_them():
