@@ -14,7 +14,7 @@ from rlmix.common.seeding import stream
 from rlmix.config import Config
 from rlmix.envs.process import Decision
 from rlmix.mixing.actions import Action, action_table, as_action, check_action
-from rlmix.mixing.core import sample_top_k
+from rlmix.mixing.core import sample_top_k, top_k_values
 
 
 class Policy(Protocol):
@@ -127,11 +127,12 @@ class CoinPolicy(FixedRandomPolicy):
 
     def __init__(self, num_top_k: int, seed: int, ranks: Ranks | None = None) -> None:
         super().__init__(num_top_k, seed, ranks)
-        self.entropy = math.log(2)
+        self.largest = top_k_values(num_top_k)[-1]
+        self.entropy = math.log(2) if num_top_k > 1 else 0.0
 
     def __call__(self, decision: Decision) -> Float[Tensor, " batch"]:
         batch_size = len(decision.patches) * self.ranks.size
-        return self.ranks.share(0.99 * torch.randint(2, (batch_size,), generator=self.generator))
+        return self.ranks.share(self.largest * torch.randint(2, (batch_size,), generator=self.generator))
 
 
 @POLICIES.register("constant", reads=("top_k",))

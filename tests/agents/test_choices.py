@@ -87,6 +87,7 @@ def test_one_batch_can_be_joined():
 
 def test_a_coins_entropy_is_that_of_two_equally_likely_sides():
     assert CoinPolicy(10, seed=0).entropy == pytest.approx(-2 * 0.5 * np.log(0.5))
+    assert CoinPolicy(1, seed=0).entropy == 0
 
 
 @pytest.mark.parametrize("form", [RLMixEnv, RLMixVectorEnv])

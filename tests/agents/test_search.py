@@ -137,3 +137,4 @@ def test_coin_has_two_sides():
     values, counts = policy(Decision()).unique(return_counts=True)
     torch.testing.assert_close(values, torch.tensor([0.0, 0.99]))
     assert abs(int(counts[0]) - 5000) < 200  # four standard deviations
+    assert CoinPolicy(1, seed=0)(Decision()).unique().tolist() == [0], "the one value there is"
