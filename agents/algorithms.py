@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from gymnasium import spaces
 from torch import nn
 
 from rlmix.agents.policies import POLICIES
@@ -51,6 +52,14 @@ def build_agent(name: str, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, se
         ValueError: If there is no such algorithm, or a hyperparameter is out of range.
     """
     return ALGORITHMS[name](env, config, seed)
+
+
+def check_discrete(env: RLMixVectorEnv, learner: str) -> None:
+    """Raise ValueError where the environment's actions are continuous, and ``learner`` chooses rows of its table."""
+    if isinstance(env.single_action_space, spaces.Box):
+        raise ValueError(
+            f"continuous must be False under {learner}, which takes one of {len(env.process.actions)} choices, got True"
+        )
 
 
 @POLICIES.register("rlmix", reads=("algorithm", "granularity", "agent_device", "observation", "credit", "diversity"), learns=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlmix.agents.actors import check_algorithm
-from rlmix.agents.algorithms import ALGORITHMS
+from rlmix.agents.algorithms import ALGORITHMS, check_discrete
 from rlmix.agents.features import num_features, policy_features
 from rlmix.common.seeding import drawing_from, stream
 from rlmix.envs.conversion import to_host
@@ -40,6 +40,7 @@ class BanditAgent:
         config.check()
         if not isinstance(env, RLMixVectorEnv):
             raise ValueError("granularity must be image under the bandit, which decides image by image, got batch")
+        check_discrete(env, "the bandit")
         self.process: MixingProcess = env.process
         self.process.reset()
         self.entropy_coefficient, self.learning_rate = config.entropy_coefficient, config.learning_rate

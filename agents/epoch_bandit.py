@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlmix.agents.actors import check_algorithm
-from rlmix.agents.algorithms import ALGORITHMS
+from rlmix.agents.algorithms import ALGORITHMS, check_discrete
 from rlmix.common.seeding import drawing_from, stream
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
@@ -46,6 +46,7 @@ class EpochBandit:
         config.check()
         if not isinstance(env, RLMixVectorEnv):
             raise ValueError("granularity must be image under epochs, whose setting is every image's, got batch")
+        check_discrete(env, "epochs")
         self.process: MixingProcess = env.process
         frozen = self.process.config.model.freeze_from
         if frozen is not None:

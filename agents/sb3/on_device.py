@@ -17,6 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from rlmix.agents.algorithms import check_discrete
 from rlmix.agents.sb3.host_ppo import build_ppo, one_thread
 from rlmix.agents.sb3.ppo import PPOAgent
 from rlmix.agents.tensor_features import tensor_features
@@ -52,6 +53,8 @@ class DeviceAgent(PPOAgent):
     """
 
     def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
+        if isinstance(env, RLMixVectorEnv):
+            check_discrete(env, "agent_device classifier")
         super().__init__(env, config, seed)
         if not isinstance(env, RLMixVectorEnv) or self.process.ranks.size > 1:
             raise ValueError("agent_device must be cpu without granularity image, or on several devices, got classifier")

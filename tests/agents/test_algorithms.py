@@ -12,8 +12,11 @@ from toys import toy_config
 import rlmix
 from rlmix.agents import features
 from rlmix.agents.algorithms import ALGORITHMS, build_agent
+from rlmix.agents.bandit import BanditAgent
+from rlmix.agents.epoch_bandit import EpochBandit
 from rlmix.agents.features import feature_space, num_features, policy_features
 from rlmix.agents.learned import LearnedPolicy
+from rlmix.agents.sb3.on_device import DeviceAgent
 from rlmix.envs.conversion import to_host
 from rlmix.envs.env import RLMixEnv
 from rlmix.envs.process import MixingProcess
@@ -61,6 +64,15 @@ def test_every_algorithm_learns_a_whole_run_and_twice_the_same(config, algorithm
 def test_algorithms_without_a_joint_action_refuse_the_batch_form(config, algorithm):
     with pytest.raises(ValueError, match="granularity must be image"):
         build_agent(algorithm, RLMixEnv(config), QUICK, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("agent", "who"), [(BanditAgent, "the bandit"), (EpochBandit, "epochs"), (DeviceAgent, "agent_device classifier")]
+)
+def test_those_that_choose_from_a_table_refuse_continuous_actions(config, agent, who):
+    number = config.resolved().mixing.num_top_k
+    with pytest.raises(ValueError, match=f"continuous must be False under {who}, which takes one of {number} choices, got True"):
+        agent(RLMixVectorEnv(config=config, continuous=True), QUICK, 0)
 
 
 def test_unknown_algorithm_is_refused(config):
