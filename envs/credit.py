@@ -5,6 +5,7 @@ partner; it gives what each image's choice is paid.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -41,6 +42,10 @@ def share_credit(rewards: Float[Tensor, " batch"], partner_of: Float[Tensor, " b
         credit: One of :data:`CREDITS`.
 
     Raises:
-        ValueError: If there is no such credit.
+        ValueError: If there is no such credit, or it gives other than one number an image.
     """
-    return CREDITS[credit](rewards, partner_of)
+    paid: Any = CREDITS[credit](rewards, partner_of)
+    if not isinstance(paid, Tensor) or paid.shape != rewards.shape:
+        found = tuple(paid.shape) if isinstance(paid, Tensor) else type(paid).__name__
+        raise ValueError(f"credit {credit} must give one number an image, {tuple(rewards.shape)}, got {found}")
+    return paid.to(rewards.dtype)

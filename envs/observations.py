@@ -5,6 +5,7 @@ An observation is its parts by name, in order. Another one is the parts of these
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ class Part:
     """One thing that is seen of each image."""
 
     read: Callable[[Decision], Tensor]
-    """Gives it, float32 on the device, with the batch in front."""
+    """Gives it, on the device, with the batch in front; it is seen as float32."""
     shape: tuple[int, ...] = (1,)
     """Of one image's."""
     low: float = 0.0
@@ -34,8 +35,11 @@ class Part:
 
     def space(self, shape: tuple[int, ...], num_classes: int) -> spaces.Box:
         """Where it lies, with ``shape`` in front."""
-        own = tuple(num_classes if size == CLASSES else size for size in self.shape)
-        return spaces.Box(self.low, self.high, (*shape, *own), np.float32)
+        return spaces.Box(self.low, self.high, (*shape, *self.sizes(num_classes)), np.float32)
+
+    def sizes(self, num_classes: int) -> tuple[int, ...]:
+        """Its shape, of one image, with so many classes."""
+        return tuple(num_classes if size == CLASSES else size for size in self.shape)
 
 
 def _map_of(whose: Callable[[Decision], Tensor | slice]) -> Part:
@@ -87,8 +91,21 @@ def observation_space(name: str, shape: tuple[int, ...], num_classes: int) -> sp
 
 
 def observe(decision: Decision, name: str) -> dict[str, Tensor]:
-    """Give what each image's chooser sees under the observation called so: float32 with the batch in front."""
-    return {part: own.read(decision) for part, own in parts_of(name).items()}
+    """Give what each image's chooser sees under the observation called so: float32 with the batch in front.
+
+    Raises:
+        ValueError: If there is no such observation, or a part has another shape than it says.
+    """
+    batch_size, num_classes = decision.saliency.logits.shape
+    seen: dict[str, Tensor] = {}
+    for part, own in parts_of(name).items():
+        values: Any = own.read(decision)
+        shape = (batch_size, *own.sizes(num_classes))
+        if not isinstance(values, Tensor) or values.shape != shape:
+            found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"observation {name} must give {part} of shape {shape}, got {found}")
+        seen[part] = values.float()
+    return seen
 
 
 def parts_of(name: str) -> Mapping[str, Part]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from forms import actions_of, vector
 
-from rlmix.envs.credit import share_credit
+from rlmix.envs.credit import CREDITS, share_credit
 
 BATCH, CLASSES = 16, 10
 
@@ -81,6 +81,25 @@ def test_share_credit_of_known_numbers():
     assert share_credit(rewards, partner_of, "own").tolist() == [0, 1, 2, 5]
     assert share_credit(rewards, partner_of, "pair").tolist() == [2, 2, 1, 3]
     assert share_credit(rewards, partner_of, "batch").tolist() == [2] * 4
+
+
+@pytest.mark.parametrize(
+    ("credit", "found"),
+    [
+        (lambda rewards, partner_of: rewards.mean(), r"\(\)"),
+        (lambda rewards, partner_of: None, "NoneType"),
+        (lambda rewards, partner_of: rewards[:, None], r"\(3, 1\)"),
+    ],
+)
+def test_a_credit_that_gives_another_form_is_named(credit, found, monkeypatch):
+    monkeypatch.setattr(CREDITS, "_entries", {**CREDITS._entries})
+    CREDITS.add("mine", credit, doc="Mine.")
+    with pytest.raises(ValueError, match=rf"^credit mine must give one number an image, \(3,\), got {found}$"):
+        share_credit(torch.ones(3), torch.ones(3), "mine")
+    CREDITS._entries.pop("mine")
+    CREDITS.add("mine", lambda rewards, partner_of: rewards.double() + partner_of, doc="Mine.")
+    paid = share_credit(torch.ones(3), torch.tensor([0.0, 1, 2]), "mine")
+    assert (paid.dtype, paid.tolist()) == (torch.float32, [1, 2, 3])
 
 
 def test_epoch_metrics_cover_the_epochs_images(small):

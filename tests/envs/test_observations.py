@@ -7,7 +7,7 @@ from gymnasium import spaces
 from toys import toy_config
 
 from rlmix.envs.conversion import to_host
-from rlmix.envs.observations import observation_space, observe
+from rlmix.envs.observations import CLASSES, OBSERVATIONS, PAPER, Part, observation_space, observe
 from rlmix.envs.process import Decision, MixingProcess
 from rlmix.maps.gradient import Saliency
 from rlmix.mixing.core import Pairing
@@ -52,6 +52,37 @@ def test_every_part_is_that_of_the_image_its_partner_and_its_host(decision, name
         for image in range(5):
             np.testing.assert_allclose(seen[part][image].numpy(), expected(decision, image)[part], rtol=1e-5, err_msg=part)
         np.testing.assert_array_equal(host[part], seen[part].numpy(), strict=True)
+
+
+@pytest.fixture
+def seeing(monkeypatch):
+    """Observes by a part of one's own."""
+    monkeypatch.setattr(OBSERVATIONS, "_entries", {**OBSERVATIONS._entries})
+
+    def see(decision, part):
+        OBSERVATIONS._entries.pop("mine", None)
+        OBSERVATIONS.add("mine", {**PAPER, "own": part}, doc="Mine.")
+        return observe(decision, "mine"), to_host(decision, "mine")[0]
+
+    return see
+
+
+def test_a_part_of_ones_own_is_seen_as_float32(decision, seeing):
+    given = torch.linspace(0, 1, 30, dtype=torch.float64).view(5, 2, 3)
+    late = torch.tensor([[False], [False], [False], [True], [True]])
+    for part, values in ((Part(lambda decision: given, (2, CLASSES)), given), (Part(lambda decision: late), late)):
+        seen, host = seeing(decision, part)
+        assert seen["own"].dtype == torch.float32
+        assert host in observation_space("mine", (5,), 3)
+        np.testing.assert_array_equal(host["own"], values.numpy().astype(np.float32), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [(torch.zeros(5), r"\(5,\)"), (torch.zeros(4, 1), r"\(4, 1\)"), ([[0.5]] * 5, "list")], ids=str
+)
+def test_a_part_of_another_shape_than_it_says_is_named(decision, seeing, given, found):
+    with pytest.raises(ValueError, match=rf"^observation mine must give own of shape \(5, 1\), got {found}$"):
+        seeing(decision, Part(lambda decision: given))
 
 
 def test_the_partners_and_the_hosts_parts_differ(decision):
