@@ -138,10 +138,10 @@ class MixingProcess:
 
         With a seed, or first of all, or when the training budget is used up: the first epoch of a new classifier. Otherwise the
         training goes on with its next epoch; what is left of an epoch in progress is given up, and the schedule moves past it. The
-        first reset after :meth:`load_state_dict` goes on within the epoch.
+        first reset after :meth:`load_state_dict` goes on within the epoch that was loaded.
         """
         loaded, self._loaded = self._loaded, False
-        if loaded and seed is None:
+        if loaded and seed is None and not self.require_training().mixing_finished:
             return self.require_training()
         if self.training is not None and seed is None and not self.training.mixing_finished:
             if self.training.trained > 0 and not self.training.at_epoch_end:

@@ -139,3 +139,22 @@ def test_state_taken_while_a_batch_waits_continues_with_that_batch(small, steps)
     for top_k in choices[steps:]:
         assert torch.equal(process.act(top_k), other.act(top_k))
     assert process.epoch_metrics() == other.epoch_metrics()
+
+
+@FORMS
+def test_reset_after_loading_a_finished_training_begins_the_next_classifier(small, make):
+    """As it does without a load: the same one, of the seed that follows."""
+    process = MixingProcess(small)
+    process.reset()
+    for _ in range(6):
+        process.act(torch.zeros(4))
+    env = make(small)
+    env.process.reset()
+    env.process.load_state_dict(process.state_dict())
+    finished = weights(env)
+    _, infos = env.reset()
+    assert np.all(infos["epoch"] == 1)
+    assert not same_weights(finished, weights(env))
+    process.reset()
+    assert same_weights(process.training.model.state_dict(), weights(env))
+    env.step(np.zeros(4, int))
