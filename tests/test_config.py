@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rlmix.common.groups import options_of
 from rlmix.common.saved_config import read_config
@@ -142,3 +143,12 @@ def test_a_folder_may_be_given_as_text():
     assert config.run.out == Path("runs/mine")
     assert config.run.resume is None
     assert config.model.freeze_from == "runs/other"
+
+
+def test_text_may_be_given_as_a_folder():
+    config = Config.flat(method="policy", policy=Path("runs") / "agent", freeze_from=Path("runs/other"), data_root=Path("data"))
+    found = (config.run.policy, config.model.freeze_from, config.data.data_root)
+    assert found == ("runs/agent", "runs/other", "data")
+    again = yaml.safe_load(yaml.safe_dump(config.as_dict()))
+    assert (again["policy"], again["freeze_from"], again["data_root"]) == found
+    assert config.changed(weights=Path("a.pt")).model.weights == "a.pt"

@@ -160,8 +160,7 @@ def changed(config: Composed, values: Mapping[str, Any]) -> Composed:
         if is_dataclass(value):
             config = _put(config, _place_of_group(config, name, type(value)), value)
         elif name in known:
-            as_path = isinstance(value, str) and known[name].type in (Path, Path | None)
-            config = _put(config, known[name].path, Path(value) if as_path else value)
+            config = _put(config, known[name].path, _text_or_path(value, known[name].type))
         elif name in inner and isinstance(value, Mapping):
             config = changed(config, {f"{name}.{below}": entry for below, entry in value.items()})
         elif own and outer in known and isinstance(given := known[outer].of(config), Mapping):
@@ -170,6 +169,13 @@ def changed(config: Composed, values: Mapping[str, Any]) -> Composed:
             check_option(str(name), [*known, *inner], known)
             raise ValueError(f"option {name} must be a mapping, got {value!r}")
     return config
+
+
+def _text_or_path(value: Any, kind: Any) -> Any:
+    """A text as a path where that is what the option holds, and a path as text where that is."""
+    if isinstance(value, str) and kind in (Path, Path | None):
+        return Path(value)
+    return str(value) if isinstance(value, Path) and kind in (str, str | None) else value
 
 
 def _place_of_group(config: Any, name: str, kind: type) -> tuple[str, ...]:
