@@ -243,6 +243,10 @@ class MixingProcess:
             return judge(mixed, seen)
 
     def _weigh(self, decision: Decision, action: Action, pairing: Pairing, partner_top_k: Tensor | None = None) -> Weighed:
+        if action.box is not None and decision.center is None:
+            raise ValueError(
+                f"action must be one with boxes, such as top_k_cut, where a box is chosen, got {self.config.env.action}"
+            )
         map, rule = decision.saliency.map, self.config.mixing.rule
         return weigh(map, action, pairing, rule, partner_top_k, decision.center)
 

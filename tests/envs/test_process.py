@@ -6,6 +6,7 @@ from toys import toy_config
 
 from rlmix.envs.process import MixingProcess
 from rlmix.maps.gradient import patch_saliency
+from rlmix.mixing.actions import Action
 
 
 @pytest.fixture
@@ -77,3 +78,15 @@ def test_each_image_is_mixed_by_its_own_mask_and_its_partners(process):
         labels = decision.batch.labels
         target = torch.eye(3)[labels[image]] * share[image] + torch.eye(3)[labels[partner]] * (1 - share[image])
         torch.testing.assert_close(outcome.mixed.targets[image], target)
+
+
+def test_a_box_that_no_action_offers_is_refused_with_what_to_do(process):
+    chosen = Action(torch.zeros(4), box=torch.tensor([0.0, 0.5, 0.5, 0.25]))
+    for choose in (process.act, process.try_out):
+        with pytest.raises(
+            ValueError, match="action must be one with boxes, such as top_k_cut, where a box is chosen, got top_k$"
+        ):
+            choose(chosen)
+    offering = MixingProcess(process.config.changed(action="top_k_cut"))
+    offering.reset()
+    assert offering.act(chosen).isfinite().all()
