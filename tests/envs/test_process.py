@@ -84,7 +84,7 @@ def test_a_box_that_no_action_offers_is_refused_with_what_to_do(process):
     chosen = Action(torch.zeros(4), box=torch.tensor([0.0, 0.5, 0.5, 0.25]))
     for choose in (process.act, process.try_out):
         with pytest.raises(
-            ValueError, match="action must be one with boxes, such as top_k_cut, where a box is chosen, got top_k$"
+            ValueError, match=r"action must be one with boxes, such as top_k_cut, where a box is chosen, got top_k$"
         ):
             choose(chosen)
     offering = MixingProcess(process.config.changed(action="top_k_cut"))
