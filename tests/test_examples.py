@@ -152,7 +152,8 @@ def lines_of(text):
             for word in [*reader, ";"]:
                 if set(word) <= set(";&|"):
                     names = [place for place, each in enumerate(words) if re.fullmatch(r"(\S*/)?rlmix", each)]
-                    found += [[each for each in words[names[0] + 1 :] if each != "..."]] if names else []
+                    if names and not any(each.endswith(".py") for each in words[: names[0]]):  # not an argument of a script
+                        found.append([each for each in words[names[0] + 1 :] if each != "..."])
                     words = []
                 else:
                     words.append(word)

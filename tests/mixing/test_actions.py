@@ -227,7 +227,7 @@ def test_ones_own_policy_may_choose_boxes_in_their_action_space():
     config = rlmix.Config.flat(**TINY, method="policy", policy=f"{__name__}:halves")
     task = Task(settled(config))
     chosen = task.policy(task.process.observe())
-    with pytest.raises(ValueError, match=r"^center must be given where a box may be chosen"):
+    with pytest.raises(ValueError, match=r"^action must be one with boxes, such as top_k_cut, where a box is chosen, got top_k$"):
         task.process.act(chosen)
     task = Task(settled(config.changed(action="top_k_cut")))
     task.process.act(task.policy(task.process.observe()))
