@@ -54,9 +54,10 @@ def build_agent(name: str, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, se
     return ALGORITHMS[name](env, config, seed)
 
 
-def check_discrete(env: RLMixVectorEnv, learner: str) -> None:
+def check_discrete(env: RLMixVectorEnv | RLMixEnv, learner: str) -> None:
     """Raise ValueError where the environment's actions are continuous, and ``learner`` chooses rows of its table."""
-    if isinstance(env.single_action_space, spaces.Box):
+    space: Any = env.single_action_space if isinstance(env, RLMixVectorEnv) else env.action_space
+    if isinstance(space, spaces.Box):
         raise ValueError(
             f"continuous must be False under {learner}, which takes one of {len(env.process.actions)} choices, got True"
         )

@@ -295,7 +295,10 @@ class MixingProcess:
         return self._record.top_k(self.ranks)
 
     def epoch_top_k_counts(self) -> list[int]:
-        """How often each of the K values was chosen in this epoch so far; a value between two counts for the nearer."""
+        """How often each of the K values was chosen in this epoch so far; a value between two counts for the nearer.
+
+        A box, and an image that is not mixed, carry 0 in place of a value, and count for that.
+        """
         return torch.bincount(self._nearest(self.epoch_top_k()), minlength=len(self.values)).tolist()
 
     @isolated()

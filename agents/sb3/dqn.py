@@ -12,8 +12,10 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rlmix.agents.algorithms import ALGORITHMS
+from rlmix.agents.algorithms import ALGORITHMS, check_discrete
 from rlmix.agents.sb3.ppo import PPOAgent
+from rlmix.envs.env import RLMixEnv
+from rlmix.envs.vector_env import RLMixVectorEnv
 from rlmix.option_groups import PPOConfig
 
 MEMORY = 25_000
@@ -37,6 +39,10 @@ class DQNAgent(PPOAgent):
     """
 
     algorithm = "dqn"
+
+    def __init__(self, env: RLMixVectorEnv | RLMixEnv, config: PPOConfig, seed: int) -> None:
+        check_discrete(env, self.algorithm)
+        super().__init__(env, config, seed)
 
     def build(self, policy: Any, vec_env: VecEnv, config: PPOConfig, common: dict[str, Any]) -> BaseAlgorithm:
         if policy != "MlpPolicy":
@@ -67,6 +73,10 @@ class DQNAgent(PPOAgent):
         """The memory."""
         memory: Memory = self.ppo.replay_buffer
         return memory.collected()
+
+    def update_metrics(self) -> dict[str, float]:
+        """The mean loss of the last update's steps."""
+        return {"value_loss": float(self.ppo.logger.name_to_value["train/loss"])}
 
     def state_dict(self) -> dict[str, Any]:
         draws: Any = self.ppo.action_space.np_random.bit_generator

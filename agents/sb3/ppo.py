@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import nn
 
 from rlmix.agents.actors import SPACE, check_algorithm
-from rlmix.agents.algorithms import ALGORITHMS
+from rlmix.agents.algorithms import ALGORITHMS, check_discrete
 from rlmix.agents.features import BatchFeatures
 from rlmix.agents.sb3.host_ppo import UNDRAWABLE, build_ppo, shared_arguments
 from rlmix.agents.sb3.joint import JointPolicy
@@ -60,6 +60,7 @@ class PPOAgent:
         if isinstance(env, RLMixVectorEnv):
             vec_env, policy = SlotVecEnv(env), "MlpPolicy"
         else:
+            check_discrete(env, "granularity batch")
             batch_size, observation = self.process.config.recipe.batch_size, self.process.observation
             vec_env, policy = DummyVecEnv([lambda: BatchFeatures(env, batch_size, observation)]), JointPolicy
         self.num_envs = vec_env.num_envs

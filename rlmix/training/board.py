@@ -69,7 +69,7 @@ TAGS = {
         "6 agent/explained variance", "Share of the rewards' variance that the value network tells; 1 is all."
     ),
     "policy_loss": Tag("6 agent/policy loss", "PPO's clipped objective, to be lowered."),
-    "value_loss": Tag("6 agent/value loss", "Mean squared error of the value network."),
+    "value_loss": Tag("6 agent/value loss", "Mean squared error of the value network; of DQN's, the smooth L1 error."),
     "epoch": Tag("7 progress/epoch", "Epochs done at this step: every other chart is over the classifier's steps."),
     "epoch_seconds": Tag("7 progress/time an epoch, s", "Seconds of training in the epoch, evaluation left out."),
 }

@@ -75,6 +75,15 @@ def test_those_that_choose_from_a_table_refuse_continuous_actions(config, agent,
         agent(RLMixVectorEnv(config=config, continuous=True), QUICK, 0)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "form", "who"),
+    [("dqn", RLMixVectorEnv, "dqn"), ("ppo", RLMixEnv, "granularity batch"), ("a2c", RLMixEnv, "granularity batch")],
+)
+def test_continuous_actions_that_stable_baselines3_does_not_take_are_refused(config, algorithm, form, who):
+    with pytest.raises(ValueError, match=f"^continuous must be False under {who}, which takes one of 10 choices, got True$"):
+        build_agent(algorithm, form(config=config, continuous=True), QUICK, seed=0)
+
+
 def test_unknown_algorithm_is_refused(config):
     with pytest.raises(ValueError, match=r"algorithm must be one of .*, got 'pppo' \(did you mean 'ppo'\?\)"):
         build_agent("pppo", RLMixVectorEnv(config=config), QUICK, seed=0)

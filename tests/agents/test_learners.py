@@ -284,6 +284,27 @@ def test_dqn_has_the_settings_it_was_given(tmp_path):
     assert sizes == [(7, 74), (7,), (10, 7), (10,)]
 
 
+def test_dqns_loss_is_that_of_the_values_it_had(tmp_path):
+    """Smooth L1 of what a value was to what was earned, of the transitions it learns from; with gamma 0 nothing follows."""
+    config = toy_config(tmp_path, 8, num_train=12, num_classes=3, batch_size=4)
+    agent = build_agent("dqn", RLMixVectorEnv(config=config), PPOConfig(minibatch_size=12, passes=1, gamma=0.0), 0)
+    memory, expected, told = agent.ppo.replay_buffer, [], []
+    sample = memory.sample
+
+    def watched(*args, **keywords):
+        drawn = sample(*args, **keywords)
+        with torch.no_grad():
+            values = agent.ppo.q_net(drawn.observations)[torch.arange(12), drawn.actions[:, 0]]
+        error = (values - drawn.rewards[:, 0]).abs().double().numpy()
+        expected.append(np.where(error < 1, error**2 / 2, error - 0.5).mean())
+        return drawn
+
+    memory.sample = watched
+    agent.learn(lambda: None, told.append)
+    assert [figures["value_loss"] for figures in told] == pytest.approx(expected, rel=1e-5)
+    assert len(told) == 2
+
+
 # -- stopped and continued
 
 
