@@ -29,7 +29,8 @@ class EventFile:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        # files are read in the order of their names: with as many digits, the tenth of a second is after the ninth
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers):06d}"
         self.path = folder / name
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 

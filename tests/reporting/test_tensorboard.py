@@ -1,5 +1,6 @@
 """A real TensorBoard server on a run's folder serves what a reader wants to see."""
 
+import itertools
 import json
 import os
 import socket
@@ -168,6 +169,20 @@ def test_a_running_run_has_its_hyperparameters_and_no_end(tmp_path):
     }
     assert SESSION_END_INFO_TAG not in events.Tags()["tensors"]
     run.close()
+
+
+@pytest.mark.parametrize("number", [9, 99])
+def test_a_run_that_goes_on_within_the_second_keeps_its_points(number, tmp_path, monkeypatch):
+    """Files are read in the order of their names, and a later one takes back what an earlier one said of its steps."""
+    monkeypatch.setattr("rlmix.training.events._numbers", itertools.count(number))
+    monkeypatch.setattr("time.time", lambda: 1.8e9)
+    records = [{"epoch": epoch, "step": 4 * epoch, "test_top1": 10.0 * epoch} for epoch in (1, 2)]
+    for before in (records[:0], records[:1]):
+        run = Run(tmp_path, before)
+        run.log_epoch(records[len(before)])
+        run.close()
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    assert [(point.step, point.value) for point in events.Scalars(TAGS["test_top1"].name)] == [(4, 10.0), (8, 20.0)]
 
 
 def test_a_run_of_an_earlier_version_gets_todays_charts_and_keeps_its_own(tmp_path):
