@@ -15,7 +15,7 @@ from rlmix.common.ranks import Ranks
 from rlmix.common.saved_config import read_config
 from rlmix.common.transfer import to_device
 from rlmix.config import Config
-from rlmix.envs.credit import CREDITS
+from rlmix.envs.credit import CREDITS, share_credit
 from rlmix.envs.process import Decision
 from rlmix.envs.rewards import AGENT_PATCHES, UNMEASURED, Reaction, build_reward
 from rlmix.maps.gradient import check_images, saliency
@@ -105,7 +105,8 @@ class RLMix:
         self.rule = config.mixing.rule if rule is None else rule
         check_mixing(num_top_k, self.num_patches, self.alpha, self.rule)
         reward = EnvConfig.reward if reward is None else reward
-        self.reward, self.credit = build_reward(reward), CREDITS["pair" if credit is None else credit]
+        self.reward, self.credit = build_reward(reward), "pair" if credit is None else credit
+        CREDITS[self.credit]  # raises where there is no such credit
         if not self.reward.of_gradients or reward == UNMEASURED:
             raise ValueError(f"reward must be one of maps in a loop of one's own, got {reward}")
         observation = "pair" if observation is None else observation
@@ -174,6 +175,7 @@ class RLMix:
 
         Raises:
             RuntimeError: If nothing learns here, no batch waits, or there has been no backward pass.
+            ValueError: If the credit gives other than one number an image.
         """
         if self.learner is None or self._waiting is None:
             raise RuntimeError("feedback() must follow a call of RLMix(learn=True)")
@@ -184,7 +186,7 @@ class RLMix:
         rewards = self.reward.judge(mixed, Reaction(decision.saliency.map, gradient.float(), partner, share))
         finite = rewards.isfinite() & gradient.isfinite().flatten(1).all(1) & decision.sound  # a map of nan would count as even
         rewards = torch.where(finite, rewards, 0.0)
-        paid = self.credit(rewards, rewards[partner.argsort()])
+        paid = share_credit(rewards, rewards[partner.argsort()], self.credit)
         self.learner.pay(paid.detach().cpu())
         return paid.detach()
 

@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 import rlmix
+from rlmix.envs.credit import CREDITS
 from rlmix.mixing.comixup import CoMixup
 from rlmix.mixing.objective import score
 from rlmix.mixing.registry import METHODS
@@ -185,3 +186,15 @@ def test_co_mixup_keeps_the_precision_of_fabrics_module():
         loss, logits = mixed.score(model)
         assert loss.isfinite()
         assert logits.shape == (8, 4)
+
+
+def test_a_credit_of_another_form_is_named_in_a_loop_too(register):
+    register(CREDITS, "mean", lambda rewards, partner_of: rewards.mean())
+    model = build_model("preactresnet18_w16", 4)
+    mixer = rlmix.RLMix(learn=True, credit="mean", num_patches=(4,))
+    mixed = mixer(model, IMAGES, LABELS, generator=torch.Generator().manual_seed(0))
+    score(mixed, model).loss.backward()
+    with pytest.raises(ValueError, match=r"^credit mean must give one number an image, \(8,\), got \(\)$"):
+        mixer.feedback()
+    with pytest.raises(ValueError, match=r"^credit must be one of"):
+        rlmix.RLMix(learn=True, credit="nobody")
